@@ -1,0 +1,152 @@
+"""Tables of the report: arms with intervals, paired differences, bias, strata, exposure, words.
+
+Every function takes the `Results` of a study and returns a tidy DataFrame, which the notebook
+shows, plots and saves; the findings are sentences filled with numbers from these tables.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from lib import stats, store
+from lib.results import BIAS, QUALITY, SETTINGS, Results, headline
+
+LABELS = {"ap": "mAP", "ap20": "mAP@20", "r1": "R@1", "r10": "R@10", "r100": "R@100",
+          "ndcg10": "nDCG@10", "rank_distance": "rank distance",
+          "rank_distance_ratio": "rank distance / chance", "max_at_r": "Max@R",
+          "own_language_advantage": "own-language advantage"}
+
+
+def _row(results: Results, arm: str, setting: str, metric: str, **extra) -> dict:
+    found = stats.interval(results.table(arm, setting, metric))
+    return {"arm": arm, "setting": setting, "metric": metric, "estimate": found.estimate,
+            "low": found.low, "high": found.high, "seeds": found.seeds,
+            "clusters": found.clusters, **extra}
+
+
+def quality(results: Results) -> pd.DataFrame:
+    """Every arm and reference in every setting and metric, headline stratum, with intervals."""
+    return pd.DataFrame([_row(results, arm, setting, metric)
+                         for arm in (*results.arms, *results.references)
+                         for setting in SETTINGS for metric in QUALITY])
+
+
+def bias(results: Results) -> pd.DataFrame:
+    """Language bias of every arm and reference over the whole pool, with intervals."""
+    return pd.DataFrame([_row(results, arm, "multi", metric, measure=metric)
+                         for arm in (*results.arms, *results.references) for metric in BIAS])
+
+
+def wide(table: pd.DataFrame) -> pd.DataFrame:
+    """arm x (setting, metric) with cells `estimate [low, high]`, for people to read."""
+    digits = {metric: 1 for metric in ("rank_distance", "max_at_r")}
+    text = [f"{r.estimate:.{d}f} [{r.low:.{d}f}, {r.high:.{d}f}]" for r in table.itertuples()
+            for d in [digits.get(r.metric, 3)]]
+    named = table.assign(text=text, metric=table["metric"].map(LABELS))
+    found = named.pivot(index="arm", columns=["setting", "metric"], values="text")
+    return found.reindex(list(dict.fromkeys(table["arm"])))
+
+
+def points(results: Results) -> pd.DataFrame:
+    """One row a run of a trained arm: arm, seed, and mAP in mono, cross and multi."""
+    parts = []
+    for arm in results.arms:
+        seeds = {}
+        for setting in SETTINGS:
+            table = results.table(arm, setting)
+            total = (table["value"] * table["weight"]).groupby(table["seed"]).sum()
+            seeds[setting] = total / table["weight"].groupby(table["seed"]).sum()
+        parts.append(pd.DataFrame(seeds).rename_axis("seed").reset_index().assign(arm=arm))
+    return pd.concat(parts, ignore_index=True)[["arm", "seed", *SETTINGS]]
+
+
+def regions(results: Results) -> dict:
+    """arm -> ((mono, cross) mAP, ellipse [n, 2]) for the trade-off plane."""
+    found = {arm: stats.region(results.table(arm, "mono"), results.table(arm, "cross"))
+             for arm in results.arms}
+    return {arm: ((r.x.estimate, r.y.estimate), r.points) for arm, r in found.items()}
+
+
+def front(means: dict) -> list[str]:
+    """Arms whose (mono, cross) mean no other arm beats in both. means: arm -> (mono, cross)."""
+    return [arm for arm, best in zip(means, stats.pareto(list(means.values())), strict=True)
+            if best]
+
+
+def differences(results: Results) -> pd.DataFrame:
+    """Each arm against the best other arm of each setting, paired by seed and question."""
+    rows = []
+    for setting in SETTINGS:
+        tables = {arm: results.table(arm, setting) for arm in results.arms}
+        means = {arm: stats.interval(table).estimate for arm, table in tables.items()}
+        for arm in results.arms if len(tables) > 1 else ():
+            best = max((other for other in means if other != arm), key=means.get)
+            gap = stats.paired(tables[arm], tables[best])
+            rows.append({"arm": arm, "versus": best, "setting": setting,
+                         "difference": gap.difference.estimate, "low": gap.difference.low,
+                         "high": gap.difference.high, "p": gap.p,
+                         "verdict": stats.verdict(gap.difference)})
+    return pd.DataFrame(rows)
+
+
+def strata(results: Results) -> pd.DataFrame:
+    """mAP of each arm by hops and wording (mono), and by names (cross, headline questions)."""
+    rows = []
+    for arm in results.arms:
+        own = results.sums[results.sums["arm"] == arm]
+        for setting, keys in (("mono", ["hops", "wording"]), ("cross", ["hops", "wording"]),
+                              ("cross", ["names"])):
+            block = own[own["setting"] == setting]
+            if not set(keys) <= set(block):
+                continue
+            if keys == ["names"]:
+                block = headline(block, names=False)
+            sums = block.groupby(keys, observed=True)[["ap", "n_ap"]].sum()
+            for name, value in (sums["ap"] / sums["n_ap"]).items():
+                label = f"{name} names" if keys == ["names"] else ", ".join(name)
+                rows.append({"arm": arm, "setting": setting, "stratum": label, "estimate": value})
+    return pd.DataFrame(rows)
+
+
+def exposure(results: Results) -> pd.DataFrame:
+    """What each arm saw, mean over seeds: pairs, distinct texts and positives, tokens, FLOPs."""
+    rows = []
+    for run in results.runs:
+        if run.train.steps:
+            seen = store.read_json(run.folder / "exposure.json")
+            rows.append({"arm": run.arm} | {k: v for k, v in seen.items() if k != "languages"})
+    return pd.DataFrame(rows).groupby("arm", sort=False).mean(numeric_only=True)
+
+
+def commits(results: Results) -> list[str]:
+    """Commits that the runs were made with; more than one is a reason to warn."""
+    found = [store.read_json(r.folder / "provenance.json") for r in results.runs]
+    return sorted({f"{p['commit']}{' with changes' if p['dirty'] else ''}" for p in found})
+
+
+def findings(results: Results, table: pd.DataFrame, gaps: pd.DataFrame, verdicts: pd.DataFrame):
+    """The report's first words, computed from its tables."""
+    from IPython.display import Markdown
+
+    ap = table[table["metric"] == "ap"].set_index(["arm", "setting"])
+    said = []
+    for setting in SETTINGS:
+        best = max(results.arms, key=lambda arm: ap.loc[(arm, setting), "estimate"])
+        own = ap.loc[(best, setting)]
+        said.append(f"in **{setting}** retrieval **{best}** has the highest mAP, "
+                    f"{own['estimate']:.3f} [{own['low']:.3f}, {own['high']:.3f}]"
+                    + _lead(gaps, best, setting))
+    bm25 = ap.loc[("BM25 char n-grams", "mono"), "estimate"]
+    counts = ", ".join(f"{n} {v}" for v, n in verdicts["verdict"].value_counts().items())
+    seeds, clusters = int(table["seeds"].max()), int(table["clusters"].max())
+    return Markdown(f"Over {seeds} seed{'s' * (seeds > 1)} and {clusters} clusters of questions: "
+                    + "; ".join(said) + f". BM25 over character n-grams reaches {bm25:.3f} "
+                    f"monolingually without any training. Of the claims below: {counts}.")
+
+
+def _lead(gaps: pd.DataFrame, arm: str, setting: str) -> str:
+    if not len(gaps):
+        return ""
+    gap = gaps[(gaps["arm"] == arm) & (gaps["setting"] == setting)].iloc[0]
+    return (f" ({gap['difference']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}] against "
+            f"{gap['versus']}: {gap['verdict']})")

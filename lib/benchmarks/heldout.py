@@ -1,0 +1,74 @@
+"""The held-out split of a corpus as a benchmark: its test questions over its pool of passages."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pandas as pd
+
+from lib.benchmarks import Benchmark
+from lib.corpus import ParallelCorpus
+
+SIMILAR = 0.3  # Jaccard overlap of character trigrams above which two names are similar
+STRATA = ("hops", "wording", "cell")
+
+
+def load(corpus: ParallelCorpus) -> Benchmark:
+    """Questions = test rows (question_id is the pair), candidates = pool, relevant = the passage
+    of the pair in every language that has it. Raises ValueError for a corpus without a split."""
+    if not len(corpus.test):
+        raise ValueError("the corpus has no held-out questions to evaluate on")
+    test, pool = corpus.test.to_pandas(), corpus.pool.to_pandas()
+    strata = [column for column in STRATA if column in test]
+    questions = test[["pair", "language", "question", "group", *strata]].rename(
+        columns={"pair": "question_id", "question": "text"})
+    candidates = pool.rename(columns={"passage_id": "candidate_id", "passage": "text"})
+    relevant = pd.merge(test["passage_id"].reset_index(), pool["passage_id"].reset_index(),
+                        on="passage_id")
+    return Benchmark.from_pairs("heldout", questions, candidates, relevant["index_x"],
+                                relevant["index_y"])
+
+
+@cache
+def _trigrams(name: str) -> frozenset[str]:
+    text = f"_{name.casefold()}_"
+    return frozenset(text[i:i + 3] for i in range(len(text) - 2))
+
+
+@cache
+def _alike(a: str, b: str) -> int:
+    """2: the same name, 1: similar names, 0: different names."""
+    if a.casefold() == b.casefold():
+        return 2
+    x, y = _trigrams(a), _trigrams(b)
+    return int(len(x & y) > SIMILAR * len(x | y))
+
+
+def name_strata(corpus: ParallelCorpus) -> pd.DataFrame:
+    """How alike the names in a question's chain are in two languages: columns question_id,
+    question_language, candidate_language, names (identical / similar / different).
+
+    The most alike of the chain's names decides, so `different` holds no shared string at all."""
+    rows = []
+    for pair, block in corpus.test.to_pandas().groupby("pair", sort=True):
+        names = dict(zip(block["language"], block["names"], strict=True))
+        for a, own in names.items():
+            for b, other in names.items():
+                alike = max(_alike(x, y) for x, y in zip(own, other, strict=True))
+                rows.append((pair, a, b, ("different", "similar", "identical")[alike]))
+    columns = ["question_id", "question_language", "candidate_language", "names"]
+    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[1:], "category"))
+
+
+def annotate(scores: pd.DataFrame, benchmark: Benchmark, names: pd.DataFrame) -> pd.DataFrame:
+    """Per-question scores with question_id, group and strata, ready to be saved and summed.
+
+    names: a table of `name_strata`."""
+    kept = benchmark.questions[["question_id", "group", *(s for s in STRATA
+                                                          if s in benchmark.questions)]]
+    own = kept.astype("category").iloc[scores["question"].to_numpy()].reset_index(drop=True)
+    found = pd.concat([scores.drop(columns="question").reset_index(drop=True), own], axis=1)
+    keys = ["question_id", "question_language", "candidate_language"]
+    alike = names.set_index(keys)["names"].astype(str)
+    wanted = pd.MultiIndex.from_frame(found[keys].astype(str))
+    return found.assign(names=alike.reindex(wanted).astype("category").to_numpy())

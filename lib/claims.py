@@ -1,0 +1,119 @@
+"""The claims under study, each made of comparisons that the scores decide.
+
+A comparison asks whether arm A beats arm B by more than `null` on one metric. Its p value enters
+one Holm family with all the others; no verdict is typed by hand. Sources: arXiv 2408.10536
+(abstract, sections 4 and 5); what this study cannot test is listed as such, with the reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from lib import stats
+from lib.results import SETTINGS, Results
+
+MARGIN = 0.01  # mAP; "as good as" allows this much, fixed before any result
+ALPHA = 0.05
+UNTESTABLE = {
+    "Better than both baselines from XLM-R and from LaBSE": "needs the public checkpoints",
+    "Keeps zero-shot quality in languages never trained on": "every language here is trained on",
+    "Best nDCG@10 on MIRACL (the paper's own table says otherwise)": "needs MIRACL",
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Is `sign` x (A - B) above `null` in this metric? sign -1: smaller is better."""
+
+    claim: str
+    arm: str
+    versus: str
+    setting: str
+    metric: str = "ap"
+    null: float = 0.0
+    sign: int = 1
+
+
+def comparisons(results: Results) -> list[Comparison]:
+    """Every comparison that the study's arms allow, for the hybrid arm nearest to alpha = 0.5."""
+    hybrid = _at(results, "hybrid", 0.5)
+    if hybrid is None:
+        return []
+    mix = _at(results, "mix", _alpha(results, hybrid))
+    found = []
+    for setting, rivals in (("mono", ["mono"]), ("cross", ["cross"]), ("multi", ["mono", "cross"])):
+        found += [Comparison("Hybrid optimises mono, cross and multi simultaneously: as good as "
+                             "the specialist of each", hybrid, rival, setting, null=-MARGIN)
+                  for rival in rivals]
+    found += [Comparison("Hybrid is best in multilingual retrieval", hybrid, rival, "multi")
+              for rival in results.arms if rival != hybrid]
+    if mix:
+        found += [Comparison("Hybrid batches beat mixed batches (mix) at the same alpha", hybrid,
+                             mix, setting) for setting in SETTINGS]
+    found += [
+        Comparison("Hybrid lowers language bias (rank distance) against mono", hybrid, "mono",
+                   "multi", "rank_distance", sign=-1),
+        Comparison("Hybrid is more language-agnostic (own-language advantage) than mono", hybrid,
+                   "mono", "multi", "own_language_advantage", sign=-1),
+    ]
+    return [c for c in found if c.versus in results.arms]
+
+
+def _alpha(results: Results, arm: str) -> float:
+    return next(r.train.alpha for r in results.runs if r.arm == arm)
+
+
+def _at(results: Results, strategy: str, alpha: float) -> str | None:
+    """The arm of a strategy whose alpha is nearest."""
+    own = [r for r in results.runs if r.train.strategy == strategy and r.train.steps]
+    return min(own, key=lambda r: abs(r.train.alpha - alpha)).arm if own else None
+
+
+def decide(results: Results) -> pd.DataFrame:
+    """One row a comparison: difference A - B with its 95 % interval, Holm-adjusted p, verdict."""
+    rows, p_values = [], []
+    for c in comparisons(results):
+        tables = [results.table(arm, c.setting, c.metric) for arm in (c.arm, c.versus)]
+        gap = stats.paired(*tables).difference
+        excess = c.sign * gap.estimate - c.null
+        p_values.append(_p(excess, gap))
+        rows.append({"claim": c.claim, "arm": c.arm, "versus": c.versus, "setting": c.setting,
+                     "metric": c.metric, "null": c.null, "difference": gap.estimate,
+                     "low": gap.low, "high": gap.high, "excess": excess})
+    table = pd.DataFrame(rows)
+    if len(table):
+        table["p_holm"] = stats.holm(p_values)
+        table["verdict"] = [_verdict(*row) for row in zip(table["excess"], table["p_holm"],
+                                                          strict=True)]
+    return table
+
+
+def _p(excess: float, gap: stats.Interval) -> float:
+    """Two-sided p of an excess over its null value."""
+    from scipy.stats import t
+
+    if gap.standard_error == 0:
+        return 0.0 if excess else 1.0
+    return float(2 * t.sf(abs(excess) / gap.standard_error, gap.df))
+
+
+def _verdict(excess: float, p: float) -> str:
+    if p >= ALPHA:
+        return "inconclusive"
+    return "supported" if excess > 0 else "contradicted"
+
+
+def verdicts(table: pd.DataFrame) -> pd.DataFrame:
+    """One row a claim: supported if every comparison is, contradicted if any one is; claims that
+    this study cannot test follow with the reason."""
+    rows = []
+    for claim, own in table.groupby("claim", sort=False) if len(table) else ():
+        found = set(own["verdict"])
+        verdict = ("contradicted" if "contradicted" in found
+                   else "supported" if found == {"supported"} else "inconclusive")
+        counts = ", ".join(f"{n} {v}" for v, n in own["verdict"].value_counts().items())
+        rows.append((claim, verdict, f"{len(own)} comparisons: {counts}"))
+    rows += [(claim, "not testable here", why) for claim, why in UNTESTABLE.items()]
+    return pd.DataFrame(rows, columns=["claim", "verdict", "why"])

@@ -1,0 +1,283 @@
+"""Text to unit vectors: one encoder for questions and passages, loaded or built from scratch.
+
+Everything that decides a vector (weights, tokenizer, pooling, prompts, truncation) travels in one
+folder, so an encoder cannot be evaluated with another prompt than it was trained with. The folder
+is also an ordinary `transformers` checkpoint, readable by AutoModel and AutoTokenizer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from lib import store
+
+# Texts in one training forward. Batches are sorted by length before they are cut, which saves a
+# third of the time of a step of 256 texts; smaller chunks save no more padding than they cost.
+CHUNK = 64
+
+SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]",
+           "sep_token": "[SEP]", "mask_token": "[MASK]"}
+DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout_rate", "dropout",
+            "attention_dropout", "embedding_dropout", "mlp_dropout")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How token vectors become one, what is put before a text, and its length limit in tokens."""
+
+    pooling: str = "mean"
+    question_prompt: str = ""
+    passage_prompt: str = ""
+    max_length: int = 64
+
+    def prompt(self, kind: str) -> str:
+        """The prompt of "question" or "passage". Raises ValueError for any other kind."""
+        if kind not in ("question", "passage"):
+            raise ValueError(f"kind of text is {kind!r}, expected 'question' or 'passage'")
+        return getattr(self, f"{kind}_prompt")
+
+
+class Encoder(torch.nn.Module):
+    """A `transformers` encoder with its fast tokenizer, pooling, prompts and normalisation.
+
+    truncated  how many texts `tokenize` has cut to max_length so far
+    """
+
+    def __init__(self, model, tokenizer, settings: Settings):
+        """Raises ValueError where tokenizer or position table do not suit the settings."""
+        super().__init__()
+        self.model, self.tokenizer, self.settings = model, tokenizer, settings
+        self.truncated = 0
+        _check(model, tokenizer, settings)
+        self._words = tokenizer.backend_tokenizer
+        self._words.no_padding()
+        self._words.enable_truncation(settings.max_length)
+
+    @property
+    def width(self) -> int:
+        """Length d of a vector."""
+        return self.model.config.hidden_size
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def tokenize(self, texts: Sequence[str], kind: str) -> list[np.ndarray]:
+        """Token numbers int32 of each text with its prompt, special tokens included."""
+        prompt = self.settings.prompt(kind)
+        codes = self._words.encode_batch_fast([prompt + text for text in texts])
+        self.truncated += sum(bool(code.overflowing) for code in codes)
+        return [np.array(code.ids, np.int32) for code in codes]
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor, rows=None) -> torch.Tensor:
+        """Unit vectors float32 [n, d] of token numbers int64 [n, t], where mask [n, t] is 1.
+
+        rows  float [U, e]: word vectors looked up beforehand, which ids then count into"""
+        words = self._table()(ids) if rows is None else F.embedding(ids, rows)
+        hidden = self.model(inputs_embeds=words, attention_mask=mask).last_hidden_state
+        return F.normalize(self._pool(hidden.float(), mask.float()), dim=-1)
+
+    def embed(self, token_lists: Sequence[np.ndarray]) -> torch.Tensor:
+        """Unit vectors [n, d] with gradient, in the order given.
+
+        The word vectors of the whole batch are looked up once: else every chunk would add a dense
+        gradient of the size of the vocabulary."""
+        order = np.argsort([len(tokens) for tokens in token_lists], kind="stable")
+        used, place = np.unique(np.concatenate(token_lists), return_inverse=True)
+        places = np.split(place, np.cumsum([len(tokens) for tokens in token_lists])[:-1])
+        rows = self._table()(torch.from_numpy(used.astype(np.int64)).to(self.device))
+        chunks = np.array_split(order, math.ceil(len(order) / CHUNK))
+        vectors = [self(*self._padded([places[i] for i in chunk]), rows) for chunk in chunks]
+        back = torch.from_numpy(np.argsort(order)).to(self.device)
+        return torch.cat(vectors).index_select(0, back)
+
+    @torch.no_grad()
+    def encode(self, texts: Sequence[str], kind: str, batch_size: int = 256) -> np.ndarray:
+        """Unit vectors float32 [n, d], in the order given; dropout is off.
+
+        Texts are sorted by length and cut into batches of batch_size, so the same call gives the
+        same bits; another batch_size changes paddings and with them the last bits."""
+        tokens = self.tokenize(texts, kind)
+        order = np.argsort([len(x) for x in tokens], kind="stable")
+        vectors = np.empty((len(tokens), self.width), np.float32)
+        training = self.training
+        self.eval()
+        for start in range(0, len(order), batch_size):
+            part = order[start:start + batch_size]
+            vectors[part] = self(*self._padded([tokens[i] for i in part])).cpu().numpy()
+        self.train(training)
+        return vectors
+
+    def save(self, folder: Path) -> None:
+        """Write weights (safetensors), config, tokenizer and encoder.json into `folder`."""
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        store.write_json(Path(folder) / "encoder.json", asdict(self.settings))
+
+    @classmethod
+    def load(cls, folder: Path) -> Encoder:
+        """Read what `save` wrote: gives the same vectors. Its manifest is the caller's to verify.
+
+        Raises ValueError where the folder holds no saved encoder."""
+        if not (Path(folder) / "encoder.json").is_file():
+            raise ValueError(f"{folder} holds no saved encoder (encoder.json is missing)")
+        settings = Settings(**store.read_json(Path(folder) / "encoder.json"))
+        return cls(*_checkpoint(str(folder)), settings)
+
+    def _table(self) -> torch.nn.Module:
+        return self.model.get_input_embeddings()
+
+    def _padded(self, token_lists) -> tuple[torch.Tensor, torch.Tensor]:
+        """int64 [n, t] tokens and mask; what stands where the mask is 0 does not matter."""
+        length = np.array([len(tokens) for tokens in token_lists])
+        mask = np.arange(length.max()) < length[:, None]
+        ids = np.zeros(mask.shape, np.int64)
+        ids[mask] = np.concatenate(token_lists)
+        return tuple(torch.from_numpy(x).to(self.device) for x in (ids, mask.astype(np.int64)))
+
+    def _pool(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """[n, d]: the first token's vector, or the mean over tokens where the mask is 1."""
+        if self.settings.pooling == "cls":
+            return hidden[:, 0]
+        share = mask / mask.sum(1, keepdim=True)
+        return (share[:, None] @ hidden)[:, 0]
+
+
+def build(params, tokenizer_file: Path) -> Encoder:
+    """The encoder that `params` (lib.params.Train) asks for, before training.
+
+    model ""  a BERT of params.width, layers, heads and dropout over the tokenizer in the file
+    else      the checkpoint folder, or name@revision to load from the Hugging Face hub
+
+    New weights depend on params.seed alone, and nobody else's random numbers change. Raises
+    ValueError for a model or tokenizer that will not do."""
+    settings = Settings(params.pooling, params.question_prompt, params.passage_prompt,
+                        params.max_length)
+    with _seeded(params.seed):
+        if params.model:
+            model, tokenizer = _checkpoint(params.model, params.dropout)
+        else:
+            tokenizer = _tokenizer(tokenizer_file)
+            model = _small(params, tokenizer)
+    return Encoder(model, tokenizer, settings)
+
+
+@contextmanager
+def _seeded(seed: int):
+    """Random numbers of torch's CPU generator follow from `seed` inside, and go on after."""
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
+
+
+def _tokenizer(file: Path):
+    """The tokenizer in a JSON file of `tokenizers`. Raises ValueError if it lacks BERT's tokens."""
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    if not Path(file).is_file():
+        raise ValueError(f"there is no tokenizer {file}")
+    words = Tokenizer.from_file(str(file))
+    for token in SPECIAL.values():
+        if words.token_to_id(token) is None:
+            raise ValueError(f"{file} has no token {token}, expected {', '.join(SPECIAL.values())}")
+    return PreTrainedTokenizerFast(tokenizer_object=words, **SPECIAL)
+
+
+def _small(params, tokenizer):
+    """A new BertModel. Its inner layers are 2 x width, where BERT has 4 x: a third faster."""
+    from transformers.models.bert import BertConfig, BertModel
+
+    return BertModel(BertConfig(
+        vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, type_vocab_size=1,
+        hidden_size=params.width, intermediate_size=2 * params.width,
+        num_hidden_layers=params.layers, num_attention_heads=params.heads,
+        max_position_embeddings=params.max_length, hidden_dropout_prob=params.dropout,
+        attention_probs_dropout_prob=params.dropout), add_pooling_layer=False)
+
+
+def _checkpoint(name: str, dropout: float | None = None):
+    """Model and tokenizer of a folder or of hub name@revision; dropout None keeps the model's.
+
+    No code that comes with a model is run and no pickle is read. Raises ValueError in one line."""
+    from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer
+
+    source = _source(name)
+    try:
+        config = AutoConfig.from_pretrained(**source, trust_remote_code=False)
+        _require_encoder(name, config)
+        for known in DROPOUTS if dropout is not None else ():
+            if hasattr(config, known):
+                setattr(config, known, dropout)
+        kind = AutoModelForTextEncoding if config.is_encoder_decoder else AutoModel
+        model = kind.from_pretrained(**source, config=config, dtype=torch.float32,
+                                     use_safetensors=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(**source, trust_remote_code=False)
+    except OSError as error:
+        raise ValueError(f"model {name!r} cannot be loaded: {str(error).split('\n')[0]}") from error
+    if getattr(model, "pooler", None) is not None:  # not used, so it would only be dead weight
+        model.pooler = None
+    return model.eval(), tokenizer
+
+
+def _source(name: str) -> dict:
+    """Arguments of from_pretrained for a folder or name@revision."""
+    if Path(name).is_dir():
+        return {"pretrained_model_name_or_path": name}
+    hub, _, revision = name.partition("@")
+    if not revision:
+        raise ValueError(f"model {name!r} is no folder here, expected one, or a model of the "
+                         "Hugging Face hub with its revision, as in FacebookAI/xlm-roberta-base@"
+                         "e73636d4f797dec63c3081bb6ed5c7b0bb3f2089")
+    return {"pretrained_model_name_or_path": hub, "revision": revision}
+
+
+def _require_encoder(name: str, config) -> None:
+    """Raises ValueError unless every token can see those after it (decoders are not supported)."""
+    from transformers.models.auto import modeling_auto as known
+
+    encoders = set(known.MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES)
+    if not config.is_encoder_decoder:
+        encoders |= set(known.MODEL_FOR_MASKED_LM_MAPPING_NAMES)
+    if config.model_type not in encoders:
+        raise ValueError(f"model {name!r} is of type {config.model_type}, expected an encoder such "
+                         "as bert, xlm-roberta, modernbert or (its encoder half) mt5")
+
+
+def _check(model, tokenizer, settings: Settings) -> None:
+    """Raises ValueError where tokenizer or position table do not suit the settings."""
+    if not hasattr(tokenizer, "backend_tokenizer"):
+        raise ValueError(f"{type(tokenizer).__name__} is not backed by `tokenizers`, expected a "
+                         "fast tokenizer")
+    special = tokenizer("")["input_ids"]
+    if not special:
+        raise ValueError("the tokenizer adds no special tokens, so an empty text has no vector")
+    if settings.pooling == "cls" and special[0] != tokenizer.cls_token_id:
+        raise ValueError("pooling='cls' needs a tokenizer that begins texts with its CLS token, "
+                         "expected pooling='mean'")
+    if settings.pooling not in ("mean", "cls"):
+        raise ValueError(f"pooling is {settings.pooling!r}, expected 'mean' or 'cls'")
+    longest = _positions(model)
+    if not len(special) < settings.max_length <= longest:
+        raise ValueError(f"max_length is {settings.max_length}, expected more than {len(special)} "
+                         f"(special tokens) and at most {longest} (positions of the model)")
+
+
+def _positions(model) -> float:
+    """The longest text in tokens that the model has positions for; inf where they are relative."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
+            # RoBERTa's kin count positions from the number after the padding token's.
+            return module.num_embeddings - (module.padding_idx or -1) - 1
+    return math.inf

@@ -1,0 +1,151 @@
+"""Build a corpus and all that is made once for it: tokenizer, name strata, reference scores."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import pandas as pd
+
+from lib import metrics, params, retrieval, store
+from lib.benchmarks import heldout
+from lib.corpus import ParallelCorpus, leak_audit, train_tokenizer
+from lib.params import Prepare
+from lib.results import REFERENCES
+from lib.sources.cldr_facts import shuffled
+
+
+def prepare(p: Prepare) -> ParallelCorpus:
+    """The corpus of `p`: read if its folder verifies, else built and written whole.
+
+    Raises ValueError for parameters that the source refuses, or that differ from the folder's."""
+    folder = params.corpus_dir(p.study, p.run)
+    store.remember(folder, p.model_dump())
+    try:
+        return ParallelCorpus.load(folder / "data")
+    except FileNotFoundError:
+        pass
+    except store.Damaged as damage:
+        print(f"{damage}; building it again", flush=True)
+    corpus = import_module(f"lib.sources.{p.source}").build(p)
+    with store.atomic_folder(folder / "data", corpus.meta) as new:
+        corpus.save(new)
+        tokenizer = train_tokenizer(_texts(corpus), p.vocabulary)
+        tokenizer.save(str(new / "tokenizer.json"), pretty=False)
+        if len(corpus.test):
+            names = heldout.name_strata(corpus)
+            names.to_parquet(new / "names.parquet", index=False)
+            references(corpus, names, p.fold).to_parquet(new / "references.parquet", index=False)
+    store.write_json(folder / "provenance.json", store.provenance(p.model_dump()))
+    return ParallelCorpus.load(folder / "data")
+
+
+def _texts(corpus: ParallelCorpus) -> list[str]:
+    """Every distinct training text, sorted: the tokenizer sees nothing of the test split."""
+    return sorted({*corpus.rows["question"][:], *corpus.rows["passage"][:]})
+
+
+def references(corpus: ParallelCorpus, names: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Per-question scores of every reference ranker on the held-out split, in column `ranker`."""
+    benchmark, found = heldout.load(corpus), []
+    for name in REFERENCES:
+        ranks = retrieval.reference_ranks(benchmark, name, seed)
+        scores = heldout.annotate(metrics.question_scores(benchmark, ranks), benchmark, names)
+        found.append(scores.assign(ranker=name))
+    return pd.concat(found, ignore_index=True).astype({"ranker": "category"})
+
+
+# --- what 01_prepare shows ---------------------------------------------------------------------
+
+
+def sample(corpus: ParallelCorpus, hops: str, languages: int) -> pd.DataFrame:
+    """One test question of a stratum in several languages: question, relevant passage, and the
+    other passage that BM25 over character n-grams likes best. Rows: languages."""
+    test = corpus.test.to_pandas()
+    wanted = test[(test["hops"] == hops) & (test["wording"] == "held-out")] if "hops" in test \
+        else test
+    pair = shuffled(wanted["pair"].unique(), key=str)[0]
+    rows = wanted[wanted["pair"] == pair].iloc[:languages]
+    pool, found = corpus.pool.to_pandas(), []
+    for row in rows.itertuples():
+        own = pool[pool["language"] == row.language].reset_index(drop=True)
+        relevant = own["passage_id"] == row.passage_id
+        others = own.loc[~relevant, "passage"].tolist()
+        _, scores = next(retrieval.bm25_tiles([row.question], others, retrieval.char_ngrams))
+        found.append({"language": row.language, "question": row.question,
+                      "relevant passage": own.loc[relevant, "passage"].iloc[0],
+                      "hard distractor": others[scores[0].argmax()]})
+    return pd.DataFrame(found).set_index("language")
+
+
+def token_lengths(corpus: ParallelCorpus) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Tokens of every distinct training text (language, side, tokens), and by language the mean
+    length of each side and the share of unknown tokens."""
+    from tokenizers import Tokenizer
+
+    tokenizer, parts = Tokenizer.from_file(str(corpus.tokenizer_file)), []
+    rows = corpus.rows.to_pandas()
+    for side in ("question", "passage"):
+        own = rows[["language", side]].drop_duplicates()
+        ids = [code.ids for code in tokenizer.encode_batch(own[side].tolist())]
+        unknown = tokenizer.token_to_id("[UNK]")
+        parts.append(pd.DataFrame({"language": own["language"], "side": f"{side}s",
+                                   "tokens": [len(x) for x in ids],
+                                   "unknown": [x.count(unknown) for x in ids]}))
+    table = pd.concat(parts, ignore_index=True)
+    means = table.pivot_table(index="language", columns="side", values="tokens").round(1)
+    total = table.groupby("language")[["tokens", "unknown"]].sum()
+    return table, means.assign(**{"unknown tokens": total["unknown"] / total["tokens"]})
+
+
+def difficulty(corpus: ParallelCorpus) -> pd.DataFrame:
+    """mAP of the reference rankers by setting and stratum: stratum, ranker, mAP, questions."""
+    scores = pd.read_parquet(corpus.folder / "references.parquet")
+    scores = scores[scores["setting"].isin(["mono", "cross"])]
+    mono, cross = (scores[scores["setting"] == s] for s in ("mono", "cross"))
+    parts = {f"mono\n{hops}\n{wording}": own for (hops, wording), own
+             in mono.groupby(["hops", "wording"], observed=True)}
+    parts |= {f"cross, {names}\nnames": own for names, own
+              in cross.groupby("names", observed=True)}
+    rows = [{"stratum": stratum, "ranker": REFERENCES[ranker], "mAP": block["ap"].mean(),
+             "questions": len(block)}
+            for stratum, own in parts.items()
+            for ranker, block in own.groupby("ranker", observed=True) if ranker != "oracle"]
+    return pd.DataFrame(rows)
+
+
+def different_names(corpus: ParallelCorpus) -> pd.DataFrame:
+    """Language x language: share of test questions none of whose names are alike."""
+    names = pd.read_parquet(corpus.folder / "names.parquet")
+    keys = ["question_language", "candidate_language"]
+    share = (names["names"] == "different").groupby([names[k] for k in keys], observed=True).mean()
+    return share.unstack()
+
+
+def leaks(corpus: ParallelCorpus) -> pd.DataFrame:
+    """Overlap of the test split with training, a row for questions and one for the passages that
+    answer them; columns as lib.corpus.Overlap."""
+    training, test = _texts(corpus), corpus.test.to_pandas()
+    pool = corpus.pool.to_pandas()
+    answers = pool[pool["passage_id"].isin(set(test["passage_id"]))]["passage"]
+    found = {"test questions": leak_audit(training, test["question"]),
+             "their passages": leak_audit(training, answers)}
+    return pd.DataFrame({name: vars(overlap) for name, overlap in found.items()}).T
+
+
+def findings(corpus: ParallelCorpus, audit: pd.DataFrame, hard: pd.DataFrame):
+    """The notebook's last word, computed: what the corpus holds, leaks, and how hard it is."""
+    from IPython.display import Markdown
+
+    meta, counts = corpus.meta, corpus.meta["counts"]
+    leaked, shared = int(audit[["exact", "normalised"]].to_numpy().sum()), audit["ngram"].sum()
+    best = hard.sort_values("mAP").groupby("stratum", sort=False).tail(1)
+    hardest = best.sort_values("mAP").iloc[0]
+    stratum = hardest["stratum"].replace("\n", " ")
+    return Markdown(
+        f"{sum(counts['rows'].values()):,} training rows in {len(corpus.languages)} languages, "
+        f"{sum(counts['test'].values()):,} test questions over {sum(counts['pool'].values()):,} "
+        f"passages ({meta['source']}, {meta['version']}; {meta['licence']}). "
+        f"The leak audit found {leaked} test texts in training, and {shared} that share a run of "
+        "13 words with it (long wordings do, since a wording is used for many names). The stratum where words alone help "
+        f"least is *{stratum}*: the best ranker without training reaches an mAP of "
+        f"{hardest['mAP']:.2f} there.")

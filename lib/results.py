@@ -1,0 +1,183 @@
+"""The scores of a study's runs and references, as tables that statistics and plots can use.
+
+Per-question scores are summed within clusters and strata run by run, so that memory stays small
+whatever the study's size; every figure of a report is a mean of these sums.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from lib import params, store
+from lib.params import Train
+
+QUALITY = ("ap", "ap20", "r1", "r10", "r100", "ndcg10")
+BIAS = ("rank_distance", "rank_distance_ratio", "max_at_r", "own_language_advantage")
+SETTINGS = ("mono", "cross", "multi")
+# What a headline figure is a mean of, where a benchmark has the stratum (design: rule 9).
+HEADLINE = {"hops": "2-hop", "wording": "held-out"}
+HEADLINE_NAMES = {"names": "different"}
+REFERENCES = {"random": "random", "oracle": "own-language oracle",
+              "bm25_words": "BM25 words", "bm25_chars": "BM25 char n-grams"}
+STRATA = ("hops", "wording", "cell", "names")
+IDENTITIES = {"mono": ("hybrid", 1.0), "cross": ("hybrid", 0.0), "x-x": ("mix", 1.0)}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trained and evaluated encoder."""
+
+    key: str
+    arm: str
+    train: Train
+    folder: Path
+
+    @property
+    def seed(self) -> int:
+        return self.train.seed
+
+
+def _label(train: Train) -> str:
+    if train.steps == 0:
+        return "untrained"
+    alpha = f"({train.alpha:g})" if train.strategy in ("hybrid", "mix") else ""
+    return train.strategy + alpha
+
+
+def _without_seed(key: str) -> str:
+    return ",".join(part for part in key.split(",") if not re.match(r"(train\.)?seed=", part))
+
+
+def _labels(trains: dict[str, Train]) -> dict[str, str]:
+    """Run key -> name of its arm: short where that is clear, else the key without the seed."""
+    short = {key: _label(train) for key, train in trains.items()}
+    meanings: dict[str, set] = {}
+    for key, label in short.items():
+        meanings.setdefault(label, set()).add(_without_seed(key))
+    return {key: label if len(meanings[label]) == 1 else _without_seed(key)
+            for key, label in short.items()}
+
+
+def runs(study: str, only: str = "") -> list[Run]:
+    """Evaluated runs of a study, in the order of its grid.
+
+    Raises ValueError naming what is missing: no run at all, or a grid that is not complete."""
+    wanted = [only] if only else _grid(study)
+    missing = [k for k in wanted if not (params.run_dir(study, k) / "metrics.json").exists()]
+    if missing or not wanted:
+        raise ValueError(f"study {study}: no evaluated run {missing[0] if missing else ''}"
+                         f"{f' and {len(missing) - 1} more' if len(missing) > 1 else ''}; "
+                         "run 02_train and 03_evaluate first")
+    folders = {key: params.run_dir(study, key) for key in wanted}
+    trains = {key: Train(**store.read_json(f / "params.json")) for key, f in folders.items()}
+    labels = _labels(trains)
+    return [Run(key, labels[key], trains[key], folders[key]) for key in wanted]
+
+
+def _grid(study: str) -> list[str]:
+    """Keys of all runs of a frozen study; where there is none, of the runs that were evaluated."""
+    if (params.study_dir(study) / "study.json").exists():
+        return list(params.load_frozen(study).runs)
+    return sorted(f.parent.name for f in params.study_dir(study).glob("runs/*/metrics.json"))
+
+
+# --- sums over questions -----------------------------------------------------------------------
+
+
+def cluster_sums(scores: pd.DataFrame) -> pd.DataFrame:
+    """Sums and counts of every metric by setting, stratum and cluster (column `group`)."""
+    metrics = [m for m in (*QUALITY, *BIAS) if m in scores]
+    keys = ["setting", *(s for s in STRATA if s in scores), "group"]
+    found = scores.groupby(keys, observed=True, dropna=False)[metrics].agg(["sum", "count"])
+    found.columns = [m if kind == "sum" else f"n_{m}" for m, kind in found.columns]
+    return found.reset_index()
+
+
+def language_cells(scores: pd.DataFrame) -> pd.DataFrame:
+    """Mean AP by setting and (question language, candidate language), of the headline's
+    questions; names are not selected, so that every cell has the same questions."""
+    own = headline(scores, names=False)
+    keys = ["setting", "question_language", "candidate_language"]
+    return own.groupby(keys, observed=True)["ap"].mean().reset_index()
+
+
+def headline(table: pd.DataFrame, names: bool = True) -> pd.DataFrame:
+    """Rows of the headline stratum. Only cross-lingual rows are chosen by how names differ."""
+    for column, value in HEADLINE.items():
+        if column in table and (table[column] == value).any():
+            table = table[table[column] == value]
+    if names and "names" in table:
+        other = (table["setting"] != "cross") | (table["names"] == HEADLINE_NAMES["names"])
+        table = table[other]
+    return table
+
+
+@dataclass(frozen=True)
+class Results:
+    """All figures of a study.
+
+    runs   the trained runs (untrained ones among them)
+    sums   arm, seed, setting, strata, group, metric sums and counts; references are arms too
+    cells  arm, seed, setting, question_language, candidate_language, ap
+    """
+
+    runs: list[Run]
+    sums: pd.DataFrame
+    cells: pd.DataFrame
+
+    @property
+    def arms(self) -> list[str]:
+        """Trained arms, in the order of the grid."""
+        return list(dict.fromkeys(r.arm for r in self.runs if r.train.steps))
+
+    @property
+    def references(self) -> list[str]:
+        """Rows that are not trained here: random, oracle, BM25, the untrained encoder."""
+        return [arm for arm in dict.fromkeys(self.sums["arm"]) if arm not in self.arms]
+
+    def table(self, arm: str, setting: str, metric: str = "ap", select=headline) -> pd.DataFrame:
+        """Per-cluster means of an arm: columns seed, cluster, value, weight, as lib.stats asks."""
+        own = self.sums[(self.sums["arm"] == arm) & (self.sums["setting"] == setting)]
+        own = select(own).groupby(["seed", "group"], observed=True)
+        own = own[[metric, f"n_{metric}"]].sum().reset_index()
+        own = own[own[f"n_{metric}"] > 0]
+        return pd.DataFrame({"seed": own["seed"], "cluster": own["group"].astype(str),
+                             "value": own[metric] / own[f"n_{metric}"],
+                             "weight": own[f"n_{metric}"]})
+
+    def family(self, name: str) -> list[str]:
+        """Arms of `hybrid` or `mix` in order of alpha; the ends are cross, and mono or x-x."""
+        found = {}
+        for run in self.runs:
+            strategy, alpha = IDENTITIES.get(run.train.strategy,
+                                             (run.train.strategy, run.train.alpha))
+            if run.train.steps and (strategy == name or (strategy, alpha) == ("hybrid", 0.0)):
+                found[alpha] = run.arm
+        return [found[alpha] for alpha in sorted(found)]
+
+
+def load(study: str, benchmark: str, only: str = "") -> Results:
+    """Read every run's scores of a benchmark, and the references of the corpora they used.
+
+    Raises ValueError when a run of the grid has not been evaluated."""
+    found, sums, cells, seen = runs(study, only), [], [], set()
+    for run in found:
+        corpus = (run.train.corpus, run.seed)
+        if corpus not in seen:
+            seen.add(corpus)
+            references = pd.read_parquet(
+                params.corpus_dir(study, run.train.corpus) / "data" / "references.parquet")
+            for name, own in references.groupby("ranker", observed=True):
+                _add(sums, cells, own, REFERENCES[name], run.seed)
+        _add(sums, cells, pd.read_parquet(run.folder / "scores" / f"{benchmark}.parquet"),
+             run.arm, run.seed)
+    return Results(found, pd.concat(sums, ignore_index=True), pd.concat(cells, ignore_index=True))
+
+
+def _add(sums: list, cells: list, scores: pd.DataFrame, arm: str, seed: int) -> None:
+    for table, target in ((cluster_sums(scores), sums), (language_cells(scores), cells)):
+        target.append(table.assign(arm=arm, seed=seed))

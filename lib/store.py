@@ -1,0 +1,324 @@
+"""The one way anything reaches the disk: whole or not at all, and checked before it is believed.
+
+A run may be killed at any moment. So an artefact is written beside its place, flushed to the disk
+and renamed; a folder carries a manifest of hashes, and counts only when that verifies.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import glob
+import hashlib
+import json
+import os
+import platform
+import secrets
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = (
+    "torch", "transformers", "tokenizers", "datasets", "pyarrow", "numpy", "pandas", "scipy",
+    "babel", "bm25s", "safetensors", "papermill", "snakemake",
+)  # fmt: skip
+
+
+class Damaged(ValueError):
+    """An artefact is not what its manifest says."""
+
+
+class Busy(RuntimeError):
+    """Another process holds the lock."""
+
+
+# --- writing -----------------------------------------------------------------------------------
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a path to write; on success it is flushed and takes the place of `path`.
+
+    Readers see the old file or the new one, never a part; after an exception the old one."""
+    path = Path(path)
+    _make_folder(path.parent)
+    temporary = _beside(path)
+    try:
+        yield temporary
+        _flush(temporary)
+        temporary.replace(path)
+        _flush(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path, meta: dict[str, Any] | None = None) -> Iterator[Path]:
+    """Yield an empty folder to fill; on success it takes the place of `path`, old content and all.
+
+    meta: what else its manifest.json shall say, beside the sha256 of every file. What a killed
+    writer left beside `path` is removed, what a living one is filling is not."""
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(f"{path}: is a file where a folder is expected")
+    _make_folder(path.parent)
+    _remove_leftovers(path)
+    temporary = _beside(path)
+    temporary.mkdir()
+    handle = _flock(temporary)  # tells a living writer from a killed one
+    try:
+        yield temporary
+        _seal(temporary, meta or {})
+        _replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        os.close(handle)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as readable JSON, atomically; the order of keys is kept."""
+    with atomic_file(path) as temporary:
+        text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file. Raises Damaged where it is no JSON, FileNotFoundError as usual."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise Damaged(f"{path}: is not readable as JSON ({error})") from None
+
+
+def _seal(folder: Path, meta: dict[str, Any]) -> None:
+    """Write the manifest and flush everything below `folder`."""
+    if (folder / "manifest.json").exists() or "files" in meta:
+        raise ValueError("manifest.json and its `files` are written by atomic_folder alone")
+    files = {f.relative_to(folder).as_posix(): sha256(f) for f in _files(folder)}
+    write_json(folder / "manifest.json", {"files": files, **meta})
+    for below in (*_files(folder), *(d for d in folder.rglob("*") if d.is_dir()), folder):
+        _flush(below)
+
+
+def _replace(new: Path, path: Path) -> None:
+    """Rename a folder into place. A kill between the two renames leaves nothing at `path`, which
+    reads as "not made yet"; the leftover is removed by the next writer."""
+    if path.exists():
+        old = new.with_name(new.name.removesuffix(".tmp") + ".old.tmp")
+        path.rename(old)
+        new.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        new.rename(path)
+    _flush(path.parent)
+
+
+def _remove_leftovers(path: Path) -> None:
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp/"):
+        try:
+            handle = _flock(left)
+        except (Busy, FileNotFoundError):
+            continue
+        shutil.rmtree(left, ignore_errors=True)
+        os.close(handle)
+
+
+def _make_folder(folder: Path) -> None:
+    """mkdir -p, naming the file that is in the way."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        blocking = next(p for p in (folder, *folder.parents) if p.exists() and not p.is_dir())
+        raise NotADirectoryError(f"{blocking}: is a file where a folder is expected") from None
+
+
+def _flush(path: Path) -> None:
+    """fsync a file or a folder."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _beside(path: Path) -> Path:
+    """A new hidden name in the same folder, hence on the same disk."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+# --- checking ----------------------------------------------------------------------------------
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder, every file of which was just compared with its hash.
+
+    Raises FileNotFoundError if there is no such folder, Damaged if it is incomplete or altered."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder")
+    if not (folder / "manifest.json").is_file():
+        raise Damaged(f"{folder}: has no manifest.json, so it is not known to be complete")
+    manifest = read_json(folder / "manifest.json")
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        raise Damaged(f"{folder / 'manifest.json'}: does not list the folder's files")
+    for name, expected in manifest["files"].items():
+        if not (folder / name).is_file():
+            raise Damaged(f"{folder / name}: is missing")
+        if sha256(folder / name) != expected:
+            raise Damaged(f"{folder / name}: was altered after it was written")
+    return manifest
+
+
+def sha256(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(f for f in folder.rglob("*") if f.is_file())
+
+
+def remember(folder: Path, params: dict[str, Any]) -> None:
+    """Record a folder's parameters in params.json, or compare them with those recorded there.
+
+    Raises ValueError naming the first parameter that differs: a folder is never made of two
+    settings."""
+    file = Path(folder) / "params.json"
+    if not file.exists():
+        write_json(file, params)
+        return
+    clash = difference(read_json(file), params)
+    if clash:
+        raise ValueError(f"{folder}: {clash}; remove that folder or choose another run name")
+
+
+def difference(recorded: dict[str, Any], asked: dict[str, Any]) -> str:
+    """The first parameter that differs, in words; "" where none does."""
+    missing = object()
+    for name in [*recorded, *asked]:
+        old, new = recorded.get(name, missing), asked.get(name, missing)
+        if old != new:
+            was, now = ("absent" if x is missing else repr(x) for x in (old, new))
+            return f"was made with {name} {was}, now {now} is asked for"
+    return ""
+
+
+# --- locks -------------------------------------------------------------------------------------
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder alone, by flock on folder/.lock; waits for another holder, saying so once.
+
+    The lock ends with its process, however that ends, and programs it starts do not inherit it."""
+    _make_folder(Path(folder))
+    file = Path(folder) / ".lock"
+    try:
+        handle = _flock(file)
+    except Busy as busy:
+        print(f"{folder}: {busy}; waiting for it", flush=True)
+        handle = _flock(file, wait=True)
+    with _held(handle):
+        yield
+
+
+@contextmanager
+def lock(file: Path) -> Iterator[int]:
+    """Hold a lock file; yields its descriptor. Raises Busy if another process holds it."""
+    with _held(_flock(file)) as handle:
+        yield handle
+
+
+@contextmanager
+def _held(handle: int) -> Iterator[int]:
+    """Write our process id into a lock file, and let go of it at the end."""
+    try:
+        os.truncate(handle, 0)
+        os.pwrite(handle, str(os.getpid()).encode(), 0)
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _flock(path: Path, wait: bool = False) -> int:
+    """Descriptor of a locked file (made if missing) or folder; closing it ends the lock.
+
+    Python's descriptors are close-on-exec. Raises Busy, unless asked to wait."""
+    kind = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT
+    handle = os.open(path, kind, 0o666)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        holder = "" if path.is_dir() else os.pread(handle, 20, 0).decode(errors="replace")
+        os.close(handle)
+        raise Busy(f"in use by process {holder or 'unknown'}") from None
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+# --- provenance --------------------------------------------------------------------------------
+
+
+def provenance(params: dict[str, Any]) -> dict[str, Any]:
+    """What an artefact was made with: parameters, commit, versions, hardware, threads.
+
+    What torch knows is asked only where torch is loaded already. No user or host names."""
+    return {
+        "parameters": params,
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": bool(_git("status", "--porcelain", "--", "lib", "notebooks", "params")),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        **_torch_facts(),
+    }
+
+
+def _git(*command: str) -> str | None:
+    """Output of a git command in the project's folder; None outside a repository."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(ROOT), *command], capture_output=True, text=True, timeout=30
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(x.split(":", 1)[1].strip() for x in lines if x.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def _torch_facts() -> dict[str, Any]:
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return {}
+    cuda = torch.cuda.is_available()
+    return {
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        if cuda
+        else [],
+    }

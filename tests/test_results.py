@@ -1,0 +1,176 @@
+"""From per-question scores to tables, figures' data and verdicts."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import analyse, claims
+from lib.params import Train
+from lib.results import Results, Run, _labels, cluster_sums, headline, language_cells
+
+
+def scores(gain=0.0, seed=0):
+    """Made-up scores: 40 facts, two questions each, two languages, and the strata."""
+    rng, rows = np.random.default_rng(seed), []
+    for fact in range(40):
+        base = rng.normal(0.5, 0.1)
+        for hops in ("1-hop", "2-hop"):
+            for setting, a, b, names in (("mono", "en", "en", "identical"),
+                                         ("cross", "en", "de", "different"),
+                                         ("cross", "de", "en", "similar"),
+                                         ("multi", "en", "*", None)):
+                rows.append({"setting": setting, "question_language": a, "candidate_language": b,
+                             "group": f"f{fact}", "hops": hops, "wording": "held-out",
+                             "names": names, "ap": base + gain + rng.normal(0, 0.02)})
+    table = pd.DataFrame(rows)
+    for metric in ("ap20", "r1", "r10", "r100", "ndcg10"):
+        table[metric] = table["ap"]
+    multi = table["setting"] == "multi"
+    for metric in ("rank_distance", "rank_distance_ratio", "max_at_r", "own_language_advantage"):
+        table[metric] = np.where(multi, 1 - table["ap"], np.nan)
+    return table
+
+
+def study(gains: dict, seeds=3) -> Results:
+    """Results of arms named `strategy` or `strategy(alpha)` with a gain in mAP each."""
+    runs, sums, cells = [], [], []
+    for arm, gain in gains.items():
+        strategy, _, alpha = arm.rstrip(")").partition("(")
+        for seed in range(seeds):
+            train = Train(strategy=strategy, alpha=float(alpha or 0.5), seed=seed)
+            runs.append(Run(f"arm={arm},seed={seed}", arm, train, None))
+            own = scores(gain, seed)
+            sums.append(cluster_sums(own).assign(arm=arm, seed=seed))
+            cells.append(language_cells(own).assign(arm=arm, seed=seed))
+    return Results(runs, pd.concat(sums), pd.concat(cells))
+
+
+GAINS = {"mono": 0.0, "cross": 0.0, "hybrid(0.5)": 0.05, "mix(0.5)": 0.0}
+
+
+def test_sums_give_back_the_means():
+    """A mean from cluster sums equals the mean of the questions it was made of."""
+    own, results = scores(), study({"mono": 0.0}, seeds=1)
+    expected = own[(own["setting"] == "cross") & (own["hops"] == "2-hop")
+                   & (own["names"] == "different")]["ap"].mean()
+    table = results.table("mono", "cross")
+    assert np.average(table["value"], weights=table["weight"]) == pytest.approx(expected)
+    assert len(table) == 40
+
+
+def test_headline_selects_by_stratum():
+    """Two-hop and held-out always; names only where languages differ; absent strata are skipped."""
+    own = headline(scores())
+    assert set(own["hops"]) == {"2-hop"}
+    assert set(own[own["setting"] == "cross"]["names"]) == {"different"}
+    assert set(own[own["setting"] == "mono"]["names"]) == {"identical"}
+    bare = scores().drop(columns=["hops", "wording", "names"])
+    assert len(headline(bare)) == len(bare)
+
+
+def test_labels_are_short_where_clear():
+    """Arms are named by strategy and alpha; keys decide where two arms would share a name."""
+    trains = {"arm=a,seed=0": Train(strategy="hybrid", alpha=0.25),
+              "arm=a,seed=1": Train(strategy="hybrid", alpha=0.25, seed=1),
+              "arm=b,seed=0": Train(strategy="mono"), "arm=c,seed=0": Train(steps=0)}
+    assert set(_labels(trains).values()) == {"hybrid(0.25)", "mono", "untrained"}
+    trains["arm=wide,seed=0"] = Train(strategy="mono", width=256)
+    assert _labels(trains)["arm=b,seed=0"] == "arm=b"
+    assert _labels(trains)["arm=wide,seed=0"] == "arm=wide"
+
+
+def test_families_end_in_the_pure_arms():
+    """hybrid runs from cross to mono, mix from cross to x-x, by alpha."""
+    results = study(GAINS | {"x-x": 0.0}, seeds=1)
+    assert results.family("hybrid") == ["cross", "hybrid(0.5)", "mono"]
+    assert results.family("mix") == ["cross", "mix(0.5)", "x-x"]
+
+
+def test_clear_gain_is_supported_and_its_opposite_contradicted():
+    """Verdicts follow from the scores: a large gain supports, a large loss contradicts."""
+    table = claims.decide(study(GAINS))
+    assert set(table["verdict"]) == {"supported"}
+    table = claims.decide(study(GAINS | {"hybrid(0.5)": -0.05}))
+    assert set(table["verdict"]) == {"contradicted"}
+
+
+def test_no_gain_is_inconclusive_for_better_and_supported_for_as_good_as():
+    """With equal arms `better` cannot be told, while `as good as` within .01 can."""
+    table = claims.decide(study(GAINS | {"hybrid(0.5)": 0.0}))
+    better = table[(table["null"] == 0)]
+    assert set(better["verdict"]) == {"inconclusive"}
+    assert set(table[table["null"] < 0]["verdict"]) == {"supported"}
+
+
+def test_a_claim_fails_with_any_of_its_comparisons():
+    """One contradicted comparison contradicts a claim; untestable claims are listed."""
+    table = pd.DataFrame({"claim": ["A", "A", "B", "B"],
+                          "verdict": ["supported", "contradicted", "supported", "inconclusive"]})
+    found = claims.verdicts(table).set_index("claim")["verdict"]
+    assert found["A"] == "contradicted" and found["B"] == "inconclusive"
+    assert set(found[list(claims.UNTESTABLE)]) == {"not testable here"}
+
+
+def test_study_without_hybrid_has_no_claims():
+    """Nothing is claimed where the arm in question was not run."""
+    assert len(claims.decide(study({"mono": 0.0}))) == 0
+    assert set(claims.verdicts(claims.decide(study({"mono": 0.0})))["verdict"]) == {
+        "not testable here"}
+
+
+def test_differences_name_the_best_other_arm():
+    """Each arm is compared with the best of the others, never with itself."""
+    gaps = analyse.differences(study(GAINS)).set_index(["arm", "setting"])
+    assert gaps.loc[("mono", "mono"), "versus"] == "hybrid(0.5)"
+    assert gaps.loc[("hybrid(0.5)", "mono"), "difference"] == pytest.approx(0.05, abs=0.01)
+    assert gaps.loc[("hybrid(0.5)", "mono"), "verdict"] == "supported"
+
+
+def test_front_holds_the_arms_that_nobody_beats():
+    """The Pareto front by hand."""
+    means = {"a": (0.9, 0.1), "b": (0.5, 0.5), "c": (0.4, 0.4), "d": (0.1, 0.9)}
+    assert analyse.front(means) == ["a", "b", "d"]
+
+
+def test_wide_table_shows_intervals():
+    """Cells read `estimate [low, high]` with three digits, arms in their order."""
+    table = pd.DataFrame({"arm": ["b", "a"], "setting": "mono", "metric": "ap",
+                          "estimate": [0.5, 0.25], "low": [0.4, 0.2], "high": [0.6, 0.3]})
+    wide = analyse.wide(table)
+    assert list(wide.index) == ["b", "a"]
+    assert wide.loc["b", ("mono", "mAP")] == "0.500 [0.400, 0.600]"
+
+
+def test_incomplete_grid_is_named(outputs):
+    """A study without evaluated runs says which notebook to run."""
+    from lib.results import runs
+
+    with pytest.raises(ValueError, match="no evaluated run.*02_train and 03_evaluate"):
+        runs("lab")
+
+
+def test_findings_name_the_best_arm():
+    """The report's first words hold the arm and figure that the tables hold."""
+    results = study(GAINS)
+    results = Results(results.runs, pd.concat([results.sums, cluster_sums(scores()).assign(
+        arm="BM25 char n-grams", seed=0)]), results.cells)
+    quality, gaps = analyse.quality(results), analyse.differences(results)
+    text = analyse.findings(results, quality, gaps, claims.verdicts(claims.decide(results))).data
+    best = quality[(quality["arm"] == "hybrid(0.5)") & (quality["metric"] == "ap")
+                   & (quality["setting"] == "mono")]["estimate"].iloc[0]
+    assert f"**hybrid(0.5)** has the highest mAP, {best:.3f}" in text
+
+
+def test_commits_are_collected(tmp_path):
+    """Runs of two commits are told apart, so that the report can warn."""
+    from lib import store
+
+    runs = []
+    for number, commit in enumerate(("aaa", "bbb")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        store.write_json(folder / "provenance.json", {"commit": commit, "dirty": False})
+        runs.append(SimpleNamespace(folder=folder))
+    assert analyse.commits(Results(runs, None, None)) == ["aaa", "bbb"]
