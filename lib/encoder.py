@@ -25,8 +25,6 @@ CHUNK = 64
 
 SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]",
            "sep_token": "[SEP]", "mask_token": "[MASK]"}
-DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout_rate", "dropout",
-            "attention_dropout", "embedding_dropout", "mlp_dropout")
 
 
 @dataclass(frozen=True)
@@ -49,13 +47,14 @@ class Encoder(torch.nn.Module):
     """A `transformers` encoder with its fast tokenizer, pooling, prompts and normalisation.
 
     truncated  how many texts `tokenize` has cut to max_length so far
+    slots      how many token places were computed so far, padding included
     """
 
     def __init__(self, model, tokenizer, settings: Settings):
         """Raises ValueError where tokenizer or position table do not suit the settings."""
         super().__init__()
         self.model, self.tokenizer, self.settings = model, tokenizer, settings
-        self.truncated = 0
+        self.truncated = self.slots = 0
         _check(model, tokenizer, settings)
         self._words = tokenizer.backend_tokenizer
         self._words.no_padding()
@@ -118,7 +117,8 @@ class Encoder(torch.nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write weights (safetensors), config, tokenizer and encoder.json into `folder`."""
-        self.model.save_pretrained(folder)
+        with _silent():
+            self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         store.write_json(Path(folder) / "encoder.json", asdict(self.settings))
 
@@ -130,7 +130,7 @@ class Encoder(torch.nn.Module):
         if not (Path(folder) / "encoder.json").is_file():
             raise ValueError(f"{folder} holds no saved encoder (encoder.json is missing)")
         settings = Settings(**store.read_json(Path(folder) / "encoder.json"))
-        return cls(*_checkpoint(str(folder)), settings)
+        return cls(*_checkpoint(str(Path(folder).resolve())), settings)
 
     def _table(self) -> torch.nn.Module:
         return self.model.get_input_embeddings()
@@ -141,6 +141,7 @@ class Encoder(torch.nn.Module):
         mask = np.arange(length.max()) < length[:, None]
         ids = np.zeros(mask.shape, np.int64)
         ids[mask] = np.concatenate(token_lists)
+        self.slots += mask.size
         return tuple(torch.from_numpy(x).to(self.device) for x in (ids, mask.astype(np.int64)))
 
     def _pool(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -163,7 +164,7 @@ def build(params, tokenizer_file: Path) -> Encoder:
                         params.max_length)
     with _seeded(params.seed):
         if params.model:
-            model, tokenizer = _checkpoint(params.model, params.dropout)
+            model, tokenizer = _checkpoint(params.model)
         else:
             tokenizer = _tokenizer(tokenizer_file)
             model = _small(params, tokenizer)
@@ -207,52 +208,79 @@ def _small(params, tokenizer):
         attention_probs_dropout_prob=params.dropout), add_pooling_layer=False)
 
 
-def _checkpoint(name: str, dropout: float | None = None):
-    """Model and tokenizer of a folder or of hub name@revision; dropout None keeps the model's.
+def _checkpoint(name: str):
+    """Model and tokenizer of a folder or of hub name@revision.
 
     No code that comes with a model is run and no pickle is read. Raises ValueError in one line."""
-    from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
-    source = _source(name)
-    try:
-        config = AutoConfig.from_pretrained(**source, trust_remote_code=False)
-        _require_encoder(name, config)
-        for known in DROPOUTS if dropout is not None else ():
-            if hasattr(config, known):
-                setattr(config, known, dropout)
-        kind = AutoModelForTextEncoding if config.is_encoder_decoder else AutoModel
-        model = kind.from_pretrained(**source, config=config, dtype=torch.float32,
-                                     use_safetensors=True, trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(**source, trust_remote_code=False)
-    except OSError as error:
-        raise ValueError(f"model {name!r} cannot be loaded: {str(error).split('\n')[0]}") from error
+    source = _source(name) | {"trust_remote_code": False}
+    with _loading(name):
+        config = AutoConfig.from_pretrained(**source)
+    kind = _encoder_class(name, config)
+    with _loading(name):
+        model, report = kind.from_pretrained(**source, config=config, dtype=torch.float32,
+                                             use_safetensors=True, output_loading_info=True)
+        tokenizer = AutoTokenizer.from_pretrained(**source)
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
+    if missing:
+        raise ValueError(f"model {name!r} lacks weights, {missing[0]} among them")
     if getattr(model, "pooler", None) is not None:  # not used, so it would only be dead weight
         model.pooler = None
     return model.eval(), tokenizer
 
 
+@contextmanager
+def _loading(name: str):
+    """Says in one line what fails."""
+    try:
+        with _silent():
+            yield
+    except (OSError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise ValueError(f"model {name!r} cannot be loaded: {first}") from error
+
+
+@contextmanager
+def _silent():
+    """No progress bars and load reports of `transformers`: notebooks would keep them."""
+    from transformers.utils import logging
+
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
+
+
 def _source(name: str) -> dict:
-    """Arguments of from_pretrained for a folder or name@revision."""
-    if Path(name).is_dir():
-        return {"pretrained_model_name_or_path": name}
+    """Arguments of from_pretrained for a folder (relative to the project) or name@revision."""
+    if (store.ROOT / name).is_dir():
+        return {"pretrained_model_name_or_path": str(store.ROOT / name)}
     hub, _, revision = name.partition("@")
     if not revision:
         raise ValueError(f"model {name!r} is no folder here, expected one, or a model of the "
-                         "Hugging Face hub with its revision, as in FacebookAI/xlm-roberta-base@"
-                         "e73636d4f797dec63c3081bb6ed5c7b0bb3f2089")
+                         "Hugging Face hub with the revision to use: owner/name@commit")
     return {"pretrained_model_name_or_path": hub, "revision": revision}
 
 
-def _require_encoder(name: str, config) -> None:
-    """Raises ValueError unless every token can see those after it (decoders are not supported)."""
-    from transformers.models.auto import modeling_auto as known
+def _encoder_class(name: str, config):
+    """The class that loads the encoder, of encoder-decoders only that half.
 
-    encoders = set(known.MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES)
-    if not config.is_encoder_decoder:
-        encoders |= set(known.MODEL_FOR_MASKED_LM_MAPPING_NAMES)
-    if config.model_type not in encoders:
-        raise ValueError(f"model {name!r} is of type {config.model_type}, expected an encoder such "
-                         "as bert, xlm-roberta, modernbert or (its encoder half) mt5")
+    Raises ValueError where tokens cannot see those after them (decoders are not supported)."""
+    from transformers import AutoModel, AutoModelForTextEncoding
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    if config.model_type in ("t5", "mt5", "umt5"):
+        return AutoModelForTextEncoding
+    if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.is_encoder_decoder:
+        return AutoModel
+    raise ValueError(f"model {name!r} is of type {config.model_type}, expected an encoder such as "
+                     "bert, xlm-roberta, modernbert or (its encoder half) mt5")
 
 
 def _check(model, tokenizer, settings: Settings) -> None:
@@ -279,5 +307,6 @@ def _positions(model) -> float:
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
             # RoBERTa's kin count positions from the number after the padding token's.
-            return module.num_embeddings - (module.padding_idx or -1) - 1
+            first = 0 if module.padding_idx is None else module.padding_idx + 1
+            return module.num_embeddings - first
     return math.inf

@@ -12,6 +12,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import json
+import math
 import os
 import re
 import sys
@@ -77,7 +78,7 @@ class Stage(BaseModel):
         missing = [name for name in cls.model_fields if name not in cell]
         if missing:
             raise BadParameter(f"{cls.name()}.{missing[0]}: is missing from the parameter cell")
-        found = _checked(cls, values, {}, where="")
+        found = _checked(cls, values)
         if not found.run:
             run = _spelled_key(found) if cls.unnamed_run is None else cls.unnamed_run
             found = found.model_copy(update={"run": run})
@@ -205,7 +206,9 @@ class Analyse(Stage):
     unnamed_run = ""
 
     run: str = Field("", description="one run of 02_train; empty: all of the study")
-    bootstrap: Positive = Field(2000, description="resamples of the bootstrap, a check on intervals")
+    bootstrap: Positive = Field(
+        2000, description="resamples of the bootstrap that checks intervals"
+    )
 
 
 STAGES: dict[str, type[Stage]] = {m.name(): m for m in (Prepare, Train, Evaluate, Analyse)}
@@ -297,7 +300,7 @@ class Study:
 def load_study(path: str | Path) -> Study:
     """Read and expand a study file. Raises BadParameter in one line naming file and key."""
     try:
-        return _expand(_study_name(path), _read_yaml(path))
+        return _expand(study_name(path), _read_yaml(path))
     except BadParameter as error:
         raise BadParameter(f"{path}: {error}") from None
 
@@ -338,7 +341,8 @@ def grid_keys(study: str) -> list[str]:
     return list(load_frozen(study).runs)
 
 
-def _study_name(path: str | Path) -> str:
+def study_name(path: str | Path) -> str:
+    """The name of a study is that of its file. Raises BadParameter if no folder can have it."""
     name = Path(path).stem
     if not LABEL.fullmatch(name):
         raise BadParameter(f"{name!r} cannot name a study (expected letters, digits, . _ + -)")
@@ -571,7 +575,8 @@ def _explain(model: type[Stage], name: str, error: Mapping[str, Any]) -> str:
     if kind in EXPECTED:
         quoted = isinstance(value, str) and re.fullmatch(r"[-+.\deE]+", value)
         hint = " without quotes" if quoted and "number" in EXPECTED[kind] else ""
-        return f"{_short(value)} is {_kind(value)} (expected {EXPECTED[kind]}{hint})"
+        what = "is empty" if value is None else f"{_short(value)} is {_kind(value)}"
+        return f"{what} (expected {EXPECTED[kind]}{hint})"
     if kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal"):
         bounds = [] if error["loc"][1:] else model.model_fields[name].metadata
         return f"{_short(value)} is out of range (expected {_range(bounds) or '0 to 1'})"
@@ -592,8 +597,10 @@ def _range(bounds: list) -> str:
 
 
 def _kind(value: Any) -> str:
+    if value in (math.inf, -math.inf) or value != value:
+        return "not finite"
     names = {str: "text", bool: "true/false", int: "a number", float: "a decimal number",
-             list: "a list", dict: "a mapping", type(None): "empty"}  # fmt: skip
+             list: "a list", dict: "a mapping"}  # fmt: skip
     return names.get(type(value), type(value).__name__)
 
 
@@ -619,9 +626,10 @@ def describe(study: Study) -> str:
     lines = [f"study {study.name}"]
     lines += [f"  corpus {key}" for key in study.corpora]
     for key, run in study.runs.items():
-        alpha = f"({run.train.alpha:g})" if run.train.strategy in ("hybrid", "mix") else ""
-        how = f"{run.train.strategy}{alpha}, {run.train.steps} steps, seed {run.train.seed}"
-        lines.append(f"  run {key:<28} {how}, corpus {run.train.corpus}")
+        train = run.train
+        alpha = f"({train.alpha:g})" if train.strategy in ("hybrid", "mix") else ""
+        how = f"{train.strategy}{alpha}, {train.steps} steps" if train.steps else "untrained"
+        lines.append(f"  run {key:<28} {how}, seed {train.seed}, corpus {train.corpus}")
     corpora, runs = len(study.corpora), len(study.runs)
     lines.append(
         f"{corpora} corpora, {runs} runs ({steps:,} training steps): "

@@ -66,7 +66,7 @@ def tiles(question_vectors, candidate_vectors, rows: int = ROWS) -> Iterator[Til
         block = _unit(question_vectors[first:first + rows], "question", first).astype(np.float64)
         scores = np.empty((len(block), len(candidates)), np.int32)
         for left in range(0, len(candidates), COLUMNS):
-            product = block @ candidates[left:left + COLUMNS].astype(np.float64).T
+            product = block @ candidates[left:left + COLUMNS].T  # in float64, as the block
             product *= SCALE
             scores[:, left:left + COLUMNS] = np.rint(product, out=product)
         yield first, scores
@@ -267,7 +267,8 @@ def _bm25_weights(documents: list[list[int]], vocabulary: dict[str, int]):
     from scipy import sparse
 
     index = bm25s.BM25()
-    index.index((documents, vocabulary), show_progress=False)
+    with np.errstate(invalid="ignore"):  # texts without any term have a mean length of 0
+        index.index((documents, vocabulary), show_progress=False)
     parts = index.scores["data"].astype(np.float64), index.scores["indices"], index.scores["indptr"]
     return sparse.csr_array(parts, shape=(len(vocabulary), len(documents)))
 

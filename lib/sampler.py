@@ -7,7 +7,7 @@ slice one global batch, and any batch can be looked at without running those bef
 A *stream* is an ordered pair of languages (question, passage), equal or not, and holds the pairs
 that exist in both. The streams of all rows are drawn at construction. The n-th row of a stream
 takes place n mod size of the stream's own keyed permutation number n // size, so that pairs are
-used evenly although no list, shuffle or cursor is kept: 4 bytes a pair, 6 to 8 a row of the run.
+used evenly although no list, shuffle or cursor is kept: 4 bytes a pair, 5 to 8 a row of the run.
 
 >>> from lib.corpus import PairIndex
 >>> index = PairIndex.from_present(["de", "en", "th"], np.ones((6, 3)), group=range(6))
@@ -69,7 +69,7 @@ class Batch:
         """The rows of device `rank` of `world`: equal, contiguous slices, else ValueError."""
         size, rest = divmod(len(self.pair), world)
         if rest or not 0 <= rank < world:
-            raise ValueError(f"a batch of {len(self.pair)} rows has no equal part {rank} of {world}")
+            raise ValueError(f"a batch of {len(self.pair)} has no equal part {rank} of {world}")
         rows = slice(rank * size, (rank + 1) * size)
         values = (getattr(self, field.name) for field in fields(self))
         return Batch(*(v[rows] if isinstance(v, np.ndarray) else v for v in values))
@@ -143,7 +143,7 @@ def joint(weight: np.ndarray, shared: np.ndarray, languages: tuple[str, ...]) ->
     raise ValueError(
         f"cross-lingual rows cannot give every language its weight: {named[0]} "
         f"({weight[few].sum():.3f} in all) share pairs only with {named[1]} "
-        f"({weight[others].sum():.3f}): set language_power to 1, always possible, or drop languages")
+        f"({weight[others].sum():.3f}): set language_power=1, always possible, or drop languages")
 
 
 class Streams:
@@ -161,7 +161,7 @@ class Streams:
     def __init__(self, index: PairIndex):
         self.index, self.languages = index, len(index.languages)
         kinds = len(index.patterns)
-        self._width = int(np.ceil(np.sqrt(kinds)))
+        self._width = max(1, int(np.ceil(np.sqrt(kinds))))
         padded = -(-kinds // self._width) * self._width
         count = np.bincount(index.pattern, minlength=padded)
         self.order = np.argsort(index.pattern.astype(np.min_scalar_type(kinds)), kind="stable")
@@ -411,7 +411,8 @@ def exposure(schedule: Schedule):
     """
     import pandas as pd
 
-    batches, names = list(schedule), ("pair", "question_language", "passage_language", "substituted")
+    names = ("pair", "question_language", "passage_language", "substituted")
+    batches = list(schedule)
     rows = pd.DataFrame({
         name: np.concatenate([np.empty(0, np.int16), *(getattr(batch, name) for batch in batches)])
         for name in names})

@@ -16,7 +16,7 @@ import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -46,7 +46,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
     Readers see the old file or the new one, never a part; after an exception the old one."""
     path = Path(path)
-    _make_folder(path.parent)
+    make_folder(path.parent)
     temporary = _beside(path)
     try:
         yield temporary
@@ -66,7 +66,7 @@ def atomic_folder(path: Path, meta: dict[str, Any] | None = None) -> Iterator[Pa
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(f"{path}: is a file where a folder is expected")
-    _make_folder(path.parent)
+    make_folder(path.parent)
     _remove_leftovers(path)
     temporary = _beside(path)
     temporary.mkdir()
@@ -128,7 +128,7 @@ def _remove_leftovers(path: Path) -> None:
         os.close(handle)
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
     """mkdir -p, naming the file that is in the way."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -213,16 +213,16 @@ def difference(recorded: dict[str, Any], asked: dict[str, Any]) -> str:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, say: Callable[[str], None] = print) -> Iterator[None]:
     """Hold a folder alone, by flock on folder/.lock; waits for another holder, saying so once.
 
     The lock ends with its process, however that ends, and programs it starts do not inherit it."""
-    _make_folder(Path(folder))
+    make_folder(Path(folder))
     file = Path(folder) / ".lock"
     try:
         handle = _flock(file)
     except Busy as busy:
-        print(f"{folder}: {busy}; waiting for it", flush=True)
+        say(f"{folder}: {busy}; waiting for it")
         handle = _flock(file, wait=True)
     with _held(handle):
         yield

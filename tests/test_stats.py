@@ -62,7 +62,7 @@ def coverage(weight, ratio, degrees=lambda parts: parts.df):
     return hits / TABLES
 
 
-def bootstrap_coverage(kind, seeds, ratio, tables=300):
+def bootstrap_coverage(kind, seeds, ratio, tables=200):
     """Share of simulated tables whose percentile bootstrap interval holds the true mean."""
     weight = design(kind, seeds)
     values = simulate(weight, ratio, np.random.default_rng(1), tables)
@@ -326,6 +326,9 @@ def test_paired_refuses_other_cells():
         stats.paired(table.drop(index=0), table)
     with pytest.raises(ValueError, match=r"same weights: cell \(seed 0, cluster '0'\) differs"):
         stats.paired(table.assign(weight=2.0), table)
+    other = table.assign(weight=[1, 1, 1, 1, 9, 1]).sample(frac=1, random_state=3)
+    with pytest.raises(ValueError, match=r"cell \(seed 1, cluster '1'\) differs"):
+        stats.paired(table[::-1], other)
 
 
 def test_holm_by_hand():
@@ -420,6 +423,15 @@ def test_region_by_hand():
     assert got.covariance == pytest.approx(np.array([[1, 3], [3, 9]]))
 
 
+def test_region_of_nested_clusters_by_hand():
+    """Three seeds with clusters of their own: that of the seed means over S throughout."""
+    # x means 0, 3, 9, y means 0, 6, 3: variances 21 and 9, covariance (12 - 3 + 0) / 2 = 9/2
+    # Sigma is the identity for x, y and across: (9/2 - 1) / 3 + 1/3 = 3/2
+    x, y = ([[m - 1, m + 1] for m in means] for means in ((0, 3, 9), (0, 6, 3)))
+    got = stats.region(tidy(x, nested=True), tidy(y, nested=True))
+    assert got.covariance == pytest.approx(np.array([[7, 1.5], [1.5, 3]]))
+
+
 def test_region_counts_clusters_of_either_table():
     """Tables with no cluster in common: only seeds covary, here not more than they vary."""
     generator = np.random.default_rng(0)
@@ -436,12 +448,40 @@ def test_region_covariance_is_unbiased():
     """Averaged over tables the covariance is the true one of seed and cluster effects."""
     generator = np.random.default_rng(0)
     found = []
-    for _ in range(300):
+    for _ in range(200):
         seed, cluster = generator.normal(size=(5, 1)) * 2, generator.normal(size=(1, 8))
-        x, y = seed + cluster + generator.normal(size=(2, 5, 8))
+        x, cell = generator.normal(size=(2, 5, 8)) * 2
+        x, y = seed + cluster + x, seed + cluster + x + cell
         found.append(stats.region(tidy(x), tidy(y)).covariance[0, 1])
     error = np.std(found) / np.sqrt(len(found))
-    assert np.mean(found) == pytest.approx(4 / 5 + 1 / 8, abs=4 * error)
+    assert np.mean(found) == pytest.approx(4 / 5 + 1 / 8 + 4 / 40, abs=3 * error)
+
+
+def test_region_without_seed_effect_on_one_axis():
+    """Seeds that differ on one axis only: no more covariance than the clusters give."""
+    # x: cells alike, means 0, 1, 5: nothing but seeds; y: seed means differ less than cells explain
+    x = np.repeat([[0.0], [1.0], [5.0]], 4, axis=1)
+    y = np.array([[0, 9, 0, 9], [9, 1, 9, 1], [2, 9, 2, 9.0]])
+    assert np.cov(x.mean(1), y.mean(1))[0, 1] > 1
+    got = stats.region(tidy(x), tidy(y))
+    assert got.covariance[0, 1] == 0 and got.correlation == 0
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 10**6))
+def test_tiny_tables_keep_variances_and_correlations_in_range(seed):
+    """Lopsided tables of a few cells: variance >= 0, df >= 1, correlation within -1..1."""
+    generator = np.random.default_rng(seed)
+    value = generator.normal(size=(2, 3, 4))
+    present = generator.random((2, 3, 4)) < 0.6
+    present[:, :, 0] |= ~present.any(2)
+    weight = 10.0 ** generator.integers(0, 4, size=(2, 3, 4))
+    x, y = (tidy(v, weight=w)[p.ravel()] for v, w, p in zip(value, weight, present, strict=True))
+    if min(x["cluster"].nunique(), y["cluster"].nunique()) < 2:
+        return
+    got = stats.region(x, y)
+    assert np.linalg.eigvalsh(got.covariance).min() >= -1e-12 * np.trace(got.covariance)
+    assert min(got.x.df, got.y.df) >= 1 and np.isfinite(got.points).all()
 
 
 def test_region_refuses_other_seeds():

@@ -1,0 +1,463 @@
+"""The training loop: same parameters, same bits, also when killed at any moment and run again.
+
+A step is a pure function of weights, optimizer state and step number: the batch comes from the
+stateless schedule, the learning rate from a formula and dropout's random numbers from
+(seed, step). So a checkpoint holds tensors and a few numbers, and nothing has to be replayed.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import resource
+import shutil
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+
+from lib import store
+from lib.encoder import Encoder, build
+from lib.losses import info_nce
+from lib.sampler import Batch, Schedule, exposure
+
+if TYPE_CHECKING:
+    from lib.corpus import PairIndex, ParallelCorpus
+    from lib.params import Train
+
+SIDES = ("question", "passage")
+MOMENTS = ("exp_avg", "exp_avg_sq")
+# Parameters that change no number of a result; `corpus` is known by its content.
+BOOKKEEPING = ("study", "run", "corpus", "checkpoint_every", "keep_checkpoints", "log_every")
+
+
+class Diverged(ArithmeticError):
+    """The loss or its gradient is not a finite number."""
+
+
+class LogRow(NamedTuple):
+    """One step, as train_log.parquet has it, but for `seconds`: times are kept apart.
+
+    gradient_norm  before clipping
+    batch          CRC-32 of the batch's pairs, languages and negatives, to compare two runs by
+    """
+
+    step: int
+    kind: str
+    loss: float
+    learning_rate: float
+    gradient_norm: float
+    batch: int
+    seconds: float
+
+
+@dataclass
+class Cost:
+    """What a run took, summed over its resumptions; work that a kill lost is not in it."""
+
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    slots: int = 0
+    peak_memory_bytes: int = 0
+    starts: int = 0
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished run, read from its folder.
+
+    log       one row a step: LogRow's columns, `seconds` among them
+    cost      seconds, cpu_seconds, pairs_per_second, tokens, padded_share, flops, …
+    exposure  what the run showed its encoder; "languages" holds one dict a language
+    """
+
+    folder: Path
+    log: pd.DataFrame
+    cost: dict
+    exposure: dict
+
+    @classmethod
+    def read(cls, folder: Path) -> TrainResult:
+        log = pd.read_parquet(folder / "train_log.parquet")
+        seconds = pd.read_parquet(folder / "train_time.parquet")["seconds"]
+        return cls(folder, log.assign(seconds=seconds), store.read_json(folder / "cost.json"),
+                   store.read_json(folder / "exposure.json"))
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The trained encoder. Raises store.Damaged where its files were altered."""
+        store.verify(self.folder / "model")
+        return Encoder.load(self.folder / "model")
+
+
+def train(corpus: ParallelCorpus, params: Train, folder: Path) -> TrainResult:
+    """Train as `params` says into `folder`, going on from the newest valid checkpoint there.
+
+    folder/model/ marks a finished run, which is only read. Raises ValueError in one line for
+    parameters or corpus that differ from those of what is there, for a checkpoint without
+    optimizer state, and for what schedule or encoder refuse; Diverged where training fails."""
+    folder, identity = Path(folder), _identity(corpus, params)
+    if not _is_finished(folder / "model", identity):
+        with _reproducible(params.threads):
+            _Run(corpus, params, folder, identity).finish()
+    return TrainResult.read(folder)
+
+
+def schedule(index: PairIndex, params: Train) -> Schedule:
+    """The batches of the run that `params` describes."""
+    return Schedule(index, params.strategy, alpha=params.alpha, batch_size=params.batch_size,
+                    steps=params.steps, seed=params.seed, explicit=params.explicit,
+                    language_power=params.language_power)
+
+
+def learning_rate(params: Train, step: int) -> float:
+    """Rate of step 0, 1, …: rises linearly over the first round(warmup * steps) steps to its peak,
+    then falls to zero just after the last step (linear, cosine) or stays (constant)."""
+    rising = round(params.warmup * params.steps)
+    if step < rising:
+        return params.learning_rate * (step + 1) / rising
+    if params.schedule == "constant":
+        return params.learning_rate
+    done = (step - rising) / (params.steps - rising)
+    left = 1 - done if params.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
+    return params.learning_rate * left
+
+
+def adamw(encoder: torch.nn.Module, params: Train) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices only: biases and layer norms are vectors.
+
+    The fused kernel is deterministic, and on a CPU three times as fast as the others."""
+    weights = [p for p in encoder.parameters() if p.requires_grad]
+    groups = [{"params": [p for p in weights if p.ndim > 1], "weight_decay": params.weight_decay},
+              {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=params.learning_rate, fused=True)
+
+
+class _Texts:
+    """Token lists of training texts, each tokenised when it is first needed."""
+
+    def __init__(self, corpus: ParallelCorpus, encoder: Encoder):
+        self.index, self.encoder = corpus.index, encoder
+        self.columns = {side: corpus.rows[side] for side in SIDES}  # each access would copy
+        self.cache: dict[str, dict[int, np.ndarray]] = {side: {} for side in SIDES}
+
+    def tokens(self, side: str, pair: np.ndarray, language: np.ndarray) -> list[np.ndarray]:
+        """Of the question or passage of each pair [n] in each language [n]."""
+        known = self.cache[side]
+        rows = self.index.rows(pair, language).tolist()
+        new = [row for row in dict.fromkeys(rows) if row not in known]
+        if new:
+            tokens = self.encoder.tokenize(self.columns[side][new], side)
+            known.update(zip(new, tokens, strict=True))
+        return [known[row] for row in rows]
+
+    @property
+    def truncated(self) -> float:
+        """Share of the texts tokenised so far that were cut."""
+        return self.encoder.truncated / max(1, sum(map(len, self.cache.values())))
+
+
+class _Run:
+    """State of a run in progress: `at` is the next step; all else is as before that step."""
+
+    def __init__(self, corpus, params: Train, folder: Path, identity: dict):
+        self.params, self.folder, self.identity = params, folder, identity
+        self.index = corpus.index
+        self.schedule = schedule(corpus.index, params)
+        self.encoder = build(params, corpus.tokenizer_file).to(_device(params)).train()
+        self.optimizer = adamw(self.encoder, params)
+        self.texts = _Texts(corpus, self.encoder)
+        self.at, self.log = 0, []
+        self.tokens = np.zeros((len(SIDES), len(self.index.languages)), np.int64)
+        self.before, self.clock = Cost(), (time.perf_counter(), time.process_time())
+        self._resume()
+
+    def finish(self) -> None:
+        """Train to the end and write the results, the encoder last."""
+        pace = _Pace(self.at, self.params)
+        while self.at < self.params.steps:
+            self.log.append(self._step())
+            self.at += 1
+            if self.at % self.params.checkpoint_every == 0 and self.at < self.params.steps:
+                self._save()
+            pace.tell(self.log)
+        self._prune()
+        self._write_results()
+
+    def _step(self) -> LogRow:
+        """One update; batch -> vectors -> loss -> gradient -> clipping -> AdamW."""
+        start, batch = time.perf_counter(), self.schedule.batch(self.at)
+        torch.manual_seed(_dropout_seed(self.params.seed, self.at))
+        rate = learning_rate(self.params, self.at)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad()
+        loss = self._loss(batch)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.encoder.parameters(), self.params.clip)
+        self._require_finite(batch, loss.item(), norm.item())
+        self.optimizer.step()
+        return LogRow(self.at, batch.kind, loss.item(), rate, norm.item(), _crc32(batch),
+                      time.perf_counter() - start)
+
+    def _loss(self, batch: Batch) -> torch.Tensor:
+        """All texts of the batch are embedded together; see lib.losses for the layout."""
+        size, hard = batch.negatives.shape
+        language = np.concatenate([batch.passage_language,
+                                   np.repeat(batch.passage_language, hard)])
+        pair = np.concatenate([batch.pair, batch.negatives.ravel()])
+        questions = self.texts.tokens("question", batch.pair, batch.question_language)
+        passages = self.texts.tokens("passage", pair, language)
+        self._count(0, batch.question_language, questions)
+        self._count(1, language, passages)
+        vectors = self.encoder.embed(questions + passages)
+        question, passage, negative = vectors.split([size, size, size * hard])
+        return info_nce(question, passage, self.params.temperature, mode=self.params.negatives,
+                        symmetric=self.params.symmetric,
+                        **(self._hard(batch, negative) if hard else {}))
+
+    def _hard(self, batch: Batch, negative: torch.Tensor) -> dict:
+        """Arguments of the loss that explicit negatives add."""
+        group = torch.from_numpy(self.index.group).to(negative.device)
+        return {"negatives": negative.unflatten(0, batch.negatives.shape),
+                "question_group": group[batch.pair], "negative_group": group[batch.negatives]}
+
+    def _count(self, side: int, language: np.ndarray, token_lists: list[np.ndarray]) -> None:
+        np.add.at(self.tokens[side], language, [len(tokens) for tokens in token_lists])
+
+    def _require_finite(self, batch: Batch, loss: float, norm: float) -> None:
+        """Raises Diverged, before the weights are touched."""
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            pairs = ", ".join(map(str, batch.pair.tolist()))
+            raise Diverged(f"step {self.at}, seed {self.params.seed}: loss {loss}, gradient norm "
+                           f"{norm}; lower learning_rate or raise temperature (pairs {pairs})")
+
+    # --- checkpoints ---------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        """Write a checkpoint, and only then drop older ones."""
+        place = self.folder / "checkpoints" / f"step-{self.at:06d}"
+        with store.atomic_folder(place, {"identity": self.identity}) as new:
+            save_file(dict(self.encoder.named_parameters()), new / "model.safetensors")
+            save_file(self._moments(), new / "optimizer.safetensors")
+            pd.DataFrame(self.log, columns=LogRow._fields).to_parquet(new / "log.parquet")
+            store.write_json(new / "state.json", {
+                "step": self.at, "tokens": self.tokens.tolist(), "cost": asdict(self._cost())})
+        self._prune()
+
+    def _prune(self) -> None:
+        """Keep the newest checkpoints; those of later steps were found damaged."""
+        found = _checkpoints(self.folder)
+        kept = [step for step in found if step <= self.at][:self.params.keep_checkpoints]
+        for place in (*(found[step] for step in found.keys() - kept), *_leftovers(self.folder)):
+            shutil.rmtree(place)
+
+    def _moments(self) -> dict[str, torch.Tensor]:
+        """AdamW's tensors by parameter and name."""
+        return {f"{name}.{moment}": self.optimizer.state[p].get(moment, torch.zeros_like(p))
+                for name, p in self.encoder.named_parameters() for moment in MOMENTS}
+
+    def _resume(self) -> None:
+        """Take over the newest valid checkpoint, if there is one."""
+        found = _newest(self.folder)
+        if found is None:
+            return
+        place, manifest = found
+        _require_same(place, manifest, self.identity)
+        if not (place / "optimizer.safetensors").is_file():
+            raise ValueError(f"{place}: has no optimizer state, so training cannot go on from it; "
+                             "remove that folder")
+        state = store.read_json(place / "state.json")
+        self._load_tensors(place, state["step"])
+        log = pd.read_parquet(place / "log.parquet")
+        self.log = [LogRow(*row) for row in log.itertuples(index=False)]
+        self.at, self.before = state["step"], Cost(**state["cost"])
+        self.tokens = np.array(state["tokens"], np.int64)
+        print(f"going on from step {self.at}", flush=True)
+
+    @torch.no_grad()
+    def _load_tensors(self, place: Path, step: int) -> None:
+        """Copies, so that tensors lie in memory (hence add up) as they would without a stop."""
+        weights = load_file(place / "model.safetensors")
+        moments = load_file(place / "optimizer.safetensors")
+        for name, p in self.encoder.named_parameters():
+            p.copy_(weights[name])
+            state = {m: torch.empty_like(p).copy_(moments[f"{name}.{m}"]) for m in MOMENTS}
+            self.optimizer.state[p] = state | {"step": torch.tensor(float(step), device=p.device)}
+
+    # --- results -------------------------------------------------------------------------------
+
+    def _write_results(self) -> None:
+        log = pd.DataFrame(self.log, columns=LogRow._fields)
+        with store.atomic_file(self.folder / "train_log.parquet") as file:
+            log.drop(columns="seconds").to_parquet(file)
+        with store.atomic_file(self.folder / "train_time.parquet") as file:
+            log[["step", "seconds"]].to_parquet(file)
+        store.write_json(self.folder / "exposure.json", self._exposure())
+        store.write_json(self.folder / "cost.json", self._cost_table(log))
+        with store.atomic_folder(self.folder / "model", {"identity": self.identity}) as new:
+            self.encoder.eval().save(new)
+
+    def _exposure(self) -> dict:
+        """lib.sampler.exposure with tokens, by language and in all; counts are of uses."""
+        table = exposure(self.schedule)
+        for side, tokens in zip(SIDES, self.tokens, strict=True):
+            table[f"{side}_tokens"] = tokens
+        sums = table[["question_texts", "passage_texts", "positives", "substituted"]].sum()
+        uses = int(table["question_uses"].sum())
+        monolingual = (table["monolingual"] * table["question_uses"]).sum()
+        return {"pairs": uses, **{name: int(value) for name, value in sums.items()},
+                "monolingual": monolingual / max(1, uses), "tokens": int(self.tokens.sum()),
+                "flops": self._flops(), "languages": table.to_dict("records")}
+
+    def _flops(self) -> int:
+        """6 x parameters outside embedding tables x real tokens (Kaplan et al., arXiv 2001.08361),
+        which leaves out attention scores and padding."""
+        tables = sum(m.weight.numel() for m in self.encoder.modules()
+                     if isinstance(m, torch.nn.Embedding))
+        weights = sum(p.numel() for p in self.encoder.parameters()) - tables
+        return 6 * weights * int(self.tokens.sum())
+
+    def _cost(self) -> Cost:
+        """Cost up to now."""
+        wall, cpu = self.clock
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return Cost(self.before.seconds + time.perf_counter() - wall,
+                    self.before.cpu_seconds + time.process_time() - cpu,
+                    self.before.slots + self.encoder.slots,
+                    max(self.before.peak_memory_bytes, peak), self.before.starts + 1)
+
+    def _cost_table(self, log: pd.DataFrame) -> dict:
+        """seconds are those of everything; pairs_per_second of the steps alone."""
+        cost, tokens = self._cost(), int(self.tokens.sum())
+        pairs, seconds = len(log) * self.params.batch_size, log["seconds"].sum()
+        return asdict(cost) | {
+            "steps": len(log), "pairs": pairs, "tokens": tokens, "flops": self._flops(),
+            "pairs_per_second": pairs / seconds if pairs else 0.0,
+            "padded_share": 1 - tokens / cost.slots if tokens else 0.0,
+            "truncated_share": self.texts.truncated,
+            "parameters": sum(p.numel() for p in self.encoder.parameters())}
+
+
+class _Pace:
+    """Plain progress lines; notebooks keep every one, so there are few."""
+
+    def __init__(self, first: int, params: Train):
+        self.first, self.steps, self.every = first, params.steps, params.log_every
+        self.start = time.perf_counter()
+
+    def tell(self, log: list[LogRow]) -> None:
+        """One line every log_every steps and at the end: mean loss since the last, rate, time."""
+        done = len(log)
+        if done % self.every and done < self.steps:
+            return
+        loss = np.mean([row.loss for row in log[-self.every:]])
+        rate = (done - self.first) / (time.perf_counter() - self.start)
+        left = round((self.steps - done) / rate)
+        print(f"step {done}/{self.steps}  loss {loss:.3f}  {rate:.1f} steps/s  "
+              f"about {left // 60}:{left % 60:02d} left", flush=True)
+
+
+# --- what makes runs comparable ----------------------------------------------------------------
+
+
+def _identity(corpus: ParallelCorpus, params: Train) -> dict:
+    """All that decides the numbers of a run, torch build and hardware apart."""
+    values = {k: v for k, v in params.model_dump().items() if k not in BOOKKEEPING}
+    tokenizer = "" if params.model else store.sha256(corpus.tokenizer_file)
+    return values | {"device": _device(params), "corpus content": corpus.content_hash,
+                     "tokenizer": tokenizer}
+
+
+def _require_same(place: Path, manifest: dict, identity: dict) -> None:
+    """Raises ValueError if what lies in `place` was made with another identity."""
+    clash = store.difference(manifest.get("identity", {}), identity)
+    if clash:
+        raise ValueError(f"{place}: {clash}; remove the run's folder or choose another run name")
+
+
+def _is_finished(model: Path, identity: dict) -> bool:
+    """Whether the run has its encoder, whole; a damaged one is named and made again."""
+    try:
+        manifest = store.verify(model)
+    except FileNotFoundError:
+        return False
+    except store.Damaged as damage:
+        print(f"{damage}: training it again", flush=True)
+        return False
+    _require_same(model, manifest, identity)
+    return True
+
+
+def _checkpoints(folder: Path) -> dict[int, Path]:
+    """Folders of checkpoints by step, newest first."""
+    found = {int(m[1]): p for p in (folder / "checkpoints").glob("step-*")
+             if (m := re.fullmatch(r"step-(\d+)", p.name))}
+    return dict(sorted(found.items(), reverse=True))
+
+
+def _leftovers(folder: Path) -> list[Path]:
+    """What a killed writer left of checkpoints."""
+    return sorted((folder / "checkpoints").glob(".step-*.tmp"))
+
+
+def _newest(folder: Path) -> tuple[Path, dict] | None:
+    """The newest checkpoint that verifies and its manifest; damaged and half-written ones are
+    named and skipped."""
+    for left in _leftovers(folder):
+        print(f"{left}: a checkpoint was left half-written here; skipped", flush=True)
+    for place in _checkpoints(folder).values():
+        try:
+            return place, store.verify(place)
+        except store.Damaged as damage:
+            print(f"{damage}: skipping that checkpoint", flush=True)
+    return None
+
+
+@contextmanager
+def _reproducible(threads: int) -> Iterator[None]:
+    """Fixed thread number, deterministic kernels and random numbers of our own, then as before.
+
+    Filling of uninitialised memory is left off: it guards against faulty kernels and costs time."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic cuBLAS needs
+    guard = torch.utils.deterministic
+    before = (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(),
+              guard.fill_uninitialized_memory)
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    guard.fill_uninitialized_memory = False
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.use_deterministic_algorithms(before[1])
+        guard.fill_uninitialized_memory = before[2]
+
+
+def _device(params: Train) -> str:
+    """cpu or cuda. Raises ValueError where a GPU is asked for and there is none."""
+    available = torch.cuda.is_available()
+    if params.device == "cuda" and not available:
+        raise ValueError("device is 'cuda', but torch finds no GPU here, expected 'cpu' or 'auto'")
+    return "cuda" if available and params.device != "cpu" else "cpu"
+
+
+def _dropout_seed(seed: int, step: int) -> int:
+    """A seed of 63 bits for each (seed, step)."""
+    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _crc32(batch: Batch) -> int:
+    parts = (batch.pair, batch.question_language, batch.passage_language, batch.negatives)
+    return zlib.crc32(b"".join(np.ascontiguousarray(part).tobytes() for part in parts))

@@ -1,0 +1,256 @@
+"""Text to unit vectors: new and loaded encoders, pooling, prompts, order, padding, saving."""
+
+import random
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from lib.corpus import train_tokenizer
+from lib.encoder import Encoder, Settings, build
+from lib.params import Train
+
+WORDS = "sol luna mar tierra viento fuego hielo piedra arbol hoja rio lago nube flor ave".split()
+TEXTS = [" ".join(random.Random(i).choices(WORDS, k=1 + i % 9)) for i in range(150)]
+SMALL = Train(width=16, heads=2, max_length=24, dropout=0.1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a trained tokenizer and random checkpoints of three families."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    words = train_tokenizer(TEXTS, 300)
+    words.save(str(folder / "tokenizer.json"))
+    size = words.get_vocab_size()
+    common = {"vocab_size": size, "pad_token_id": 0}
+    bert = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "intermediate_size": 32}
+    marks = {"pad_token": "[PAD]", "unk_token": "[UNK]"}
+    torch.manual_seed(0)
+    save(folder / "bert", words, transformers.BertModel(transformers.BertConfig(
+        **common, **bert, max_position_embeddings=40)),
+         marks | {"cls_token": "[CLS]", "sep_token": "[SEP]"})
+    save(folder / "xlm-r", words, transformers.XLMRobertaModel(transformers.XLMRobertaConfig(
+        **common | {"pad_token_id": 1}, **bert, max_position_embeddings=42)),
+         {"bos_token": "[CLS]", "cls_token": "[CLS]", "eos_token": "[SEP]", "sep_token": "[SEP]",
+          "unk_token": "[MASK]", "pad_token": "[UNK]"})
+    from tokenizers import processors
+    words.post_processor = processors.TemplateProcessing(
+        single="$A [SEP]", special_tokens=[("[SEP]", 3)])
+    save(folder / "mt5", words, transformers.MT5ForConditionalGeneration(transformers.MT5Config(
+        **common, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_decoder_layers=1, num_heads=2,
+        decoder_start_token_id=0)), marks | {"eos_token": "[SEP]"})
+    save(folder / "gpt2", words, transformers.GPT2Model(transformers.GPT2Config(
+        vocab_size=size, n_embd=16, n_layer=1, n_head=2, n_positions=40)), marks)
+    return folder
+
+
+def save(folder, words, model, marks):
+    """An ordinary checkpoint folder."""
+    model.save_pretrained(folder)
+    transformers.PreTrainedTokenizerFast(tokenizer_object=words, **marks).save_pretrained(folder)
+
+
+def loaded(folder, name, **changes):
+    """The named checkpoint as an encoder; "" is the small one."""
+    model = str(folder / name) if name else ""
+    values = SMALL.model_dump() | {"model": model} | changes
+    return build(Train(**values), folder / "tokenizer.json")
+
+
+FAMILIES = ("", "bert", "xlm-r", "mt5")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_vectors_equal_plain_transformers(folder, name):
+    """Each text alone, through the model's own embedding of token numbers and a plain mean, gives
+    the vector that batches, chunks, padding and the shared word look-up give."""
+    encoder = loaded(folder, name).eval()
+    vectors = encoder.embed(encoder.tokenize(TEXTS, "question"))
+    model, found = encoder.model, []
+    for ids in encoder.tokenize(TEXTS, "question"):
+        hidden = model(input_ids=torch.from_numpy(ids.astype(np.int64))[None]).last_hidden_state
+        found.append(torch.nn.functional.normalize(hidden[0].mean(0), dim=0))
+    assert torch.allclose(vectors, torch.stack(found), atol=2e-6)
+    assert torch.allclose(vectors.norm(dim=1), torch.ones(len(TEXTS)), atol=1e-6)
+    assert vectors.dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", ["", "mt5"])
+def test_gradient_equals_that_of_texts_alone(folder, name):
+    """The sum of single-text gradients, also for the embedding table looked up once a batch."""
+    encoder, texts = loaded(folder, name).eval(), TEXTS[:70]
+    weight = torch.randn(70, encoder.width, generator=torch.Generator().manual_seed(1))
+    tokens = encoder.tokenize(texts, "question")
+    (encoder.embed(tokens) * weight).sum().backward()
+    batched = {n: p.grad.clone() for n, p in encoder.named_parameters()}
+    encoder.zero_grad()
+    for ids, own in zip(tokens, weight, strict=True):
+        ids = torch.from_numpy(ids.astype(np.int64))[None]
+        (encoder(ids, torch.ones_like(ids)) * own).sum().backward()
+    for n, p in encoder.named_parameters():
+        assert torch.allclose(batched[n], p.grad, atol=1e-4, rtol=1e-4), n
+
+
+def test_weights_follow_from_the_seed_alone(folder):
+    """Whatever ran before; and nobody's random numbers change."""
+    torch.manual_seed(1)
+    first = loaded(folder, "")
+    torch.manual_seed(2)
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
+    again, other = loaded(folder, ""), loaded(folder, "", seed=1)
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert before[1] == random.getstate()
+    assert np.array_equal(before[2], np.random.get_state()[1])
+    table = "model.embeddings.word_embeddings.weight"
+    for name, p in first.named_parameters():
+        assert torch.equal(p, again.get_parameter(name))
+    assert not torch.equal(first.get_parameter(table), other.get_parameter(table))
+
+
+def test_cls_pooling_is_the_first_token(folder):
+    """And differs from the mean."""
+    encoder = loaded(folder, "xlm-r", pooling="cls").eval()
+    ids = torch.from_numpy(encoder.tokenize(TEXTS[5:6], "question")[0].astype(np.int64))[None]
+    hidden = encoder.model(input_ids=ids).last_hidden_state[:, 0]
+    expected = torch.nn.functional.normalize(hidden, dim=-1)
+    assert torch.allclose(encoder(ids, torch.ones_like(ids)), expected, atol=1e-6)
+    mean = loaded(folder, "xlm-r").eval()
+    assert not torch.allclose(mean(ids, torch.ones_like(ids)), expected, atol=1e-2)
+
+
+def test_prompts_and_truncation(folder):
+    """A prompt is put before each text of its kind; cut texts keep their end token and count."""
+    plain = loaded(folder, "")
+    encoder = loaded(folder, "", question_prompt="luna ", passage_prompt="mar ", max_length=6)
+    longest = max(TEXTS, key=len)
+    for kind, prompt in (("question", "luna "), ("passage", "mar ")):
+        own, cut = encoder.tokenize(["sol", longest], kind)
+        assert np.array_equal(own, plain.tokenize([prompt + "sol"], kind)[0])
+        assert own.dtype == np.int32
+        assert len(cut) == 6 and cut[0] == 2 and cut[-1] == 3
+    assert encoder.truncated == 2
+    assert plain.truncated == 0
+
+
+def test_encode_keeps_order_and_bits(folder):
+    """Same call, same bits, in the order given; close to other batch sizes; dropout is off, and
+    the encoder is left in the mode it was in."""
+    encoder = loaded(folder, "").train()
+    vectors = encoder.encode(TEXTS, "question", batch_size=32)
+    assert vectors.dtype == np.float32 and vectors.shape == (150, 16)
+    assert np.array_equal(vectors, encoder.encode(TEXTS, "question", batch_size=32))
+    assert np.allclose(vectors, encoder.encode(TEXTS, "question", batch_size=7), atol=2e-6)
+    backwards = encoder.encode(TEXTS[::-1], "question", batch_size=32)[::-1]
+    assert np.allclose(vectors, backwards, atol=2e-6)
+    assert encoder.training
+    assert encoder.encode([], "passage").shape == (0, 16)
+    dropped = encoder.embed(encoder.tokenize(TEXTS, "question")).detach().numpy()
+    assert not np.allclose(vectors, dropped, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_saved_and_loaded_gives_the_same_bits(folder, tmp_path, name):
+    """With prompts and pooling, from safetensors only."""
+    encoder = loaded(folder, name, question_prompt="luna ", passage_prompt="mar ")
+    encoder.save(tmp_path)
+    again = Encoder.load(tmp_path)
+    assert again.settings == encoder.settings
+    for kind in ("question", "passage"):
+        assert np.array_equal(encoder.encode(TEXTS, kind), again.encode(TEXTS, kind))
+    assert (tmp_path / "model.safetensors").is_file()
+    assert not list(tmp_path.glob("*.bin"))
+
+
+@pytest.mark.parametrize("name", ["", "xlm-r"])
+def test_saved_folder_is_a_plain_checkpoint(folder, tmp_path, name):
+    """AutoModel and AutoTokenizer alone, with padding by the book, give the same vectors."""
+    encoder = loaded(folder, name)
+    encoder.save(tmp_path)
+    model = transformers.AutoModel.from_pretrained(tmp_path).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    batch = tokenizer(TEXTS[:9], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        hidden = model(**batch).last_hidden_state
+    mask = batch["attention_mask"][..., None]
+    mean = torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
+    assert np.allclose(mean.numpy(), encoder.encode(TEXTS[:9], "question"), atol=2e-6)
+
+
+def test_loaded_checkpoint_is_lean_and_float32(folder, tmp_path):
+    """The pooler and a decoder are dropped, and halves are widened before training."""
+    assert not [n for n, _ in loaded(folder, "bert").named_parameters() if "pooler" in n]
+    assert not [n for n, _ in loaded(folder, "mt5").named_parameters() if "decoder" in n]
+    half = transformers.AutoModel.from_pretrained(folder / "bert", dtype=torch.bfloat16)
+    half.save_pretrained(tmp_path)
+    transformers.AutoTokenizer.from_pretrained(folder / "bert").save_pretrained(tmp_path)
+    wide = build(Train(model=str(tmp_path), max_length=24), None)
+    assert {p.dtype for p in wide.parameters()} == {torch.float32}
+
+
+def test_padding_of_a_downloaded_tokenizer_is_undone(folder, tmp_path):
+    """Some checkpoints store a fixed padding or truncation in their tokenizer."""
+    words = loaded(folder, "").tokenizer.backend_tokenizer
+    words.enable_padding(length=30)
+    words.enable_truncation(5)
+    words.save(str(tmp_path / "tokenizer.json"))
+    encoder = build(SMALL, tmp_path / "tokenizer.json")
+    plain = loaded(folder, "")
+    for a, b in zip(encoder.tokenize(TEXTS, "passage"), plain.tokenize(TEXTS, "passage"),
+                    strict=True):
+        assert np.array_equal(a, b)
+
+
+@pytest.mark.parametrize(("name", "changes", "message"), [
+    ("gpt2", {}, "is of type gpt2, expected an encoder"),
+    ("mt5", {"pooling": "cls"}, "begins texts with its CLS token"),
+    ("bert", {"max_length": 41}, "expected more than 2 .* and at most 40"),
+    ("xlm-r", {"max_length": 41}, "expected more than 2 .* and at most 40"),
+    ("missing", {}, "is no folder here, .* owner/name@commit"),
+    ("pickled", {}, "cannot be loaded"),
+    ("empty", {}, "cannot be loaded"),
+])
+def test_unsuitable_checkpoints_are_refused(folder, name, changes, message):
+    """In one line each, with nothing downloaded or unpickled."""
+    (folder / "empty").mkdir(exist_ok=True)
+    if name == "pickled" and not (folder / name).exists():
+        save(folder / name, loaded(folder, "").tokenizer.backend_tokenizer,
+             transformers.BertModel(loaded(folder, "").model.config), {"pad_token": "[PAD]"})
+        (folder / name / "model.safetensors").unlink()
+        torch.save({}, folder / name / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=message) as caught:
+        loaded(folder, name, **changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_weights_are_refused_and_loading_is_silent(folder, tmp_path, capfd, caplog):
+    """A checkpoint must hold all that is used; random stand-ins for the rest go unmentioned."""
+    from safetensors.torch import load_file, save_file
+    loaded(folder, "bert"), loaded(folder, "mt5")
+    weights = load_file(folder / "bert" / "model.safetensors")
+    del weights["encoder.layer.1.output.dense.weight"], weights["pooler.dense.weight"]
+    for file in (folder / "bert").glob("*.json"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match="lacks weights, encoder.layer.1.output.dense.weight"):
+        build(Train(model=str(tmp_path)), None)
+    assert not any(capfd.readouterr()) and not caplog.records
+
+
+def test_unsuitable_tokenizers_and_folders_are_refused(folder, tmp_path):
+    """A missing file, one without BERT's tokens, a folder that is no encoder, an unknown kind."""
+    from tokenizers import Tokenizer, models
+    with pytest.raises(ValueError, match="there is no tokenizer"):
+        build(SMALL, tmp_path / "tokenizer.json")
+    Tokenizer(models.BPE()).save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(ValueError, match=r"has no token \[PAD\]"):
+        build(SMALL, tmp_path / "tokenizer.json")
+    with pytest.raises(ValueError, match="holds no saved encoder"):
+        Encoder.load(folder / "bert")
+    with pytest.raises(ValueError, match="expected 'question' or 'passage'"):
+        loaded(folder, "").encode(["sol"], "answer")
+    slow = SimpleNamespace()
+    with pytest.raises(ValueError, match="expected a fast tokenizer"):
+        Encoder(loaded(folder, "").model, slow, Settings())

@@ -1,0 +1,473 @@
+"""A study may be killed anywhere and started again: real processes, real kills, toy notebooks.
+
+The stand-ins below take the stages' own parameters and compute a number that this file can compute
+too, so that "the same result" is exact. Their training writes its state at each step, as the real
+one writes checkpoints, and records where each start took up the work.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import nbformat
+import psutil
+import pytest
+
+from lib import execute, params, store
+from lib.params import ROOT, BadParameter
+
+CODE = {
+    "prepare": """
+from lib import params, store
+p = params.Prepare.from_cell(globals())
+folder = params.corpus_dir(p.study, p.run)
+store.remember(folder, p.model_dump())
+store.write_json(folder / "corpus.json", 10 + p.fold)
+""",
+    "train": """
+import os, signal, time
+from pathlib import Path
+from lib import params, store
+p = params.Train.from_cell(globals())
+folder = params.run_dir(p.study, p.run)
+store.remember(folder, p.model_dump())
+if p.seed == 7 and Path("BROKEN").exists():
+    raise ValueError("no such luck\\nsecond line")
+if p.seed == 8 and Path("BROKEN").exists():
+    os.kill(os.getpid(), signal.SIGKILL)
+corpus = store.read_json(params.corpus_dir(p.study, p.corpus) / "corpus.json")
+state = folder / "state.json"
+step, value = store.read_json(state) if state.exists() else (0, p.seed)
+with open(folder / "starts.txt", "a") as starts:
+    print(step, file=starts)
+while step < p.steps:
+    step, value = step + 1, (value * 31 + corpus) % 1_000_003
+    store.write_json(state, [step, value])
+    time.sleep(0.1)
+print("trained to", step)
+""".replace('Path("BROKEN")', 'Path(os.environ["BATCHES_OUTPUTS"], "broken")'),
+    "evaluate": """
+from lib import params, store
+p = params.Evaluate.from_cell(globals())
+folder = params.run_dir(p.study, p.run)
+store.write_json(folder / "metrics.json", store.read_json(folder / "state.json")[1])
+""",
+    "analyse": """
+from lib import params, store
+p = params.Analyse.from_cell(globals())
+found = {k: store.read_json(params.run_dir(p.study, k) / "metrics.json")
+         for k in params.grid_keys(p.study)}
+store.write_json(params.report_dir(p.study) / "table.json", found)
+""",
+}
+LINE = re.compile(
+    r"\[ ?\d+/\d+\] \w+( [\w=,]+)? +\d+ s( \(an earlier start\))?   elapsed \d+:\d\d"
+    r"(, about \d+:\d\d left)?"
+)
+
+
+def expected(seed, steps, corpus=10):
+    """What the stand-in training comes to."""
+    value = seed
+    for _ in range(steps):
+        value = (value * 31 + corpus) % 1_000_003
+    return value
+
+
+def write_notebooks(folder, code=CODE, cell=params.cell):
+    """The four notebooks of a study, in their own folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for stage, name in execute.NOTEBOOKS.items():
+        notebook = nbformat.v4.new_notebook()
+        parameters = nbformat.v4.new_code_cell(cell(stage), metadata={"tags": ["parameters"]})
+        notebook.cells = [nbformat.v4.new_markdown_cell(f"# A toy to {stage}"), parameters,
+                          nbformat.v4.new_code_cell(code[stage])]  # fmt: skip
+        nbformat.write(notebook, folder / f"{name}.ipynb")
+
+
+class Place:
+    """A folder with toy notebooks, studies and outputs of its own."""
+
+    def __init__(self, folder):
+        self.folder, self.outputs = folder, folder / "outputs"
+        self.outputs.mkdir(parents=True)
+        write_notebooks(folder / "notebooks")
+        self.environment = os.environ | {
+            "BATCHES_OUTPUTS": str(self.outputs),
+            "BATCHES_NOTEBOOKS": str(folder / "notebooks"),
+        }
+
+    def study(self, text, name="tiny"):
+        """The path of a study file."""
+        (self.folder / f"{name}.yaml").write_text(text)
+        return str(self.folder / f"{name}.yaml")
+
+    def start(self, *arguments):
+        """The driver, as its own process group, as `make` in a terminal would start it."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "lib.execute", *arguments],
+            cwd=ROOT, env=self.environment, start_new_session=True, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    def run(self, *arguments):
+        """(exit status, lines) of a start left alone."""
+        process = self.start(*arguments)
+        text = process.communicate(timeout=120)[0]
+        return process.returncode, text.splitlines()
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A Place that this process sees too."""
+    made = Place(tmp_path)
+    for name in ("BATCHES_OUTPUTS", "BATCHES_NOTEBOOKS"):
+        monkeypatch.setenv(name, made.environment[name])
+    return made
+
+
+def wait_for(condition, seconds=60):
+    """Poll until the condition holds; its value."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+    return found
+
+
+# --- what is done, and what has to run (no process needed) ---
+
+GRID = "train: {steps: 2}\nvary: {seed: {0: {train.seed: 0}, 1: {train.seed: 1}}}\n"
+
+
+def planned(path):
+    return {job.name: job for job in execute.plan(params.load_study(path))}
+
+
+def pretend_done(jobs):
+    """Stamps as if every job had run."""
+    for job in jobs.values():
+        store.write_json(job.ok, {"stamp": job.stamp, "seconds": 1.0})
+
+
+def test_plan_is_the_grid(place):
+    """One job a stage and run, after those it needs; one analysis, one report."""
+    jobs = planned(place.study(GRID))
+    assert list(jobs) == ["prepare base", "train seed=0", "train seed=1", "evaluate seed=0",
+                          "evaluate seed=1", "analyse", "report"]  # fmt: skip
+    assert [need.name for need in jobs["analyse"].needs] == ["evaluate seed=0", "evaluate seed=1"]
+    assert [need.name for need in jobs["train seed=1"].needs] == ["prepare base"]
+    assert len({job.stamp for job in jobs.values()}) == 7
+    for job in jobs.values():
+        assert not job.done
+
+
+CHANGES = {
+    "nothing": (GRID, {}, set()),
+    "another run": (GRID + "  # more\n", {}, set()),
+    "analysis": (GRID + "analyse: {bootstrap: 5}", {}, {"analyse", "report"}),
+    "evaluation": (GRID + "evaluate: {encode_batch: 5}", {},
+                   {"evaluate seed=0", "evaluate seed=1", "analyse", "report"}),
+    "training": (GRID.replace("steps: 2", "steps: 3"), {},
+                 {"train seed=0", "train seed=1", "evaluate seed=0", "evaluate seed=1", "analyse",
+                  "report"}),
+    "a notebook": (GRID, {"analyse": "x = 1"}, {"analyse", "report"}),
+    "a seed": (GRID.replace("}}}", "}, 2: {train.seed: 2}}}"), {},
+               {"train seed=2", "evaluate seed=2", "analyse", "report"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_reaches_what_depends_on_it(place, change):
+    """And nothing else runs again."""
+    pretend_done(planned(place.study(GRID)))
+    text, code, stale = CHANGES[change]
+    write_notebooks(place.folder / "notebooks", CODE | code)
+    assert {name for name, job in planned(place.study(text)).items() if not job.done} == stale
+
+
+def test_prose_and_outputs_do_not_count(place):
+    """A notebook's markdown may be rewritten without running a study again."""
+    jobs = planned(place.study(GRID))
+    path = execute.notebook_path("train")
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells.insert(0, nbformat.v4.new_markdown_cell("More prose."))
+    nbformat.write(notebook, path)
+    assert {n: j.stamp for n, j in planned(place.study(GRID)).items()} == {
+        n: j.stamp for n, j in jobs.items()
+    }
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"stamp": "x"}', '{"stamp": 1, "seconds": "a"}'])
+def test_a_broken_stamp_is_no_stamp(place, text):
+    """Half a file, or another's."""
+    job = planned(place.study(GRID))["prepare base"]
+    store.write_json(job.ok, {})
+    job.ok.write_text(text)
+    assert not job.done
+
+
+def test_a_folder_of_other_parameters_is_refused(place):
+    """Before anything starts, naming folder and parameter; only what resumes is bound so."""
+    job = planned(place.study(GRID))["train seed=1"]
+    store.remember(job.folder, job.params.model_dump())
+    path = place.study(GRID.replace("steps: 2", "steps: 3") + "analyse: {bootstrap: 5}")
+    with pytest.raises(BadParameter) as caught:
+        execute.run_study(path, 1)
+    assert re.fullmatch(
+        rf"{path}: \S+/tiny/runs/seed=1 was made with steps 2, now 3 is asked for "
+        rf"\(expected the same; `make clean STUDY={path}` starts afresh\)",
+        str(caught.value),
+    )
+    assert not (place.outputs / "tiny" / "logs").exists()
+
+
+def untagged(stage):
+    return params.cell(stage)
+
+
+BAD_NOTEBOOKS = {
+    "absent": (lambda path: path.unlink(), r"cannot be read \(No such file"),
+    "no notebook": (lambda path: path.write_text("[]"), "is not a notebook"),
+    "half a notebook": (lambda path: path.write_text(path.read_text()[:99]), "is not a notebook"),
+    "no tag": (
+        lambda path: path.write_text(path.read_text().replace('"parameters"', '"parametres"')),
+        "has 0 cells tagged `parameters` .expected one.",
+    ),
+    "a parameter less": (
+        lambda path: path.write_text(path.read_text().replace("clip: float", "clap: float")),
+        "its parameter cell lacks clip",
+    ),
+    "a parameter only declared": (
+        lambda path: path.write_text(path.read_text().replace("clip: float = 1.0", "clip: float")),
+        "its parameter cell lacks clip",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", BAD_NOTEBOOKS)
+def test_a_notebook_that_would_not_take_its_parameters(place, capsys, fault):
+    """papermill would only warn and run with the notebook's own values. Exit 2, one line."""
+    spoil, said = BAD_NOTEBOOKS[fault]
+    spoil(execute.notebook_path("train"))
+    assert execute.main(["study", place.study(GRID)]) == 2
+    message = capsys.readouterr().err
+    assert re.fullmatch(rf"\S+02_train\.ipynb: {said}.*\n", message)
+    assert not (place.outputs / "tiny").exists()
+
+
+def test_bad_input_is_one_line(place, capsys):
+    """A bad study, a file in the way, a stage that is none."""
+    assert execute.main(["study", place.study("train: {alpha: 2}")]) == 2
+    assert capsys.readouterr().err.endswith("alpha: 2 is out of range (expected 0 to 1)\n")
+    (place.outputs / "tiny").write_text("in the way")
+    assert execute.main(["study", place.study(GRID)]) == 1
+    assert capsys.readouterr().err.endswith("tiny: is a file where a folder is expected\n")
+    assert execute.main(["stage", "train", "absent", "base"]) == 2
+    assert "no such study" in capsys.readouterr().err
+    (place.outputs / "tiny").unlink()
+    params.freeze(params.load_study(place.study(GRID)))
+    assert execute.main(["stage", "train", "tiny", "seed=9"]) == 2
+    assert capsys.readouterr().err == "study tiny has no stage train seed=9\n"
+
+
+def test_a_done_study_starts_nothing(place, capsys):
+    """It says so and names the report."""
+    path = place.study(GRID)
+    pretend_done(planned(path))
+    assert execute.main(["study", path]) == 0
+    first, last = capsys.readouterr().out.splitlines()
+    assert first == "tiny: 1 corpora, 2 runs; 7 of 7 stages are done, nothing to run"
+    assert re.fullmatch(r"report: \S+/tiny/report/index\.html   \(0:00\)", last)
+
+
+def test_clean_removes_one_study(place, capsys):
+    """And is quiet where there is nothing; a study file with mistakes can be cleaned."""
+    for name in ("tiny", "other"):
+        (place.outputs / name / "runs").mkdir(parents=True)
+    assert execute.main(["clean", place.study("train: {alpha: 2}")]) == 0
+    assert [f.name for f in place.outputs.iterdir()] == ["other"]
+    assert execute.main(["clean", "params/tiny.yaml"]) == 0
+    assert execute.main(["clean", "params/reference.yaml"]) == 2
+    assert "nothing to remove" in capsys.readouterr().out
+
+
+# --- progress ---
+
+
+def test_the_estimate_is_the_mean_of_what_was_seen(place, monkeypatch):
+    """Hand arithmetic: two at a time, the analysis and the report alone."""
+    now = [1000.0]
+    monkeypatch.setattr(execute.time, "monotonic", lambda: now[0])
+    jobs = planned(place.study(GRID))
+    progress = execute.Progress(jobs, slots=2)
+    assert progress.left() is None  # nothing seen yet
+    said = [progress.tell({"event": "finished", "name": "prepare base", "seconds": 10.0})]
+    progress.tell({"event": "started", "name": "train seed=0"})
+    now[0] += 40
+    said.append(progress.tell({"event": "finished", "name": "train seed=0", "seconds": 40.0}))
+    assert said == ["[1/7] prepare base       10 s   elapsed 0:00",
+                    "[2/7] train seed=0       40 s   elapsed 0:40"]  # fmt: skip
+    progress.tell({"event": "started", "name": "evaluate seed=0"})
+    now[0] += 6
+    line = progress.tell({"event": "finished", "name": "evaluate seed=0", "seconds": 6.0})
+    # train seed=1: 40, evaluate seed=1: 6, two at a time; analyse 20 and report 10, alone
+    assert line == "[3/7] evaluate seed=0     6 s   elapsed 0:46, about 0:53 left"
+    progress.tell({"event": "started", "name": "train seed=1"})
+    now[0] += 30
+    assert progress.left() == (40 - 30 + 6) / 2 + 30
+
+
+def test_a_stage_counts_once(place):
+    """An orphan and the start that waited for it both tell that it is finished."""
+    progress = execute.Progress(planned(place.study(GRID)), slots=1)
+    event = {"event": "finished", "name": "prepare base", "seconds": 1.0}
+    assert progress.tell(event) and not progress.tell(event)
+    assert not progress.tell({"event": "finished", "name": "prepare other", "seconds": 1.0})
+
+
+def test_clock():
+    """Minutes, or hours."""
+    assert [execute.clock(s) for s in (0, 9.6, 190, 3790)] == ["0:00", "0:10", "3:10", "1:03:10"]
+
+
+# --- whole studies in processes of their own ---
+
+
+def test_failures_are_told_and_only_they_run_again(place):
+    """One cell raises, one kernel is killed, the third run goes on; both are mended and run."""
+    path = place.study(
+        "train: {steps: 3}\n"
+        "vary: {seed: {1: {train.seed: 1}, 7: {train.seed: 7}, 8: {train.seed: 8}}}"
+    )
+    (place.outputs / "broken").touch()
+    code, lines = place.run("study", path, "--cores", "2")
+    assert code == 1
+    assert lines[0] == "tiny: 1 corpora, 3 runs; 0 of 9 stages are done, 9 to run, 2 at a time"
+    runs = place.outputs / "tiny" / "runs"
+    raised = f"train seed=7: ValueError: no such luck; see {runs}/seed=7/02_train.ipynb"
+    killed = (
+        "train seed=8: the kernel died: killed, or out of memory; "
+        f"see {place.outputs}/tiny/logs/train-seed=8.log"
+    )
+    assert f"FAILED {raised}" in [x.strip() for x in lines]
+    assert re.fullmatch(r"2 failed, 4 not run, 3 done \(\d:\d\d\):", lines[-3])
+    assert lines[-2:] == [f"  {raised}", f"  {killed}"]
+    assert len(lines) == 9 and sum(bool(LINE.fullmatch(line)) for line in lines) == 3
+    done = {str(f.relative_to(place.outputs / "tiny")) for f in place.outputs.rglob("*.ok")}
+    assert done == {"corpus/base/prepare.ok", "runs/seed=1/train.ok", "runs/seed=1/evaluate.ok"}
+    executed = nbformat.read(runs / "seed=7" / "02_train.ipynb", as_version=4)
+    assert any(o["output_type"] == "error" for c in executed.cells for o in c.get("outputs", []))
+
+    before = (runs / "seed=1" / "02_train.ipynb").stat().st_mtime_ns
+    (place.outputs / "broken").unlink()
+    code, lines = place.run("study", path, "--cores", "2")
+    assert code == 0, lines
+    assert lines[0].endswith("3 of 9 stages are done, 6 to run, 2 at a time")
+    assert all(LINE.fullmatch(line) for line in lines[1:-1]) and len(lines) == 8
+    assert lines[-1].startswith(f"report: {place.outputs}/tiny/report/index.html")
+    assert (runs / "seed=1" / "02_train.ipynb").stat().st_mtime_ns == before
+    table = store.read_json(place.outputs / "tiny" / "report" / "table.json")
+    assert table == {f"seed={s}": expected(s, 3) for s in (1, 7, 8)}
+    assert "trained to 3" in (place.outputs / "tiny" / "logs" / "train-seed=7.log").read_text()
+    pages = {f.name for f in (place.outputs / "tiny" / "report").glob("*.html")}
+    assert {"index.html", "prepare-base.html", "train-seed=7.html"} <= pages
+
+
+def family(process, cmdline):
+    """Descendants of a process whose command line holds a text."""
+    try:
+        children = psutil.Process(process.pid).children(recursive=True)
+        return [p for p in children if cmdline in " ".join(p.cmdline())]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def gone(processes):
+    return not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes)
+
+
+def test_killed_anywhere_it_goes_on_to_the_same_result(place):
+    """Ctrl-C, then SIGKILL of all but the kernel, then SIGKILL of the driver alone while the
+    stage goes on: each start takes up the work, and the result is the uninterrupted one."""
+    path, steps = place.study("train: {steps: 60}"), 60
+    folder = place.outputs / "tiny" / "runs" / "base"
+
+    def step():
+        return store.read_json(folder / "state.json")[0] if (folder / "state.json").exists() else 0
+
+    def started(past):
+        """A start whose training has got beyond a step, and its processes."""
+        process = place.start("study", path)
+        wait_for(lambda: step() > past)
+        stage, kernel = family(process, "lib.execute stage"), family(process, "ipykernel")
+        assert len(stage) == len(kernel) == 1
+        return process, stage, kernel, family(process, "snakemake")
+
+    process, stage, kernel, scheduler = started(3)
+    os.kill(process.pid, signal.SIGINT)
+    text = process.communicate(timeout=30)[0]
+    assert process.returncode == 130
+    assert text.endswith("stopped; the same command goes on from here\n")
+    assert gone(stage + kernel + scheduler)
+    interrupted = step()
+
+    process, stage, kernel, scheduler = started(interrupted + 3)
+    for victim in [psutil.Process(process.pid), *scheduler, *stage]:
+        victim.kill()
+    process.wait()
+    wait_for(lambda: gone(kernel), 10)  # a kernel whose parent is gone ends by itself
+    assert not (folder / "train.ok").exists()
+    killed = step()
+
+    process, stage, kernel, scheduler = started(killed + 3)
+    code, lines = place.run("study", path)
+    assert code == 1
+    assert lines == [f"tiny: in use by process {process.pid}; nothing was started"]
+    code, lines = place.run("clean", path)
+    assert code == 1 and folder.exists() and "in use" in lines[0]
+    process.kill()
+    process.wait()
+    wait_for(lambda: gone(scheduler), 5)
+    assert not gone(stage) and not gone(kernel)  # the stage is an orphan now, and goes on
+    code, lines = place.run("study", path)
+    assert code == 0, lines
+    assert lines[0].endswith("1 of 5 stages are done, 4 to run, 2 at a time") or lines[0].endswith(
+        "1 of 5 stages are done, 4 to run, 1 at a time"
+    )
+    assert sum("train base waits" in line for line in lines) == 1
+    starts = [int(x) for x in (folder / "starts.txt").read_text().split()]
+    assert len(starts) == 3 and starts[0] == 0 < starts[1] < starts[2] < steps
+    table = store.read_json(place.outputs / "tiny" / "report" / "table.json")
+    assert table == {"base": expected(0, steps)}
+
+
+def test_a_stage_found_done_is_not_run_again(place):
+    """What an orphan finished while nobody watched: neither its notebook nor its stamp changes."""
+    params.freeze(params.load_study(place.study(GRID)))
+    jobs = planned(place.study(GRID))
+    pretend_done({"prepare base": jobs["prepare base"], "train seed=0": jobs["train seed=0"]})
+    before = jobs["train seed=0"].ok.stat().st_mtime_ns
+    execute.run_stage("tiny", "train", "seed=0")
+    assert jobs["train seed=0"].ok.stat().st_mtime_ns == before
+    assert not jobs["train seed=0"].notebook.exists()
+    events = (place.outputs / "tiny" / "logs" / "events.jsonl").read_text().splitlines()
+    assert json.loads(events[-1]) == {
+        "event": "finished", "name": "train seed=0", "seconds": 1.0, "found": True
+    }  # fmt: skip
+
+
+def test_a_stage_builds_on_what_is_there(place, monkeypatch):
+    """If its corpus was made with other code than is asked now, a run's stamp says so, and the
+    run counts as not done."""
+    params.freeze(params.load_study(place.study(GRID)))
+    jobs = planned(place.study(GRID))
+    store.write_json(jobs["prepare base"].ok, {"stamp": "another", "seconds": 1.0})
+    monkeypatch.setattr(execute, "_run_notebook", lambda job: None)
+    execute.run_stage("tiny", "train", "seed=0")
+    assert jobs["train seed=0"].recorded()["stamp"] == jobs["train seed=0"].stamp_on(["another"])
+    assert not jobs["train seed=0"].done

@@ -1,0 +1,337 @@
+"""Parameters: one schema, strict, and every mistake one clear line."""
+
+import ast
+import json
+import subprocess
+import sys
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lib import params
+from lib.params import STAGES, Analyse, BadParameter, Evaluate, Prepare, Train
+
+NOTEBOOKS = {s: params.ROOT / "notebooks" / f"0{i}_{s}.ipynb" for i, s in enumerate(STAGES, 1)}
+STRATEGIES = "mono, x-x, cross-pair, cross, hybrid, mix, en-en, cross-fixed"
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Loads a study from the text of its file."""
+
+    def from_text(text):
+        file = tmp_path / "tiny.yaml"
+        file.write_text(text, encoding="utf-8")
+        return params.load_study(file)
+
+    return from_text
+
+
+# --- parameter cells ---
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_notebook_has_the_models_cell(stage):
+    """Names, order, defaults and comments: the cell is what `--cell` prints."""
+    if not NOTEBOOKS[stage].exists():
+        pytest.skip(f"{NOTEBOOKS[stage].name} is missing")
+    cells = json.loads(NOTEBOOKS[stage].read_text(encoding="utf-8"))["cells"]
+    tagged = [c for c in cells if "parameters" in c["metadata"].get("tags", [])]
+    assert ["".join(c["source"]) for c in tagged] == [params.cell(stage)]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_cell_holds_commented_literals_that_give_the_defaults(stage):
+    """Executed, the cell gives the model's defaults; each line is a literal of a builtin type."""
+    names = {}
+    exec(params.cell(stage), names)
+    found = STAGES[stage].from_cell(names)
+    assert found.model_copy(update={"run": ""}) == STAGES[stage]()
+    body = ast.parse(params.cell(stage)).body
+    assert [node.target.id for node in body] == list(STAGES[stage].model_fields)
+    for node in body:
+        assert type(ast.literal_eval(node.value)).__name__ == node.annotation.id
+    assert all("#" in line or ": list = " in line or ": str = " in line or ": dict = " in line
+               for line in params.cell(stage).splitlines())  # fmt: skip
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_cell_is_formatted(stage):
+    """The formatter that checks the notebooks leaves a generated cell alone."""
+    command = [sys.executable, "-m", "ruff", "format", "-"]
+    done = subprocess.run(command, input=params.cell(stage) + "\n", capture_output=True, text=True)
+    assert done.stdout == params.cell(stage) + "\n"
+
+
+def test_an_unnamed_run_is_spelled_from_what_differs():
+    """So that runs by hand do not overwrite each other."""
+    cell = Train().model_dump()
+    assert Train.from_cell(cell).run == "base"
+    assert Train.from_cell(cell | {"strategy": "mix", "alpha": 1}).run == "strategy=mix,alpha=1"
+    assert Train.from_cell(cell | {"model": "org/some model"}).run == "model=org-some-model"
+    assert Train.from_cell(cell | {"run": "mine", "seed": 3}).run == "mine"
+    prepare = Prepare().model_dump() | {"languages": ["en", "deu"], "keep": {"de": 0.5}}
+    assert Prepare.from_cell(prepare).run == "languages=en+de,keep=de-0.5"
+
+
+def test_evaluation_takes_the_base_run_and_analysis_all():
+    """What an empty name means in the notebooks that read runs."""
+    assert Evaluate.from_cell(Evaluate().model_dump() | {"encode_batch": 8}).run == "base"
+    assert Analyse.from_cell(Analyse().model_dump()).run == ""
+
+
+def test_a_cell_without_a_parameter_is_refused():
+    """An old notebook with a newer library."""
+    cell = Train().model_dump()
+    del cell["clip"]
+    with pytest.raises(BadParameter, match=r"^train\.clip: is missing from the parameter cell$"):
+        Train.from_cell(cell)
+
+
+def test_other_globals_are_not_parameters():
+    """globals() holds imports and more."""
+    assert Train.from_cell(Train().model_dump() | {"json": json, "_": 3}).run == "base"
+
+
+# --- study files ---
+
+
+def test_quick_study():
+    """Five arms and the untrained encoder, three seeds with a fold each."""
+    study = params.load_study(params.ROOT / "params" / "quick.yaml")
+    assert study.name == "quick" and list(study.corpora) == ["seed=0", "seed=1", "seed=2"]
+    arms = ["mono", "x-x", "cross", "hybrid50", "mix50", "untrained"]
+    assert list(study.runs) == [f"arm={a},seed={s}" for a in arms for s in range(3)]
+    for key, run in study.runs.items():
+        corpus = study.corpora[run.train.corpus]
+        assert corpus.fold == run.train.seed and key.endswith(f",{run.train.corpus}")
+        assert (run.train.run, run.evaluate.run) == (key, key)
+        assert {run.train.study, run.evaluate.study, corpus.study} == {"quick"}
+        assert (run.train.steps == 0) == ("untrained" in key)
+
+
+def test_embedded_study():
+    """All arms in steps of a quarter, none of them twice, five seeds."""
+    study = params.load_study(params.ROOT / "params" / "embedded.yaml")
+    arms = {(r.train.strategy, r.train.alpha, r.train.steps > 0) for r in study.runs.values()}
+    assert len(study.runs) == 5 * len(arms) == 65 and len(study.corpora) == 5
+    for strategy in ("hybrid", "mix"):
+        assert {a for s, a, trained in arms if s == strategy and trained} == {0.25, 0.5, 0.75}
+    assert {s for s, _, _ in arms} == set(STRATEGIES.split(", "))
+
+
+def test_keys_are_canonical(load):
+    """`1` and `1.0` are one key; axes stay in declared order; only corpus axes name a corpus."""
+    study = load("vary: {train.alpha: [0, 1, 0.5], prepare.fold: [2, 1]}")
+    assert list(study.runs)[:3] == ["alpha=0,fold=2", "alpha=0,fold=1", "alpha=1,fold=2"]
+    assert list(study.corpora) == ["fold=2", "fold=1"]
+    assert study.runs["alpha=1,fold=2"].train.corpus == "fold=2"
+    assert list(load("vary: {train.alpha: [1.0]}").runs) == ["alpha=1"]
+
+
+def test_a_study_without_axes_is_one_run(load):
+    """The smallest study."""
+    study = load("train: {steps: 3}")
+    assert list(study.runs) == list(study.corpora) == ["base"]
+    assert study.runs["base"].train.steps == 3
+
+
+def test_an_arm_may_set_the_corpus(load):
+    """An axis names the corpora if any of its settings touches them."""
+    study = load("vary: {size: {full: {}, small: {prepare.keep: {de: 0.1}}}}")
+    assert list(study.corpora) == ["size=full", "size=small"]
+    assert study.corpora["size=small"].keep == {"de": 0.1}
+
+
+def test_norwegian_and_small_numbers_work(load):
+    """YAML 1.1 would read a truth value and a text."""
+    study = load(
+        "prepare: {form: cards, languages: [no, en]}\ntrain: {learning_rate: 1e-5, weight_decay: 1}"
+    )
+    assert study.corpora["base"].languages == ["no", "en"]
+    assert study.runs["base"].train.learning_rate == 0.00001
+    assert repr(study.runs["base"].train.weight_decay) == "1.0"
+
+
+MISTAKES = {
+    "train: {alhpa: 0.5}": "train.alhpa: unknown parameter (did you mean alpha?)",
+    "train: {alpha: 1.5}": "train.alpha: 1.5 is out of range (expected 0 to 1)",
+    "train: {alpha: -0.1}": "train.alpha: -0.1 is out of range (expected 0 to 1)",
+    "train: {alpha: '0.5'}": "train.alpha: '0.5' is text (expected a number without quotes)",
+    "train: {steps: '300'}": "train.steps: '300' is text (expected a whole number without quotes)",
+    "train: {steps: 300.5}": "train.steps: 300.5 is a decimal number (expected a whole number)",
+    "train: {steps: -1}": "train.steps: -1 is out of range (expected 0 or more)",
+    "train: {steps: true}": "train.steps: True is true/false (expected a whole number)",
+    "train: {temperature: 0}": "train.temperature: 0 is out of range (expected more than 0)",
+    "train: {dropout: 1}": "train.dropout: 1 is out of range (expected 0 or more, less than 1)",
+    "train: {clip: .nan}": "train.clip: nan is not finite (expected a finite number)",
+    "train: {symmetric: 1}": "train.symmetric: 1 is a number (expected true or false)",
+    "train: {model: 7}": "train.model: 7 is a number (expected text)",
+    "train: {strategy: hybird}": f"train.strategy: 'hybird' is unknown (expected one of "
+    f"{STRATEGIES})",
+    "train: {seed: }": "train.seed: is empty (expected a whole number)",
+    "train: {corpus: x}": "train.corpus: is set by the study itself (remove it)",
+    "train: {run: x}": "train.run: is set by the study itself (remove it)",
+    "prepare: {study: x}": "prepare.study: is set by the study itself (remove it)",
+    "train: {explicit: 2}": "train.explicit: 2 does not go with negatives 'in_batch' (expected 0)",
+    "train: {negatives: both}": "train.explicit: 0 does not go with negatives 'both' "
+    "(expected 1 or more)",
+    "train: {heads: 3}": "train.heads: 3 does not divide the width 128 (expected a divisor)",
+    "prepare: {fold: 5}": "prepare.fold: 5 is out of range (expected 0 to folds - 1, 4)",
+    "prepare: {languages: [en, xx]}": "prepare.languages: unknown language 'xx' "
+    "(expected a code such as en, zh-Hant, fr-CA or deu)",
+    "prepare: {languages: [en, eng]}": "prepare.languages: en is named twice",
+    "prepare: {languages: en}": "prepare.languages: 'en' is text (expected a list)",
+    "prepare: {languages: [en, 3]}": "prepare.languages[1]: 3 is a number (expected text)",
+    "prepare: {languages: []}": "prepare.languages: is empty (expected at least one; [] needs "
+    "cards)",
+    "prepare: {keep: {de: 2}}": "prepare.keep[de]: 2 is out of range (expected 0 to 1)",
+    "prepare: {keep: {fr: 0.5}}": "prepare.keep: fr is not one of prepare.languages",
+    "evaluate: {encode_batch: 0}": "evaluate.encode_batch: 0 is out of range (expected 1 or more)",
+    "trian: {}": "trian: unknown section (did you mean train?)",
+    "train: [1]": "train: is [1] (expected a mapping of its parameters)",
+    "vary: {train.alpha: []}": "vary.train.alpha: is empty (expected a list or named settings)",
+    "vary: {arm: {}}": "vary.arm: is empty (expected a list or named settings)",
+    "vary: {arm: 3}": "vary.arm: is 3 (expected a list or named settings)",
+    "vary: {alpha: [1]}": "vary: alpha: unknown parameter (did you mean train.alpha?)",
+    "vary: {train.alpah: [1]}": "vary: train.alpah: unknown parameter (did you mean alpha?)",
+    "vary: {evaluate.threads: [1]}": "vary: evaluate.threads: cannot vary "
+    "(expected a parameter of prepare or train)",
+    "vary: {train.alpha: [0, 2]}": "vary: train.alpha: 2 is out of range (expected 0 to 1)",
+    "vary: {arm: {a: {train.alpha: 2}}}": "vary.arm.a: train.alpha: 2 is out of range "
+    "(expected 0 to 1)",
+    "vary: {arm: {a: {analyse.bootstrap: 9}}}": "vary.arm.a: analyse.bootstrap: cannot vary "
+    "(expected a parameter of prepare or train)",
+    "vary: {arm: {a: {train.run: x}}}": "vary.arm.a: train.run: is set by the study itself "
+    "(remove it)",
+    "vary: {arm: {a/b: {train.seed: 1}}}": "vary.arm.a/b: cannot name a setting "
+    "(expected letters, digits, . _ + -)",
+    "vary: {arm: {a: {prepare.folds: 2}, b: {prepare.fold: 9}}}": "vary.arm.b: prepare.fold: 9 "
+    "is out of range (expected 0 to folds - 1, 4)",
+    "vary: {train.alpha: [1, 1.0]}": "vary: two runs would be called alpha=1",
+    "vary: {arm: {a: {train.seed: 1}, b: {train.seed: 1}}}": "vary: runs arm=a and arm=b are the "
+    "same",
+    "vary: {train.seed: [1], s: {a: {train.seed: 2}}}": "vary: seed and s both set train.seed",
+    "train: {alpha: 0.1, alpha: 0.2}": 'line 1: found duplicate key "alpha" with value "0.2" '
+    '(original value: "0.1") (expected YAML)',
+    "train: {alpha: 0.1": "line 1: expected ',' or '}', but got '<stream end>' (expected YAML)",
+    "just words": "is 'just words' (expected prepare, train, evaluate, analyse, vary)",
+    "": "is empty (expected prepare, train, evaluate, analyse, vary)",
+    "a: !!python/name:os.system x": "line 1: could not determine a constructor for the tag "
+    "'tag:yaml.org,2002:python/name:os.system' (expected YAML)",
+}
+
+
+@pytest.mark.parametrize(("text", "message"), MISTAKES.items())
+def test_each_mistake_is_one_line(load, tmp_path, text, message):
+    """It names the file, the key, what was wrong and what was expected."""
+    with pytest.raises(BadParameter) as caught:
+        load(text)
+    assert str(caught.value) == f"{tmp_path / 'tiny.yaml'}: {message}"
+
+
+@pytest.mark.parametrize("name", ["lab", "reference", "a b", ".yaml", "a=b"])
+def test_some_names_are_no_study(tmp_path, name):
+    """The name of the file becomes a folder."""
+    (tmp_path / f"{name}.yaml").write_text("train: {}")
+    with pytest.raises(BadParameter, match="name"):
+        params.load_study(tmp_path / f"{name}.yaml")
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    """Absent, a folder, binary."""
+    (tmp_path / "folder.yaml").mkdir()
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x01")
+    for name in ("absent", "folder", "binary"):
+        with pytest.raises(BadParameter, match=rf"{name}\.yaml: (cannot be read|is not YAML)"):
+            params.load_study(tmp_path / f"{name}.yaml")
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner,
+                                                                max_size=3),
+    max_leaves=6,
+)  # fmt: skip
+FIELDS = [(s, name) for s, model in STAGES.items() for name in model.model_fields]
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(field=st.sampled_from(FIELDS), value=VALUES, vary=st.booleans())
+def test_no_value_escapes_the_schema(load, field, value, vary):
+    """Whatever a file says, it is a study or one line that names the parameter."""
+    name = ".".join(field)
+    text = {"vary": {name: value}} if vary else {field[0]: {field[1]: value}}
+    try:
+        study = load(json.dumps(text))
+    except BadParameter as error:
+        assert "\n" not in str(error) and (name in str(error) or "vary" in str(error))
+    else:
+        assert study.runs and study.corpora
+
+
+# --- frozen studies, paths, the command ---
+
+
+def test_a_frozen_study_is_the_study(outputs, load):
+    """What stages read is what the file said."""
+    study = load("vary: {train.alpha: [0.1, 1], prepare.keep: [{}, {de: 0.5}]}")
+    params.freeze(study)
+    assert params.load_frozen("tiny") == study
+    assert params.grid_keys("tiny") == list(study.runs)
+    assert params.grid_keys("lab") == []
+
+
+def test_a_study_that_is_not_there_or_damaged(outputs):
+    """Stages say so in one line."""
+    with pytest.raises(BadParameter, match="no such study"):
+        params.load_frozen("tiny")
+    (outputs / "tiny").mkdir(parents=True)
+    for text in ("{", "[]", '{"corpora": {}}', '{"corpora": {"a": {"x": 1}}, "runs": {}}'):
+        (outputs / "tiny" / "study.json").write_text(text)
+        with pytest.raises(BadParameter, match=r"another version \([^\n]*\)$"):
+            params.load_frozen("tiny")
+
+
+def test_paths_start_from_the_project(monkeypatch, tmp_path):
+    """Not from the working directory, which differs between Jupyter, papermill and tests."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BATCHES_OUTPUTS", raising=False)
+    outputs = params.ROOT / "outputs"
+    assert (params.ROOT / "lib" / "params.py").exists()
+    assert params.run_dir("s", "k") == outputs / "s" / "runs" / "k"
+    assert params.corpus_dir("s", "k") == outputs / "s" / "corpus" / "k"
+    assert params.report_dir("s") == outputs / "s" / "report"
+
+
+def test_no_name_leaves_its_folder():
+    """A run called ../x would be written elsewhere."""
+    for name in ("../x", "a/b", ".hidden", "/abs", "a b"):
+        with pytest.raises(BadParameter, match="cannot name a folder"):
+            Train.from_cell(Train().model_dump() | {"run": name})
+
+
+def test_the_command_prints_the_grid(capsys):
+    """What would run, and how much of it."""
+    assert params.main([str(params.ROOT / "params" / "quick.yaml")]) == 0
+    printed = capsys.readouterr().out
+    assert "arm=hybrid50,seed=2" in printed and "hybrid(0.5), 300 steps" in printed
+    assert printed.splitlines()[-1] == "3 corpora, 18 runs (4,500 training steps): 41 stages"
+
+
+def test_the_command_refuses_in_one_line(tmp_path):
+    """Exit 2, no traceback."""
+    file = tmp_path / "bad.yaml"
+    file.write_text("train: {alpha: 2}")
+    command = [sys.executable, "-m", "lib.params", str(file)]
+    done = subprocess.run(command, cwd=params.ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == f"{file}: train.alpha: 2 is out of range (expected 0 to 1)\n"
+
+
+def test_the_command_prints_a_cell(capsys):
+    """For whoever edits a notebook."""
+    assert params.main(["--cell", "train"]) == 0
+    assert capsys.readouterr().out == params.cell("train") + "\n"
+    assert params.main(["--cell", "nothing"]) == params.main([]) == 2

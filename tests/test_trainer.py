@@ -1,0 +1,444 @@
+"""The loop: same bits whatever happens, formulas by hand, refusals, and that it learns."""
+
+import math
+import multiprocessing
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import kill_trainer
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from kill_trainer import PARAMS
+
+from lib import store, trainer
+from lib.corpus import ParallelCorpus, train_tokenizer
+from lib.params import Train
+from lib.trainer import Diverged, adamw, learning_rate, train
+
+PAIRS, LANGUAGES = 40, ("de", "en", "th")
+
+
+def toy_rows():
+    """Questions and passages that share no word: what belongs together must be learned."""
+    def word(*key):
+        own = random.Random(repr(key))
+        return "".join(own.choice("abcdefghijklmnop") for _ in range(6))
+
+    return [{"pair": f"p{i:02d}", "language": language, "passage_id": f"p{i:02d}",
+             "group": f"p{i:02d}", "source": "toy",
+             "question": f"{word('ask', language)} {word('q', i, language)}",
+             "passage": f"{word('p', i, language)} {word('say', language)} {word('x', i)}",
+             "negatives": [f"p{(i + j) % PAIRS:02d}" for j in range(1, 5)]}
+            for i in range(PAIRS) for language in LANGUAGES]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """A toy corpus on the disk, as 01_prepare leaves one."""
+    folder = tmp_path_factory.mktemp("corpus") / "data"
+    made = ParallelCorpus.from_rows(toy_rows(), {"source": "toy"})
+    with store.atomic_folder(folder, made.meta) as new:
+        made.save(new)
+        texts = sorted({*made.rows["question"][:], *made.rows["passage"][:]})
+        train_tokenizer(texts, 400).save(str(new / "tokenizer.json"))
+    return ParallelCorpus.load(folder)
+
+
+@pytest.fixture(scope="module")
+def finished(corpus, tmp_path_factory):
+    """The folder of a run that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("finished")
+    train(corpus, PARAMS, folder)
+    return folder
+
+
+@pytest.fixture
+def half(corpus, tmp_path):
+    """The folder of a run that was stopped after step 8, with checkpoints of steps 3 and 6."""
+    stop_after(corpus, tmp_path, 8)
+    return tmp_path
+
+
+def stop_after(corpus, folder, steps, params=PARAMS):
+    """Train until just before a step that fails."""
+    original = trainer._Run._step
+
+    def step(run):
+        if run.at == steps:
+            raise KeyboardInterrupt
+        return original(run)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(trainer._Run, "_step", step)
+        train(corpus, params, folder)
+
+
+def results(folder):
+    """Bytes of all that must be the same; times and costs are not in it."""
+    files = ["train_log.parquet", "exposure.json", "model/model.safetensors", "model/config.json"]
+    return {name: (Path(folder) / name).read_bytes() for name in files}
+
+
+def start(corpus, folder, *args):
+    """A process of its own, forked from a server that has the imports done."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["kill_trainer"])
+    process = context.Process(target=kill_trainer.run, args=(corpus.folder, folder, *args))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(store.ROOT), str(Path(__file__).parent)]))
+        process.start()
+    return process
+
+
+# --- same bits ---------------------------------------------------------------------------------
+
+
+def test_another_interpreter_gives_the_same_bits(corpus, finished, tmp_path):
+    """With another hash seed and after other random numbers."""
+    script = [sys.executable, kill_trainer.__file__, corpus.folder, tmp_path]
+    subprocess.run(script, check=True, env=os.environ | {"PYTHONHASHSEED": "7"},
+                   stdout=subprocess.DEVNULL)
+    assert results(tmp_path) == results(finished)
+    torch.manual_seed(99)
+    train(corpus, PARAMS, tmp_path / "again")
+    assert results(tmp_path / "again") == results(finished)
+
+
+def test_another_seed_gives_other_batches_and_weights(corpus, finished, tmp_path):
+    """So the comparison of bits above can fail."""
+    train(corpus, PARAMS.model_copy(update={"seed": 1}), tmp_path)
+    other, own = results(tmp_path), results(finished)
+    assert other["model/model.safetensors"] != own["model/model.safetensors"]
+    logs = [pd.read_parquet(f / "train_log.parquet") for f in (tmp_path, finished)]
+    assert (logs[0]["batch"] != logs[1]["batch"]).all()
+
+
+# A run of 12 steps writes checkpoints after 3, 6 and 9 (2 tensor files each) and keeps two.
+KILLS = [("batch", 1), ("batch", 5), ("batch", 7), ("batch", 12), ("save_file", 1),
+         ("save_file", 4), ("save_file", 5), ("fsync", 2), ("fsync", 12), ("fsync", 21),
+         ("rename", 1), ("rename", 2), ("rename", 4), ("rmtree", 4)]
+
+
+@pytest.mark.parametrize(("point", "number"), KILLS)
+def test_killed_at_a_point_and_resumed(corpus, finished, tmp_path, point, number):
+    """SIGKILL before that call, in a checkpoint's writing among others: then the same bits."""
+    process = start(corpus, tmp_path, point, number)
+    process.join()
+    assert process.exitcode == -9
+    assert not (tmp_path / "model").exists()
+    train(corpus, PARAMS, tmp_path)
+    assert results(tmp_path) == results(finished)
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == [
+        "step-000006", "step-000009"]
+
+
+def test_killed_from_outside_again_and_again(corpus, finished, tmp_path):
+    """At moments nobody chose, until a process gets through."""
+    moments = random.Random(0)
+    for kills in range(100):
+        process = start(corpus, tmp_path, "", 0, 0.03)
+        process.join(moments.uniform(0.2, 0.4 + kills / 10))
+        process.kill()
+        process.join()
+        if process.exitcode == 0:
+            break
+    assert kills > 0
+    assert results(tmp_path) == results(finished)
+
+
+def test_finished_run_is_read_and_not_trained(corpus, finished, monkeypatch, tmp_path):
+    """A second call gives the same result at once; its encoder is the one in memory."""
+    monkeypatch.setattr(trainer, "_Run", None)
+    result = train(corpus, PARAMS, finished)
+    assert list(result.log["step"]) == list(range(12))
+    assert result.encoder.encode(["x"], "question").shape == (1, 16)
+
+
+# --- checkpoints that will not do --------------------------------------------------------------
+
+
+def damage(file):
+    """Flip a bit in the middle."""
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("kind", ["bit", "cut", "file", "manifest", "half-written"])
+def test_damaged_checkpoint_is_named_and_skipped(corpus, finished, half, kind, capsys):
+    """An older one serves, or none; the result is the same."""
+    newest = half / "checkpoints" / "step-000006"
+    weights = newest / "optimizer.safetensors"
+    if kind == "bit":
+        damage(weights)
+    elif kind == "cut":
+        weights.write_bytes(weights.read_bytes()[:-9])
+    elif kind == "half-written":
+        newest.rename(newest.with_name(".step-000006.00ff00ff.tmp"))
+    else:
+        (weights if kind == "file" else newest / "manifest.json").unlink()
+    train(corpus, PARAMS, half)
+    printed = capsys.readouterr().out.splitlines()
+    assert "step-000006" in printed[0] and "skip" in printed[0]
+    assert printed[1] == "going on from step 3"
+    assert results(half) == results(finished)
+
+
+def test_damaged_newest_does_not_cost_the_older(corpus, half):
+    """A checkpoint known to be damaged takes no place among those kept."""
+    damage(half / "checkpoints" / "step-000006" / "model.safetensors")
+    (half / "checkpoints" / "step-000006").rename(half / "checkpoints" / "step-000011")
+    stop_after(corpus, half, 4)
+    stop_after(corpus, half, 7)
+    assert sorted(p.name for p in (half / "checkpoints").iterdir()) == [
+        "step-000003", "step-000006"]
+
+
+def test_all_damaged_starts_afresh(corpus, finished, half):
+    """No valid checkpoint: from step 0, the same result."""
+    for weights in half.glob("checkpoints/*/model.safetensors"):
+        damage(weights)
+    train(corpus, PARAMS, half)
+    assert results(half) == results(finished)
+
+
+def test_checkpoint_without_optimizer_state_is_refused(corpus, half):
+    """It would train on with other steps than the run that was stopped."""
+    newest = half / "checkpoints" / "step-000006"
+    meta = {k: v for k, v in store.verify(newest).items() if k != "files"}
+    copy = half / "copy"
+    shutil.copytree(newest, copy)
+    with store.atomic_folder(newest, meta) as new:
+        for name in ("model.safetensors", "log.parquet", "state.json"):
+            shutil.copy(copy / name, new / name)
+    with pytest.raises(ValueError, match="step-000006: has no optimizer state"):
+        train(corpus, PARAMS, half)
+
+
+@pytest.mark.parametrize(("name", "value"), [("learning_rate", 1e-3), ("alpha", 0.25), ("seed", 3)])
+def test_other_parameters_are_refused(corpus, half, finished, name, value):
+    """Named, with both values, for a run half done and for a finished one."""
+    other = PARAMS.model_copy(update={name: value})
+    for folder in (half, finished):
+        with pytest.raises(ValueError, match=f"{name} {getattr(PARAMS, name)}, now {value}"):
+            train(corpus, other, folder)
+
+
+def test_bookkeeping_parameters_may_differ(corpus, finished, half):
+    """How often to save and to print changes no number."""
+    other = PARAMS.model_copy(update={"log_every": 5, "checkpoint_every": 4, "run": "x"})
+    train(corpus, other, half)
+    assert results(half) == results(finished)
+
+
+def test_other_corpus_is_refused(corpus, half):
+    """By content, not by name."""
+    rows = toy_rows()
+    rows[0]["question"] += "!"
+    other = ParallelCorpus.from_rows(rows, {}, folder=corpus.folder)
+    with pytest.raises(ValueError, match="was made with corpus content"):
+        train(other, PARAMS, half)
+
+
+def test_damaged_encoder_is_made_again(corpus, half, finished, capsys):
+    """From the last checkpoint, with a line that names the file."""
+    train(corpus, PARAMS, half)
+    damage(half / "model" / "model.safetensors")
+    capsys.readouterr()
+    train(corpus, PARAMS, half)
+    printed = capsys.readouterr().out.splitlines()
+    assert "model.safetensors" in printed[0] and printed[1] == "going on from step 9"
+    assert results(half) == results(finished)
+
+
+# --- formulas ----------------------------------------------------------------------------------
+
+
+def test_learning_rate_by_hand():
+    """10 steps, 2 of them rising; peak 1."""
+    base = Train(steps=10, warmup=0.2, learning_rate=1.0)
+    rates = {kind: [learning_rate(base.model_copy(update={"schedule": kind}), step)
+                    for step in range(10)] for kind in ("linear", "cosine", "constant")}
+    assert rates["linear"] == pytest.approx([0.5, 1, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8,
+                                             1 / 8])
+    assert rates["constant"] == [0.5] + [1.0] * 9
+    assert rates["cosine"][:3] == [0.5, 1, 1]
+    assert rates["cosine"][6] == pytest.approx(0.5)
+    assert rates["cosine"][8] == pytest.approx((1 - math.sqrt(0.5)) / 2)
+    flat = Train(steps=4, warmup=0.0, learning_rate=1.0)
+    assert [learning_rate(flat, s) for s in range(4)] == [1, 0.75, 0.5, 0.25]
+    rising = Train(steps=4, warmup=1.0, learning_rate=1.0)
+    assert [learning_rate(rising, s) for s in range(4)] == [0.25, 0.5, 0.75, 1]
+
+
+def test_only_matrices_decay():
+    """One AdamW step by hand with zero gradients: w - rate * decay * w for matrices alone."""
+    layer = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.LayerNorm(3))
+    torch.nn.init.ones_(layer[0].bias)
+    before = [p.detach().clone() for p in layer.parameters()]
+    optimizer = adamw(layer, Train(learning_rate=0.1, weight_decay=0.5))
+    for p in layer.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    for old, new in zip(before, layer.parameters(), strict=True):
+        expected = old * (1 - 0.1 * 0.5) if old.ndim == 2 else old
+        assert torch.allclose(new, expected)
+
+
+def test_first_step_equals_a_hand_written_one(corpus, tmp_path):
+    """Clipping, then AdamW as Loshchilov & Hutter (arXiv 1711.05101) write it, from the plain
+    gradient of the first batch; the norm in the log is that before clipping."""
+    params = Train(steps=1, batch_size=8, width=16, heads=2, max_length=16, clip=0.01, warmup=0.0,
+                   strategy="mono", learning_rate=1e-3, weight_decay=0.1)
+    result = train(corpus, params, tmp_path)
+    with trainer._reproducible(1):
+        run = trainer._Run(corpus, params, tmp_path / "other", {})
+        run._loss(run.schedule.batch(0)).backward()
+    weights = dict(run.encoder.named_parameters())
+    norm = math.sqrt(sum(float((p.grad.double() ** 2).sum()) for p in weights.values()))
+    assert result.log["gradient_norm"][0] == pytest.approx(norm, rel=1e-5)
+    assert norm > 0.01
+    for name, p in result.encoder.named_parameters():
+        gradient = weights[name].grad * (0.01 / norm)
+        step = gradient / (gradient.abs() + 1e-8)  # both moments, bias-corrected, at step 1
+        decay = 0.1 if p.ndim > 1 else 0.0
+        expected = weights[name] * (1 - 1e-3 * decay) - 1e-3 * step
+        assert torch.allclose(p, expected, atol=2e-5), name
+
+
+# --- what a run leaves -------------------------------------------------------------------------
+
+
+def test_learns_a_toy_retrieval_task(corpus, tmp_path):
+    """Questions and passages without a common word: chance before training, nearly all after."""
+    base = {"strategy": "x-x", "width": 32, "heads": 2, "batch_size": 24, "max_length": 16,
+            "learning_rate": 1e-2}
+    texts = [corpus.rows[side][corpus.index.rows(np.arange(PAIRS), 1)]
+             for side in ("question", "passage")]
+    found = {}
+    for steps in (0, 80):
+        result = train(corpus, Train(steps=steps, **base), tmp_path / str(steps))
+        question, passage = (result.encoder.encode(t, s) for t, s
+                             in zip(texts, ("question", "passage"), strict=True))
+        best = (question @ passage.T).argmax(1)
+        found[steps] = (best == np.arange(PAIRS)).mean()
+    assert found[0] < 0.2 and found[80] > 0.9
+    assert result.log["loss"][:5].mean() > 2 * result.log["loss"][-5:].mean()
+
+
+def test_zero_steps_save_the_untrained_encoder(corpus, tmp_path):
+    """Of the same weights that any longer run of the seed begins with."""
+    params = PARAMS.model_copy(update={"steps": 0})
+    result = train(corpus, params, tmp_path)
+    fresh = trainer.build(PARAMS, corpus.tokenizer_file)
+    for name, p in result.encoder.named_parameters():
+        assert torch.equal(p, fresh.get_parameter(name))
+    assert len(result.log) == 0 and result.cost["pairs"] == 0
+    assert list(result.log.columns) == list(trainer.LogRow._fields)
+
+
+def test_log_exposure_and_cost_agree(corpus, finished):
+    """Counts by hand: 12 steps of 8 pairs; tokens as the tokenizer gives them."""
+    result = train(corpus, PARAMS, finished)
+    assert list(result.log.columns) == list(trainer.LogRow._fields)
+    assert set(result.log["kind"]) == {"mono", "mixed"}
+    assert result.log["learning_rate"].tolist() == [learning_rate(PARAMS, s) for s in range(12)]
+    assert result.cost["pairs"] == result.exposure["pairs"] == 96
+    tokens, monolingual = 0, 0
+    for batch in trainer.schedule(corpus.index, PARAMS):
+        asked = corpus.index.rows(batch.pair, batch.question_language)
+        answered = corpus.index.rows(batch.pair, batch.passage_language)
+        hard = corpus.index.rows(batch.negatives, batch.passage_language[:, None]).ravel()
+        for side, rows in (("question", asked), ("passage", answered), ("passage", hard)):
+            lists = result.encoder.tokenize(corpus.rows[side][rows.tolist()], side)
+            tokens += sum(map(len, lists))
+        monolingual += (batch.question_language == batch.passage_language).sum()
+    assert result.exposure["tokens"] == result.cost["tokens"] == tokens
+    assert result.exposure["monolingual"] == pytest.approx(monolingual / 96)
+    by_language = pd.DataFrame(result.exposure["languages"])
+    assert list(by_language["language"]) == list(LANGUAGES)
+    assert by_language[["question_tokens", "passage_tokens"]].sum().sum() == tokens
+    # Matrices and vectors of one BERT layer of width 16 with 32 inside; two layer norms and the
+    # one after the embeddings.
+    weights = 4 * (16 * 16 + 16) + 16 * 32 + 32 + 32 * 16 + 16 + 3 * 2 * 16
+    assert result.exposure["flops"] == 6 * weights * tokens
+    assert 0 <= result.cost["padded_share"] < 0.5
+    assert result.cost["peak_memory_bytes"] > 2**27
+    assert result.cost["seconds"] >= result.log["seconds"].sum()
+
+
+def test_cost_adds_up_over_resumptions(corpus, half):
+    """Times and starts of the checkpoint are kept; steps lost with a kill are not counted."""
+    place = half / "checkpoints" / "step-000006"
+    state = store.read_json(place / "state.json")
+    meta = {k: v for k, v in store.verify(place).items() if k != "files"}
+    state["cost"] |= {"seconds": 5000.0, "cpu_seconds": 4000.0, "starts": 7}
+    shutil.copytree(place, half / "copy")
+    with store.atomic_folder(place, meta) as new:
+        for file in (half / "copy").iterdir():
+            if file.name not in ("manifest.json", "state.json"):
+                shutil.copy(file, new / file.name)
+        store.write_json(new / "state.json", state)
+    cost = train(corpus, PARAMS, half).cost
+    assert 5000 < cost["seconds"] < 5100 and 4000 < cost["cpu_seconds"] < 4100
+    assert cost["starts"] == 8 and cost["steps"] == 12
+    assert 0 <= cost["padded_share"] < 0.5
+
+
+def test_progress_lines(corpus, tmp_path, capsys):
+    """One plain line every log_every steps and at the end."""
+    train(corpus, PARAMS.model_copy(update={"log_every": 5}), tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines] == ["5/12", "10/12", "12/12"]
+    for line in lines:
+        assert re.fullmatch(r"step \d+/12  loss \d+\.\d{3}  \d+\.\d steps/s  about 0:\d\d left",
+                            line)
+
+
+def test_divergence_stops_before_the_weights_change(corpus, half, monkeypatch):
+    """One line with step, seed and pairs; the last checkpoint is intact and serves later."""
+    original = trainer.info_nce
+    monkeypatch.setattr(trainer, "info_nce", lambda *a, **k: original(*a, **k) * math.nan)
+    expected = trainer.schedule(corpus.index, PARAMS).batch(6).pair
+    with pytest.raises(Diverged, match="step 6, seed 0: loss nan, gradient norm nan") as caught:
+        train(corpus, PARAMS, half)
+    assert f"(pairs {', '.join(map(str, expected))})" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    store.verify(half / "checkpoints" / "step-000006")
+    assert not (half / "model").exists()
+
+
+def test_settings_of_torch_are_given_back(corpus, tmp_path):
+    """Threads, determinism and random numbers of the caller."""
+    torch.set_num_threads(2)
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    train(corpus, PARAMS.model_copy(update={"steps": 2}), tmp_path)
+    assert torch.get_num_threads() == 2
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.equal(state, torch.get_rng_state())
+    torch.set_num_threads(1)
+
+
+def test_unavailable_device_is_refused(corpus, tmp_path):
+    """In one line."""
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    with pytest.raises(ValueError, match="torch finds no GPU here"):
+        train(corpus, PARAMS.model_copy(update={"device": "cuda"}), tmp_path)
+
+
+def test_progress_estimates_from_this_start(capsys):
+    """10 steps in 2 seconds after going on from step 50: 5 a second, 8 seconds for 40 more."""
+    pace = trainer._Pace(50, Train(steps=100, log_every=10))
+    pace.start = time.perf_counter() - 2
+    pace.tell([trainer.LogRow(s, "mono", 1.0, 0.0, 0.0, 0, 0.0) for s in range(60)])
+    assert capsys.readouterr().out == "step 60/100  loss 1.000  5.0 steps/s  about 0:08 left\n"
