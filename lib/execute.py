@@ -202,7 +202,7 @@ def run_stage(study: str, stage: str, key: str) -> None:
         tell("started")
         begin = time.monotonic()
         try:
-            _render(study) if stage == "report" else _run_notebook(job)
+            _work(job, study)
         except Exception as error:
             traceback.print_exc()
             failure = StageFailed(_cause(error, job))
@@ -213,16 +213,22 @@ def run_stage(study: str, stage: str, key: str) -> None:
         tell("finished", seconds=seconds)
 
 
-def _render(study: str) -> None:
-    _skip_slow_import()
-    from lib import report
+def _work(job: Job, study: str) -> None:
+    """What the stage is for: execute its notebook, or render all that were executed."""
+    # nbformat imports jsonschema, which imports rfc3987_syntax where that is installed and so
+    # compiles a grammar for 2 s in every stage, only to check a string format that notebooks do
+    # not have. None makes that import fail, which jsonschema takes for "not installed".
+    sys.modules.setdefault("rfc3987_syntax", None)
+    if job.stage == "report":
+        from lib import report
 
-    report.render(study)
+        report.render(study)
+    else:
+        _run_notebook(job)
 
 
 def _run_notebook(job: Job) -> None:
-    """Execute the stage's notebook through papermill; what its cells print goes to our stdout."""
-    _skip_slow_import()
+    """Execute a notebook through papermill; what its cells print goes to our stdout."""
     _set_threads(job.threads)
     import papermill
 
@@ -237,13 +243,6 @@ def _run_notebook(job: Job) -> None:
         stdout_file=sys.stdout,
         stderr_file=sys.stdout,
     )
-
-
-def _skip_slow_import() -> None:
-    """nbformat imports jsonschema, which imports rfc3987_syntax where it is installed and so
-    compiles a grammar for 2 s in every stage, only to check a string format that notebooks do not
-    have. None makes that import fail, which jsonschema takes for "not installed"."""
-    sys.modules.setdefault("rfc3987_syntax", None)
 
 
 def _set_threads(threads: int) -> None:
@@ -323,7 +322,9 @@ class Progress:
         left = len(self.jobs) - len(self.done)
         what = f"{len(self.done)} of {len(self.jobs)} stages are done"
         todo = f"{left} to run, {self.slots} at a time" if left else "nothing to run"
-        return f"{study.name}: {len(study.corpora)} corpora, {len(study.runs)} runs; {what}, {todo}"
+        corpora, runs = len(study.corpora), len(study.runs)
+        grid = f"{corpora} corp{'us' if corpora == 1 else 'ora'}, {runs} run{'s' * (runs != 1)}"
+        return f"{study.name}: {grid}; {what}, {todo}"
 
     def tell(self, event: dict) -> str:
         """Take in what a stage tells; the line to show, "" for none."""
@@ -366,8 +367,11 @@ class Progress:
         count = f"[{len(self.done):>{len(str(len(self.jobs)))}}/{len(self.jobs)}]"
         took = f"{event['seconds']:5.0f} s" + (" (an earlier start)" if event.get("found") else "")
         elapsed, left = time.monotonic() - self.begin, self.left()
-        about = f", about {clock(left)} left" if left is not None and self.done != set(self.jobs) \
+        about = (
+            f", about {clock(left)} left"
+            if left is not None and self.done != set(self.jobs)
             else ""
+        )
         longest = max(len(name) for name in self.jobs)
         return f"{count} {job.name:<{longest}} {took}   elapsed {clock(elapsed)}{about}"
 
@@ -556,15 +560,20 @@ def clean(path: str) -> None:
 
 def main(arguments: list[str]) -> int:
     """The command line at the top of this module: 1 where a stage failed, 2 for bad input."""
-    parser = argparse.ArgumentParser(prog="python -m lib.execute", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m lib.execute",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     study = commands.add_parser("study")
     study.add_argument("path")
-    study.add_argument("--cores", type=int, default=_cores())
+    study.add_argument("--cores", type=int, default=_cores(), help="CPU cores (all)")
     commands.add_parser("clean").add_argument("path")
     stage = commands.add_parser("stage")
-    for name, default in (("stage", None), ("study", None), ("key", "")):
-        stage.add_argument(name, default=default, nargs="?" if default == "" else None)
+    stage.add_argument("stage")
+    stage.add_argument("study")
+    stage.add_argument("key", nargs="?", default="")
     asked = parser.parse_args(arguments)
     try:
         return _obey(asked)

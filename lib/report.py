@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import nbformat
+from bs4 import BeautifulSoup
 from markupsafe import Markup, escape
 from nbconvert import HTMLExporter
 from nbconvert.filters import strip_ansi
@@ -28,6 +29,7 @@ from lib import params, store
 TEMPLATES = Path(__file__).parent / "templates"
 # What a cell shows, best first. No scripts and no widgets: a page is to read.
 SHOWN = ["text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/plain"]
+WORDS = re.compile(r"^(?!nan$|None$|<NA>$|[-+]?[\d.]).*[^\W\d_]")
 
 
 @dataclass(frozen=True)
@@ -119,8 +121,24 @@ def _exporter() -> HTMLExporter:
         exclude_anchor_links=True,
     )
     exporter.register_filter("ansi2html", lambda text: escape(strip_ansi(text)))
+    exporter.register_filter("align_text", align_text)
     exporter.environment.globals["style"] = _style()
     return exporter
+
+
+def align_text(html: str) -> str:
+    """Mark the columns of tables that hold words, so that they read from their own side: Arabic
+    from the right. pandas aligns every cell as a number."""
+    if "<table" not in html:
+        return html
+    soup = BeautifulSoup(html, "html.parser")
+    for table in soup.find_all("table"):
+        rows = [row.find_all("td") for row in table.find_all("tr")]
+        for column in zip(*(row for row in rows if row), strict=False):
+            if any(WORDS.search(cell.get_text()) for cell in column):
+                for cell in column:
+                    cell.attrs |= {"class": [*cell.get("class", []), "words"], "dir": "auto"}
+    return str(soup)
 
 
 def _style() -> Markup:

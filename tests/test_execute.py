@@ -281,7 +281,7 @@ def test_a_done_study_starts_nothing(place, capsys):
     pretend_done(planned(path))
     assert execute.main(["study", path]) == 0
     first, last = capsys.readouterr().out.splitlines()
-    assert first == "tiny: 1 corpora, 2 runs; 7 of 7 stages are done, nothing to run"
+    assert first == "tiny: 1 corpus, 2 runs; 7 of 7 stages are done, nothing to run"
     assert re.fullmatch(r"report: \S+/tiny/report/index\.html   \(0:00\)", last)
 
 
@@ -347,7 +347,7 @@ def test_failures_are_told_and_only_they_run_again(place):
     (place.outputs / "broken").touch()
     code, lines = place.run("study", path, "--cores", "2")
     assert code == 1
-    assert lines[0] == "tiny: 1 corpora, 3 runs; 0 of 9 stages are done, 9 to run, 2 at a time"
+    assert lines[0] == "tiny: 1 corpus, 3 runs; 0 of 9 stages are done, 9 to run, 2 at a time"
     runs = place.outputs / "tiny" / "runs"
     raised = f"train seed=7: ValueError: no such luck; see {runs}/seed=7/02_train.ipynb"
     killed = (

@@ -1,0 +1,48 @@
+# make study [STUDY=params/quick.yaml] [CORES=n]   run a study to its report; also goes on with one
+# make report [STUDY=...]                          render again what a study has executed so far
+# make lab                                         JupyterLab, with the notebooks at hand
+# make test | make lint                            what .ci/run runs
+# make speed                                       side-by-side speed comparisons
+# make clean STUDY=params/quick.yaml               remove outputs/<study>, nothing else
+# The first of these sets up .venv (minutes); the others find it there.
+
+STUDY ?= params/quick.yaml
+PYTHON ?= python3
+RUN := .venv/bin/python
+SET_UP := .venv/.installed
+
+.PHONY: study report lab test lint speed clean
+.DEFAULT_GOAL := study
+
+study: $(SET_UP)
+	@$(RUN) -m lib.execute study $(STUDY) $(if $(CORES),--cores $(CORES))
+
+report: $(SET_UP)
+	@$(RUN) -m lib.report $(STUDY)
+
+lab: $(SET_UP)
+	@$(RUN) -m jupyterlab --ServerApp.root_dir=. notebooks
+
+test: $(SET_UP)
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2
+
+lint: $(SET_UP)
+	@$(RUN) -m ruff check --quiet
+	@$(RUN) -m ruff format --check --quiet
+
+speed: $(SET_UP)
+	@for script in speed/*.py; do $(RUN) "$$script"; done
+
+clean: $(SET_UP)
+	@$(RUN) -m lib.execute clean $(STUDY)
+
+# The stamp is written last: an installation that failed or was stopped is taken up again.
+$(SET_UP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; make PYTHON=... names one")'
+	@echo "setting up .venv (once, some minutes)"
+	@rm -f $@
+	@$(PYTHON) -m venv .venv
+	@$(RUN) -m pip install -qq --disable-pip-version-check -r requirements.lock
+	@$(RUN) -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation \
+		--config-settings editable_mode=compat -e .
+	@touch $@

@@ -1,0 +1,208 @@
+"""Reports are read anywhere: one page a notebook, nothing loaded, nothing broken by a cell."""
+
+import base64
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import nbformat
+import pytest
+
+from lib import params, report, store
+
+pytestmark = pytest.mark.filterwarnings("ignore:Your element with mimetype")  # a script
+PIXEL = base64.b64encode(
+    bytes.fromhex(
+        "89504e470d0a1a0a0000000d4948445200000001000000010806000000"
+        "1f15c4890000000d49444154789c6360000002000001e221bc330000000049454e44ae426082"
+    )
+).decode()
+KEYS = ["arm=mono,seed=0", "arm=cross,seed=0"]
+
+
+def output(kind, data, **metadata):
+    return nbformat.v4.new_output("display_data", {kind: data}, metadata=metadata)
+
+
+def executed(title, *outputs):
+    """A notebook as papermill leaves it."""
+    cells = [
+        nbformat.v4.new_markdown_cell(f"# {title}\n\nSee [a paper](https://example.org/paper)."),
+        nbformat.v4.new_code_cell('p = "<b>x</b>"', outputs=list(outputs), execution_count=1),
+        nbformat.v4.new_code_cell("alpha = 1", metadata={"tags": ["injected-parameters"]}),
+    ]
+    return nbformat.v4.new_notebook(cells=cells)
+
+
+def write(path, notebook):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, path)
+
+
+@pytest.fixture
+def study(outputs):
+    """Executed notebooks of two runs, with all that a cell may show."""
+    write(
+        params.corpus_dir("tiny", "seed=0") / "01_prepare.ipynb",
+        executed(
+            "Corpus",
+            output(
+                "text/html",
+                "<table class='dataframe'><tr><td>\u0645\u0631\u062d\u0628\u0627</td></tr></table>",
+            ),
+        ),
+    )
+    for key in KEYS:
+        write(
+            params.run_dir("tiny", key) / "02_train.ipynb",
+            executed(
+                "Training",
+                nbformat.v4.new_output(
+                    "stream", name="stdout", text="step 1 \x1b[31m<loss>\x1b[0m\n"
+                ),
+                output("application/javascript", "alert(1)"),
+                nbformat.v4.new_output(
+                    "error", ename="E", evalue="v", traceback=["\x1b[0;31mE\x1b[0m: <v>"]
+                ),
+            ),
+        )
+        write(
+            params.run_dir("tiny", key) / "03_evaluate.ipynb",
+            executed(
+                "Scores", output("image/png", PIXEL, **{"image/png": {"alt": "mAP by language"}})
+            ),
+        )
+    write(params.report_dir("tiny") / "04_analyse.ipynb", executed("Findings"))
+    return "tiny"  # fmt: skip
+
+
+class Tags(HTMLParser):
+    """Every start tag of a page, with its attributes."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+
+    def of(self, name):
+        return [attributes for tag, attributes in self.found if tag == name]
+
+
+def pages(study):
+    folder = params.report_dir(study)
+    return {f.name: f.read_text(encoding="utf-8") for f in folder.glob("*.html")}
+
+
+def test_a_page_a_notebook(study):
+    """index.html is the analysis; the others are named by stage and key."""
+    assert report.render(study) == params.report_dir(study) / "index.html"
+    named = {f"{stage}-{key}.html" for stage in ("train", "evaluate") for key in KEYS}
+    assert set(pages(study)) == {"index.html", "prepare-seed=0.html"} | named
+    assert "<h1>Findings</h1>" in pages(study)["index.html"]
+
+
+def test_every_page_links_every_page(study):
+    """Through file names with `=` and `,`; the page itself is marked."""
+    report.render(study)
+    found = pages(study)
+    for name, text in found.items():
+        links = [a for a in Tags(text).of("a") if not a["href"].startswith("https://")]
+        assert {unquote(a["href"]) for a in links} == set(found)
+        assert [unquote(a["href"]) for a in links if "aria-current" in a] == [name]
+        assert not any(c in a["href"] for a in links for c in "=,")
+
+
+def test_runs_are_in_the_order_of_the_grid(study):
+    """As the study declares them, not by name."""
+    report.render(study)
+    assert report.find_pages(study)[2].key == "arm=cross,seed=0"
+    runs = {k: params.Run(params.Train(), params.Evaluate()) for k in KEYS}
+    params.freeze(params.Study("tiny", {}, runs, params.Analyse()))
+    assert [p.key for p in report.find_pages(study) if p.stage == "train"] == KEYS
+
+
+def test_nothing_is_loaded_from_elsewhere(study):
+    """No script at all; images are inside the page; a policy forbids the rest. Links may lead
+    away."""
+    report.render(study)
+    for text in pages(study).values():
+        tags = Tags(text)
+        assert not any(tags.of(x) for x in ("script", "link", "iframe", "object", "embed", "base"))
+        assert all(img["src"].startswith("data:") for img in tags.of("img"))
+        assert not re.search(r"url\(|@import|src=.?http", text)
+        policies = [m["content"] for m in tags.of("meta") if "http-equiv" in m]
+        assert policies == ["default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'"]
+
+
+def test_text_is_escaped_and_plain(study):
+    """Colours of the terminal are dropped, angle brackets are not tags."""
+    report.render(study)
+    text = pages(study)["train-arm=mono,seed=0.html"]
+    assert "step 1 &lt;loss&gt;" in text and "E: &lt;v&gt;" in text
+    assert "\x1b" not in text and "[31m" not in text and "ansi" not in text
+    assert "alert(1)" not in text and "&lt;b&gt;x&lt;/b&gt;" in text
+
+
+def test_code_is_folded_and_pictures_are_described(study):
+    """Each code cell is reachable; each picture has the words that its cell gave it."""
+    report.render(study)
+    tags = Tags(pages(study)["evaluate-arm=mono,seed=0.html"])
+    assert len([d for d in tags.of("details") if d.get("class") == "code"]) == 2
+    assert not any("open" in d for d in tags.of("details"))
+    assert [img["alt"] for img in tags.of("img")] == ["mAP by language"]
+    assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in tags.of("meta")
+
+
+def test_words_in_tables_read_from_their_own_side():
+    """Columns with words are marked, columns of numbers, intervals and gaps are not."""
+    rows = [
+        ("0.5", "\u0645\u0631\u062d\u0628\u0627", "-1e-05"),
+        ("nan", "1 hello", "0.5 [0.4, 0.6]"),
+    ]
+    body = "".join(f"<tr><th>a</th>{''.join(f'<td>{c}</td>' for c in row)}</tr>" for row in rows)
+    html = report.align_text(f"<table><tr><th></th><th>x</th></tr>{body}</table>")
+    cells = [a.get("class") for a in Tags(html).of("td")]
+    assert cells == [None, "words", None] * 2
+    assert [a.get("dir") for a in Tags(html).of("td")] == [None, "auto", None] * 2
+    assert report.align_text("<p>a < b") == "<p>a < b"
+
+
+def test_pages_are_small(study):
+    """Style, frame and highlighting, without the notebook's own content."""
+    report.render(study)
+    assert max(len(text) for text in pages(study).values()) < 20_000
+
+
+def test_whatever_exists_is_rendered(study, capsys):
+    """A run without evaluation, a half-written notebook, no analysis yet, pages of before."""
+    (params.run_dir(study, KEYS[0]) / "03_evaluate.ipynb").unlink()
+    (params.run_dir(study, KEYS[1]) / "02_train.ipynb").write_text('{"cells": [')
+    (params.report_dir(study) / "04_analyse.ipynb").unlink()
+    (params.report_dir(study) / "train-old.html").write_text("")
+    report.render(study)
+    assert set(pages(study)) == {"index.html", "prepare-seed=0.html", f"train-{KEYS[0]}.html",
+                                 f"evaluate-{KEYS[1]}.html"}  # fmt: skip
+    assert "has not run yet" in pages(study)["index.html"]
+    assert "is not a whole notebook" in capsys.readouterr().out
+
+
+def test_the_command(study, capsys, outputs):
+    """By file or by name; a study that is not there is one line."""
+    assert report.main(["params/tiny.yaml"]) == 0
+    assert capsys.readouterr().out == f"report: {params.report_dir(study) / 'index.html'}\n"
+    assert report.main(["absent"]) == 1
+    assert capsys.readouterr().err.endswith("absent: no such study\n")
+    assert not (outputs / "absent").exists()
+    assert report.main([]) == 2
+
+
+def test_templates_are_installed_with_the_package():
+    """They are package data; a missing one would only fail at the end of a study."""
+    files = {f.name for f in (Path(report.__file__).parent / "templates" / "report").iterdir()}
+    assert files == {"conf.json", "index.html.j2", "style.css"}
+    listed = (store.ROOT / "pyproject.toml").read_text()
+    assert 'lib = ["templates/report/*"]' in listed

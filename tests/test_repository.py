@@ -1,0 +1,98 @@
+"""What the repository promises about itself: its tree, its notebooks, its list of versions."""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from lib.params import ROOT
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def tree_paths(text):
+    """Paths in a README's tree: the fenced block whose first line is `README.md ...`; a name and
+    its comment are two spaces apart, and what is indented lies in the folder above."""
+    block = re.search(r"```[a-z]*\n(README\.md\s.*?)```", text, re.DOTALL)
+    found, folders = [], []
+    for line in block[1].splitlines() if block else []:
+        indent = len(line) - len(line.lstrip())
+        folders = [(at, name) for at, name in folders if at < indent]
+        names = re.split(r"\s{2,}", line.strip())[0].split()
+        for name in names:
+            found.append("".join(folder for _, folder in folders) + name)
+        if len(names) == 1 and names[0].endswith("/"):
+            folders.append((indent, names[0]))
+    return found
+
+
+def test_tree_paths():
+    """Folders, files below them, several names in one line."""
+    tree = "README.md   question\nlib/        code\n  a.py b.py   two\n  c/\n    d.py\nend"
+    paths = ["README.md", "lib/", "lib/a.py", "lib/b.py", "lib/c/", "lib/c/d.py", "end"]
+    assert tree_paths(f"x\n```\n{tree}\n```") == paths
+
+
+def test_every_path_of_the_readme_exists():
+    """A tree that no longer matches misleads."""
+    if not (ROOT / "README.md").exists():
+        pytest.skip("README.md is missing")
+    paths = tree_paths((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len(paths) > 10
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_notebooks_are_kept_without_outputs(path):
+    """No outputs, no counts, no machine's metadata; ids that say something and stay the same."""
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    assert set(notebook["metadata"]) <= {"kernelspec", "language_info"}
+    ids = [cell["id"] for cell in notebook["cells"]]
+    assert len(set(ids)) == len(ids)
+    for cell in notebook["cells"]:
+        assert not re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f-]+)?", cell["id"]), cell["id"]
+        assert set(cell["metadata"]) <= {"tags", "alt"}
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == [] and cell["execution_count"] is None
+
+
+def test_there_are_four_notebooks():
+    """One a stage."""
+    if not NOTEBOOKS:
+        pytest.skip("notebooks/ is empty")
+    assert [path.stem for path in NOTEBOOKS] == ["01_prepare", "02_train", "03_evaluate",
+                                                 "04_analyse"]  # fmt: skip
+
+
+def locked():
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def test_the_lock_pins_everything_exactly():
+    """One version each, of no particular build, and no host named."""
+    for line in locked():
+        assert re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9A-Za-z.]*", line), line
+    assert "torch==2.13.0" in locked()
+
+
+def test_the_lock_holds_what_the_package_needs():
+    """Every dependency, those of the tests too."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needs = project["dependencies"] + project["optional-dependencies"]["test"]
+
+    def plain(line):
+        return re.sub(r"[-_.]+", "-", re.match(r"[A-Za-z0-9._-]+", line)[0]).lower()
+
+    assert {plain(need) for need in needs} <= {plain(line) for line in locked()}
+
+
+def test_packages_are_listed():
+    """A package that is not listed works from a checkout and is missing once installed."""
+    setup = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    inits = sorted(path.parent for path in Path(ROOT / "lib").rglob("__init__.py"))
+    assert sorted(setup["packages"]) == sorted(
+        ".".join(path.relative_to(ROOT).parts) for path in inits
+    )
