@@ -21,7 +21,7 @@ report: $(SET_UP)
 	@$(RUN) -m lib.report $(STUDY)
 
 lab: $(SET_UP)
-	@$(RUN) -m jupyterlab --ServerApp.root_dir=. notebooks
+	@$(RUN) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/01_prepare.ipynb
 
 test: $(SET_UP)
 	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2

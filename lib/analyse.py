@@ -37,14 +37,16 @@ def bias(results: Results) -> pd.DataFrame:
                          for arm in (*results.arms, *results.references) for metric in BIAS])
 
 
-def wide(table: pd.DataFrame) -> pd.DataFrame:
-    """arm x (setting, metric) with cells `estimate [low, high]`, for people to read."""
+def wide(table: pd.DataFrame, columns: str, intervals: bool = True) -> pd.DataFrame:
+    """Rows arms, columns the values of `columns` (setting or metric), for people to read: cells
+    `estimate [low, high]`, or the estimate alone."""
     digits = {metric: 1 for metric in ("rank_distance", "max_at_r")}
-    text = [f"{r.estimate:.{d}f} [{r.low:.{d}f}, {r.high:.{d}f}]" for r in table.itertuples()
-            for d in [digits.get(r.metric, 3)]]
+    text = [f"{r.estimate:.{d}f}" + f" [{r.low:.{d}f}, {r.high:.{d}f}]" * intervals
+            for r in table.itertuples() for d in [digits.get(r.metric, 3)]]
     named = table.assign(text=text, metric=table["metric"].map(LABELS))
-    found = named.pivot(index="arm", columns=["setting", "metric"], values="text")
-    return found.reindex(list(dict.fromkeys(table["arm"])))
+    found = named.pivot(index="arm", columns=columns, values="text")
+    return found.reindex(index=list(dict.fromkeys(named["arm"])),
+                         columns=list(dict.fromkeys(named[columns]))).rename_axis(columns=None)
 
 
 def points(results: Results) -> pd.DataFrame:

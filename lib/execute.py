@@ -229,7 +229,7 @@ def _work(job: Job, study: str) -> None:
 
 def _run_notebook(job: Job) -> None:
     """Execute a notebook through papermill; what its cells print goes to our stdout."""
-    _set_threads(job.threads)
+    _set_environment(job.threads)
     import papermill
 
     papermill.execute_notebook(
@@ -245,11 +245,16 @@ def _run_notebook(job: Job) -> None:
     )
 
 
-def _set_threads(threads: int) -> None:
-    """Give the kernel's libraries the stage's number of threads, and this environment's kernel."""
+def _set_environment(threads: int) -> None:
+    """What the kernel inherits: its libraries' number of threads, and no progress bars, which in a
+    notebook that nobody watches leave hundreds of lines. The kernel is this environment's own."""
     for name in ("OMP", "MKL", "OPENBLAS", "RAYON"):
         os.environ[f"{name}_NUM_THREADS"] = str(threads)
-    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
+    os.environ |= {
+        "JUPYTER_PREFER_ENV_PATH": "1",
+        "TQDM_DISABLE": "1",
+        "PYTHONWARNINGS": "ignore:IProgress not found",  # tqdm's, with a path of this machine
+    }
 
 
 def _cause(error: Exception, job: Job) -> str:
@@ -464,7 +469,7 @@ def _schedule(folder: Path, progress: Progress, cores: int, lock: int) -> int:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            pass_fds=(lock,),  # while it lives, no other start can be
+            pass_fds=(lock,),  # while it lives, no other start can be, were we killed
             start_new_session=True,  # Ctrl-C is ours to pass on
             preexec_fn=_die_with_parent,
         )

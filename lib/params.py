@@ -95,12 +95,12 @@ class Prepare(Stage):
     )
     fold: Count = Field(0, description="which share of the facts is held out for testing")
     folds: int = Field(5, ge=2, description="number of such shares")
-    bridges: Count = Field(2, description="two-hop questions per final fact; 0: one-hop only")
+    bridges: Count = Field(4, description="two-hop questions per final fact; 0: one-hop only")
     distractors: Count = Field(0, description="other facts told in the same passage")
     pool: Count = Field(0, description="distractor passages a language in the pool; 0: all")
     drop_cells: Share = Field(0.0, description="share of (entity, language) names never trained on")
     keep: dict[str, Share] = Field({}, description="share of training pairs kept, by language")
-    coverage: Share = Field(0.9, description="cards: share of the names a language must have")
+    coverage: Share = Field(0.8, description="cards: share of the names a language must have")
     vocabulary: int = Field(8000, ge=300, description="size of the tokenizer's vocabulary")
 
     @field_validator("languages")
@@ -145,10 +145,10 @@ class Train(Stage):
         "in_batch", description="what a question is contrasted with"
     )
     explicit: Count = Field(0, description="explicit negatives a row; over 0 unless in_batch")
-    temperature: float = Field(0.05, gt=0, description="of the contrastive loss")
+    temperature: float = Field(0.1, gt=0, description="of the contrastive loss")
     symmetric: bool = Field(False, description="also contrast each passage with the questions")
     model: str = Field("", description="checkpoint name or folder; empty: small, from scratch")
-    width: Positive = Field(128, description="from scratch: size of hidden states")
+    width: Positive = Field(64, description="from scratch: size of hidden states")
     layers: Positive = Field(1, description="from scratch: number of layers")
     heads: Positive = Field(2, description="from scratch: attention heads, a divisor of width")
     dropout: float = Field(0.0, ge=0, lt=1, description="from scratch: dropout")
@@ -156,7 +156,7 @@ class Train(Stage):
     question_prompt: str = Field("", description="text before each question")
     passage_prompt: str = Field("", description="text before each passage")
     max_length: int = Field(64, ge=4, description="tokens of a text; the rest is cut off")
-    steps: Count = Field(300, description="updates; 0: the untrained encoder")
+    steps: Count = Field(600, description="updates; 0: the untrained encoder")
     batch_size: int = Field(128, ge=2, description="question-passage pairs an update")
     learning_rate: float = Field(3e-3, gt=0, description="its peak")
     weight_decay: float = Field(0.01, ge=0, description="of AdamW")
@@ -165,9 +165,9 @@ class Train(Stage):
         "linear", description="of the learning rate after the warm-up"
     )
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
-    checkpoint_every: Positive = Field(100, description="steps between checkpoints")
+    checkpoint_every: Positive = Field(200, description="steps between checkpoints")
     keep_checkpoints: Positive = Field(1, description="how many of the latest are kept")
-    log_every: Positive = Field(20, description="steps between lines of the log")
+    log_every: Positive = Field(50, description="steps between lines of the log")
     seed: Count = Field(0, description="of initial weights and of the batches")
     threads: Positive = Field(1, description="CPU threads; results depend on it in the last bits")
     device: Device = Field("auto", description="cuda where there is one, or as said")
@@ -254,6 +254,13 @@ def run_dir(study: str, key: str) -> Path:
 
 def report_dir(study: str) -> Path:
     return study_dir(study) / "report"
+
+
+def needs(folder: Path, notebook: str) -> Path:
+    """The folder, if it is there. Raises FileNotFoundError naming the notebook that makes it."""
+    if not folder.exists():
+        raise FileNotFoundError(f"{folder} is not there; run {notebook} first")
+    return folder
 
 
 def _spelled(value: Any) -> str:

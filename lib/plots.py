@@ -13,6 +13,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
 
 STYLE = {"font.size": 11, "axes.titlesize": 12, "axes.labelsize": 11, "legend.fontsize": 10,
@@ -26,7 +27,8 @@ REFERENCE = "#555555"
 
 
 def style() -> None:
-    """Set the figures' style; call it once a notebook."""
+    """Set the style of figures and tables; call it once a notebook."""
+    pd.options.display.max_colwidth = None
     sns.set_theme(context="notebook", style="ticks", palette="colorblind", rc=STYLE)
 
 
@@ -106,22 +108,22 @@ def differences(table):
     return fig
 
 
-def heatmaps(cells: dict, label: str, columns: int = 2):
+def heatmaps(cells: dict, columns: int = 2, fmt: str = "{:.2f}"):
     """Language x language heat maps on one colour scale. cells: title -> square DataFrame with
-    question languages as rows and candidate languages as columns."""
+    question languages as rows and candidate languages as columns; NaN stays empty.
+
+    Up to twelve languages, values are written into the cells by `fmt`."""
     rows = -(-len(cells) // columns)
     fig, axes = plt.subplots(rows, columns, squeeze=False, figsize=(4.9 * columns, 4.3 * rows))
     top = max(float(np.nanmax(frame.to_numpy())) for frame in cells.values())
-    number = {"annot": True, "fmt": ".2f", "annot_kws": {"size": 6.5}}
-    small = all(len(frame) <= 12 for frame in cells.values())
     for ax, (title, frame) in zip(axes.flat, cells.items(), strict=False):
+        written = {"annot": frame.map(fmt.format), "fmt": "", "annot_kws": {"size": 6.5}}
         sns.heatmap(frame, ax=ax, vmin=0, vmax=top, cmap="cividis", square=True, cbar=False,
-                    **(number if small else {}))
+                    **(written if len(frame) <= 12 else {}))
         ax.set(title=title, xlabel="language of the passages", ylabel="language of the question")
         ax.tick_params(labelsize=9, rotation=0)
     for ax in axes.flat[len(cells):]:
         ax.set_axis_off()
-    fig.suptitle(label, y=1.0)
     fig.tight_layout()
     return fig
 

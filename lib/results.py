@@ -79,10 +79,9 @@ def runs(study: str, only: str = "") -> list[Run]:
 
 
 def _grid(study: str) -> list[str]:
-    """Keys of all runs of a frozen study; where there is none, of the runs that were evaluated."""
-    if (params.study_dir(study) / "study.json").exists():
-        return list(params.load_frozen(study).runs)
-    return sorted(f.parent.name for f in params.study_dir(study).glob("runs/*/metrics.json"))
+    """Keys of all runs of a study; of those that were evaluated where no study file made them."""
+    return params.grid_keys(study) or sorted(
+        f.parent.name for f in params.study_dir(study).glob("runs/*/metrics.json"))
 
 
 # --- sums over questions -----------------------------------------------------------------------
@@ -181,3 +180,9 @@ def load(study: str, benchmark: str, only: str = "") -> Results:
 def _add(sums: list, cells: list, scores: pd.DataFrame, arm: str, seed: int) -> None:
     for table, target in ((cluster_sums(scores), sums), (language_cells(scores), cells)):
         target.append(table.assign(arm=arm, seed=seed))
+
+
+def plain(table: pd.DataFrame) -> dict:
+    """A table as nested dicts for JSON, row by row; NaN becomes None."""
+    return {str(key): {k: None if pd.isna(v) else v for k, v in row.items()}
+            for key, row in table.to_dict("index").items()}

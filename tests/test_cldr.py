@@ -120,10 +120,10 @@ def test_two_hop_questions_do_not_name_their_passage(corpus):
 
 
 def test_held_out_wordings_are_never_trained_on(corpus):
-    """Questions of wording 2 are test questions only, and each comes in both strata."""
-    assert {pair[-1] for pair in corpus.rows["pair"][:]} == {"0", "1"}
+    """Questions of the last wording are test questions only; each test question has both."""
+    assert {pair[-1] for pair in corpus.rows["pair"][:]} == {"0", "1", "2", "3"}
     wordings = dict(zip(corpus.test["pair"][:], corpus.test["wording"][:], strict=True))
-    assert {pair[-1] for pair, w in wordings.items() if w == "held-out"} == {"2"}
+    assert {pair[-1] for pair, w in wordings.items() if w == "held-out"} == {"4"}
     counts = Counter(wordings.values())
     assert counts["seen"] == counts["held-out"]
 
@@ -138,11 +138,11 @@ def test_strata_of_names():
 
 
 def test_sentences_are_complete():
-    """Every language has every relation: three questions, two passages, right placeholders."""
+    """Every language has every relation: five questions, two passages, right placeholders."""
     for language, relations in cldr.sentences().items():
         texts = []
         for relation, forms in relations.items():
-            assert len(forms["question"]) == 3, (language, relation)
+            assert len(forms["question"]) == 1 + cldr.Sentences.trained, (language, relation)
             assert all(q.count("{subject}") == 1 for q in forms["question"])
             if "_" not in relation:
                 assert len(forms["passage"]) == 2

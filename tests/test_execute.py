@@ -243,7 +243,9 @@ BAD_NOTEBOOKS = {
         "its parameter cell lacks clip",
     ),
     "a parameter only declared": (
-        lambda path: path.write_text(path.read_text().replace("clip: float = 1.0", "clip: float")),
+        lambda path: path.write_text(
+            re.sub("clip: float = [0-9.]+", "clip: float", path.read_text())
+        ),
         "its parameter cell lacks clip",
     ),
 }
@@ -339,7 +341,8 @@ def test_clock():
 
 
 def test_failures_are_told_and_only_they_run_again(place):
-    """One cell raises, one kernel is killed, the third run goes on; both are mended and run."""
+    """One cell raises, one kernel is killed, the third run goes on; both are mended and run. Then
+    the analysis is rewritten, and only it and the report run."""
     path = place.study(
         "train: {steps: 3}\n"
         "vary: {seed: {1: {train.seed: 1}, 7: {train.seed: 7}, 8: {train.seed: 8}}}"
@@ -376,6 +379,13 @@ def test_failures_are_told_and_only_they_run_again(place):
     assert "trained to 3" in (place.outputs / "tiny" / "logs" / "train-seed=7.log").read_text()
     pages = {f.name for f in (place.outputs / "tiny" / "report").glob("*.html")}
     assert {"index.html", "prepare-base.html", "train-seed=7.html"} <= pages
+
+    changed = CODE | {"analyse": CODE["analyse"].replace("found)", "sorted(found))")}
+    write_notebooks(place.folder / "notebooks", changed)
+    code, lines = place.run("study", path)
+    assert code == 0 and "7 of 9 stages are done, 2 to run" in lines[0] and len(lines) == 4
+    table = store.read_json(place.outputs / "tiny" / "report" / "table.json")
+    assert table == ["seed=1", "seed=7", "seed=8"]
 
 
 def family(process, cmdline):
@@ -471,3 +481,20 @@ def test_a_stage_builds_on_what_is_there(place, monkeypatch):
     execute.run_stage("tiny", "train", "seed=0")
     assert jobs["train seed=0"].recorded()["stamp"] == jobs["train seed=0"].stamp_on(["another"])
     assert not jobs["train seed=0"].done
+
+
+def test_a_failed_stage_keeps_no_stamp(place, monkeypatch, capsys):
+    """An older stamp would vouch for what the failed attempt left. The log has the traceback."""
+    params.freeze(params.load_study(place.study(GRID)))
+    job = planned(place.study(GRID))["train seed=0"]
+    store.write_json(job.ok, {"stamp": "old", "seconds": 1.0})
+
+    def fail(job):
+        raise OSError("No space left\non device")
+
+    monkeypatch.setattr(execute, "_run_notebook", fail)
+    assert execute.main(["stage", "train", "tiny", "seed=0"]) == 1
+    assert not job.ok.exists()
+    said = capsys.readouterr().err
+    assert said.startswith("Traceback")
+    assert said.endswith(f"\nOSError: No space left; see {job.notebook}\n")

@@ -138,9 +138,10 @@ def test_wide_table_shows_intervals():
     """Cells read `estimate [low, high]` with three digits, arms in their order."""
     table = pd.DataFrame({"arm": ["b", "a"], "setting": "mono", "metric": "ap",
                           "estimate": [0.5, 0.25], "low": [0.4, 0.2], "high": [0.6, 0.3]})
-    wide = analyse.wide(table)
+    wide = analyse.wide(table, "setting")
     assert list(wide.index) == ["b", "a"]
-    assert wide.loc["b", ("mono", "mAP")] == "0.500 [0.400, 0.600]"
+    assert wide.loc["b", "mono"] == "0.500 [0.400, 0.600]"
+    assert analyse.wide(table, "metric", intervals=False).loc["a", "mAP"] == "0.250"
 
 
 def test_incomplete_grid_is_named(outputs):

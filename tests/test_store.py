@@ -241,7 +241,8 @@ def test_a_living_writer_keeps_its_folder(tmp_path):
     with store.atomic_folder(tmp_path / "f", {"quick": 1}) as new:
         fill(new)
     slow.communicate("")
-    assert store.verify(tmp_path / "f")["slow"] == 1
+    found = store.verify(tmp_path / "f")
+    assert found["slow"] == 1 and list(found["files"]) == ["a"]
 
 
 # --- parameters of a folder ---

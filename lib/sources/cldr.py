@@ -22,7 +22,6 @@ from lib.sources import cldr_facts as graph
 from lib.sources.cldr_facts import Chain, Fact
 
 LICENCE = "Unicode License v3 (names and relations), Apache-2.0 (sentences)"
-TRAINED_WORDINGS = 2  # question wordings 0 and 1 are trained on, wording 2 is held out
 PASSAGE_WORDINGS = 2
 # A known answer of the asked kind says in `cards` what is asked: "Oslo, Yen" asks for a currency.
 # One a wording, and so particular that few questions have it as their answer.
@@ -62,7 +61,11 @@ def _join(entities, language: str) -> str:
 
 
 class Sentences:
-    """Full sentences in the languages of the sentence file."""
+    """Full sentences in the languages of the sentence file.
+
+    trained  how many question wordings are trained on; the one after them is held out"""
+
+    trained = 4
 
     def question(self, chain: Chain, wording: int, language: str) -> str:
         pattern = sentences()[language][chain.relation]["question"][wording]
@@ -75,7 +78,9 @@ class Sentences:
 
 
 class Cards:
-    """Bare names, joined by the language's own list pattern."""
+    """Bare names, joined by the language's own list pattern; wordings are examples."""
+
+    trained = 2
 
     def question(self, chain: Chain, wording: int, language: str) -> str | None:
         example = EXAMPLES[chain.fact.relation][wording]
@@ -150,7 +155,7 @@ class Builder:
 
     def training_rows(self) -> list[dict]:
         trained = [c for c in self.chains() if c.fact.id not in self.test]
-        return [row for chain in trained for wording in range(TRAINED_WORDINGS)
+        return [row for chain in trained for wording in range(self.form.trained)
                 for row in self.rows(chain, wording) if self._is_kept(chain, row)]
 
     def _is_kept(self, chain: Chain, row: dict) -> bool:
@@ -167,8 +172,8 @@ class Builder:
         """Every test chain in one wording that was trained on and in the held-out one."""
         found = []
         for chain in (c for c in self.chains() if c.fact.id in self.test):
-            for label, wording in (("seen", number(chain.id, TRAINED_WORDINGS)),
-                                   ("held-out", TRAINED_WORDINGS)):
+            for label, wording in (("seen", number(chain.id, self.form.trained)),
+                                   ("held-out", self.form.trained)):
                 found += [row | self._strata(chain, label, row["language"])
                           for row in self.rows(chain, wording)]
         return found

@@ -1,0 +1,153 @@
+"""The real notebooks, end to end at toy size: the whole graph, a kill in it, and plain papermill."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+
+from lib.params import ROOT
+
+TOY = """
+prepare: {languages: [de, en, zh], bridges: 1, pool: 100, vocabulary: 1500}
+train: {steps: 24, batch_size: 32, width: 16, checkpoint_every: 5}
+vary:
+  arm:
+    mono:      {train.strategy: mono}
+    cross:     {train.strategy: cross}
+    hybrid50:  {train.strategy: hybrid, train.alpha: 0.5}
+    untrained: {train.steps: 0}
+  seed:
+    0: {train.seed: 0, prepare.fold: 0}
+    1: {train.seed: 1, prepare.fold: 1}
+"""
+
+
+def start(folder: Path) -> subprocess.Popen:
+    """`make study` of the toy study, with its outputs below `folder`."""
+    study = folder / "toy.yaml"
+    study.write_text(TOY)
+    return subprocess.Popen(
+        [sys.executable, "-m", "lib.execute", "study", str(study), "--cores", "2"], cwd=ROOT,
+        env=os.environ | {"BATCHES_OUTPUTS": str(folder / "outputs")}, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, start_new_session=True)
+
+
+def finish(process: subprocess.Popen) -> str:
+    output = process.communicate(timeout=400)[0]
+    assert process.returncode == 0, output
+    return output
+
+
+def kill_all(process: subprocess.Popen) -> None:
+    """SIGKILL for the driver and everything below it, kernels too."""
+    family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+    for member in family:
+        try:
+            member.send_signal(signal.SIGKILL)
+        except psutil.NoSuchProcess:
+            pass
+    process.wait()
+
+
+def tables(folder: Path) -> dict[str, str]:
+    return {f.name: f.read_text() for f in (folder / "outputs/toy/report/tables").glob("*.csv")}
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """Two toy studies: one undisturbed, one killed while it trains and then started again."""
+    whole, killed = (tmp_path_factory.mktemp(name) for name in ("whole", "killed"))
+    said = finish(start(whole))
+    victim = start(killed)
+    deadline = time.monotonic() + 200
+    while not list((killed / "outputs/toy/runs").glob("*/checkpoints/step-*")):
+        assert victim.poll() is None and time.monotonic() < deadline, "no checkpoint was seen"
+        time.sleep(0.02)
+    kill_all(victim)
+    return whole, killed, said, finish(start(killed))
+
+
+def test_study_leaves_a_report(toy):
+    """Every page is there, links to the others, and the figure and verdicts are on the first."""
+    whole, _, said, _ = toy
+    report = whole / "outputs/toy/report"
+    pages = {f.name for f in report.glob("*.html")}
+    assert len(pages) == 1 + 2 + 8 + 8
+    index = (report / "index.html").read_text()
+    assert 'id="tradeoff"' in index and "Do the claims hold?" in index
+    assert "report" in said.splitlines()[-1]
+
+
+def test_tables_hold_every_arm_and_reference(toy):
+    """Quality of each arm in each setting, with intervals that hold their estimate."""
+    quality = pd.read_csv(toy[0] / "outputs/toy/report/tables/quality.csv")
+    assert set(quality["arm"]) == {"mono", "cross", "hybrid(0.5)", "untrained", "random",
+                                   "own-language oracle", "BM25 words", "BM25 char n-grams"}
+    assert set(quality["setting"]) == {"mono", "cross", "multi"}
+    assert quality["estimate"].between(0, 1).all()
+    assert ((quality["low"] <= quality["estimate"]) & (quality["estimate"] <= quality["high"])).all()
+    oracle = quality[(quality["arm"] == "own-language oracle") & (quality["metric"] == "ap")]
+    assert oracle.set_index("setting").loc["mono", "estimate"] == 1
+
+
+def test_training_beats_the_untrained_encoder(toy):
+    """Even 24 toy steps rank relevant passages better than random weights, one hop."""
+    strata = pd.read_csv(toy[0] / "outputs/toy/report/tables/runs.csv")
+    assert set(strata["arm"]) == {"mono", "cross", "hybrid(0.5)"}
+    for seed in (0, 1):
+        folder = toy[0] / "outputs/toy/runs"
+        trained, fresh = (json.loads((folder / f"arm={arm},seed={seed}/metrics.json").read_text())
+                          for arm in ("mono", "untrained"))
+        assert trained["heldout"]["mono"]["ap"] > fresh["heldout"]["mono"]["ap"]
+
+
+def test_killed_study_ends_in_the_same_tables(toy):
+    """After SIGKILL of everything while training, the second start finishes the remainder, and
+    every result table is the same to the last digit."""
+    whole, killed, _, said = toy
+    done = int(re.search(r"(\d+) of \d+ stages are done", said)[1])
+    assert done >= 1
+    assert tables(killed) == tables(whole) and len(tables(whole)) >= 7
+
+
+def test_finished_study_runs_nothing(toy):
+    """A third start only says where the report is, in seconds."""
+    begin = time.monotonic()
+    said = finish(start(toy[0]))
+    assert "nothing to run" in said and time.monotonic() - begin < 20
+
+
+def test_papermill_commands_of_the_readme(tmp_path):
+    """The four commands that the README lists, in sequence, at toy size."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^\.venv/bin/papermill (notebooks/.*)$", text, re.M)
+    assert [c.split()[0][10:12] for c in commands] == ["01", "02", "03", "04"]
+    small = {"01": "-p vocabulary 1500 -p pool 50 -p bridges 1", "02": "-p steps 6 -p width 16"}
+    environment = os.environ | {"BATCHES_OUTPUTS": str(tmp_path)}
+    for command in commands:
+        notebook, output, *rest = shlex.split(command)
+        executed = tmp_path / Path(output).name
+        done = subprocess.run(
+            [sys.executable, "-m", "papermill", str(ROOT / notebook), str(executed), *rest,
+             *small.get(notebook[10:12], "").split(), "--no-progress-bar"],
+            cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+    assert list((tmp_path / "lab/report/tables").glob("quality.csv"))
+
+
+def test_notebook_run_too_early_names_what_to_run_first(tmp_path):
+    """02_train without a corpus says which notebook makes it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "papermill", str(ROOT / "notebooks/02_train.ipynb"),
+         str(tmp_path / "out.ipynb"), "--no-progress-bar"], capture_output=True, text=True,
+        env=os.environ | {"BATCHES_OUTPUTS": str(tmp_path)})
+    assert done.returncode != 0 and "run 01_prepare first" in done.stderr
