@@ -11,42 +11,71 @@ import pandas as pd
 from lib import stats, store
 from lib.results import BIAS, QUALITY, SETTINGS, Results, headline
 
-LABELS = {"ap": "mAP", "ap20": "mAP@20", "r1": "R@1", "r10": "R@10", "r100": "R@100",
-          "ndcg10": "nDCG@10", "rank_distance": "rank distance",
-          "rank_distance_ratio": "rank distance / chance", "max_at_r": "Max@R",
-          "own_language_advantage": "own-language advantage"}
+LABELS = {
+    "ap": "mAP",
+    "ap20": "mAP@20",
+    "r1": "R@1",
+    "r10": "R@10",
+    "r100": "R@100",
+    "ndcg10": "nDCG@10",
+    "rank_distance": "rank distance",
+    "rank_distance_ratio": "rank distance / chance",
+    "max_at_r": "Max@R",
+    "own_language_advantage": "own-language advantage",
+}
 
 
 def _row(results: Results, arm: str, setting: str, metric: str, **extra) -> dict:
     found = stats.interval(results.table(arm, setting, metric))
-    return {"arm": arm, "setting": setting, "metric": metric, "estimate": found.estimate,
-            "low": found.low, "high": found.high, "seeds": found.seeds,
-            "clusters": found.clusters, **extra}
+    return {
+        "arm": arm,
+        "setting": setting,
+        "metric": metric,
+        "estimate": found.estimate,
+        "low": found.low,
+        "high": found.high,
+        "seeds": found.seeds,
+        "clusters": found.clusters,
+        **extra,
+    }
 
 
 def quality(results: Results) -> pd.DataFrame:
     """Every arm and reference in every setting and metric, headline stratum, with intervals."""
-    return pd.DataFrame([_row(results, arm, setting, metric)
-                         for arm in (*results.arms, *results.references)
-                         for setting in SETTINGS for metric in QUALITY])
+    return pd.DataFrame(
+        [
+            _row(results, arm, setting, metric)
+            for arm in (*results.arms, *results.references)
+            for setting in SETTINGS
+            for metric in QUALITY
+        ]
+    )
 
 
 def bias(results: Results) -> pd.DataFrame:
     """Language bias of every arm and reference over the whole pool, with intervals."""
-    return pd.DataFrame([_row(results, arm, "multi", metric, measure=metric)
-                         for arm in (*results.arms, *results.references) for metric in BIAS])
+    return pd.DataFrame(
+        [
+            _row(results, arm, "multi", metric, measure=metric)
+            for arm in (*results.arms, *results.references)
+            for metric in BIAS
+        ]
+    )
 
 
 def wide(table: pd.DataFrame, columns: str, intervals: bool = True) -> pd.DataFrame:
     """Rows arms, columns the values of `columns` (setting or metric), for people to read: cells
     `estimate [low, high]`, or the estimate alone."""
-    digits = {metric: 1 for metric in ("rank_distance", "max_at_r")}
-    text = [f"{r.estimate:.{d}f}" + f" [{r.low:.{d}f}, {r.high:.{d}f}]" * intervals
-            for r in table.itertuples() for d in [digits.get(r.metric, 3)]]
+    digits = dict.fromkeys(("rank_distance", "max_at_r"), 1)
+    text = [
+        f"{r.estimate:.{d}f}" + f" [{r.low:.{d}f}, {r.high:.{d}f}]" * intervals
+        for r in table.itertuples()
+        for d in [digits.get(r.metric, 3)]
+    ]
     named = table.assign(text=text, metric=table["metric"].map(LABELS))
     found = named.pivot(index="arm", columns=columns, values="text")
-    return found.reindex(index=list(dict.fromkeys(named["arm"])),
-                         columns=list(dict.fromkeys(named[columns]))).rename_axis(columns=None)
+    found = found.reindex(index=dict.fromkeys(named["arm"]), columns=dict.fromkeys(named[columns]))
+    return found.rename_axis(index=None, columns=None)
 
 
 def points(results: Results) -> pd.DataFrame:
@@ -64,15 +93,18 @@ def points(results: Results) -> pd.DataFrame:
 
 def regions(results: Results) -> dict:
     """arm -> ((mono, cross) mAP, ellipse [n, 2]) for the trade-off plane."""
-    found = {arm: stats.region(results.table(arm, "mono"), results.table(arm, "cross"))
-             for arm in results.arms}
+    found = {
+        arm: stats.region(results.table(arm, "mono"), results.table(arm, "cross"))
+        for arm in results.arms
+    }
     return {arm: ((r.x.estimate, r.y.estimate), r.points) for arm, r in found.items()}
 
 
 def front(means: dict) -> list[str]:
     """Arms whose (mono, cross) mean no other arm beats in both. means: arm -> (mono, cross)."""
-    return [arm for arm, best in zip(means, stats.pareto(list(means.values())), strict=True)
-            if best]
+    return [
+        arm for arm, best in zip(means, stats.pareto(list(means.values())), strict=True) if best
+    ]
 
 
 def differences(results: Results) -> pd.DataFrame:
@@ -84,10 +116,18 @@ def differences(results: Results) -> pd.DataFrame:
         for arm in results.arms if len(tables) > 1 else ():
             best = max((other for other in means if other != arm), key=means.get)
             gap = stats.paired(tables[arm], tables[best])
-            rows.append({"arm": arm, "versus": best, "setting": setting,
-                         "difference": gap.difference.estimate, "low": gap.difference.low,
-                         "high": gap.difference.high, "p": gap.p,
-                         "verdict": stats.verdict(gap.difference)})
+            rows.append(
+                {
+                    "arm": arm,
+                    "versus": best,
+                    "setting": setting,
+                    "difference": gap.difference.estimate,
+                    "low": gap.difference.low,
+                    "high": gap.difference.high,
+                    "p": gap.p,
+                    "verdict": stats.verdict(gap.difference),
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -96,8 +136,11 @@ def strata(results: Results) -> pd.DataFrame:
     rows = []
     for arm in results.arms:
         own = results.sums[results.sums["arm"] == arm]
-        for setting, keys in (("mono", ["hops", "wording"]), ("cross", ["hops", "wording"]),
-                              ("cross", ["names"])):
+        for setting, keys in (
+            ("mono", ["hops", "wording"]),
+            ("cross", ["hops", "wording"]),
+            ("cross", ["names"]),
+        ):
             block = own[own["setting"] == setting]
             if not set(keys) <= set(block):
                 continue
@@ -126,6 +169,55 @@ def commits(results: Results) -> list[str]:
     return sorted({f"{p['commit']}{' with changes' if p['dirty'] else ''}" for p in found})
 
 
+def bootstrap(results: Results, draws: int) -> pd.DataFrame:
+    """The headline intervals beside percentile bootstrap intervals over seeds and clusters: arm x
+    setting, cells `[t interval] [bootstrap]`."""
+    rows = {}
+    for arm in results.arms:
+        rows[arm] = {}
+        for setting in SETTINGS:
+            table = results.table(arm, setting)
+            t, (low, high) = stats.interval(table), stats.bootstrap(table, draws)
+            rows[arm][setting] = f"[{t.low:.3f}, {t.high:.3f}] [{low:.3f}, {high:.3f}]"
+    return pd.DataFrame(rows).T
+
+
+def compared(table: pd.DataFrame) -> pd.DataFrame:
+    """The comparisons behind the claims, for people to read."""
+    if not len(table):
+        return table
+    gap = [f"{r.difference:+.3f} [{r.low:+.3f}, {r.high:+.3f}]" for r in table.itertuples()]
+    return pd.DataFrame(
+        {
+            "claim": table["claim"].str.split(":").str[0],
+            "difference": table["arm"] + " − " + table["versus"],
+            "setting": table["setting"],
+            "metric": table["metric"].map(LABELS),
+            "value [95 %]": gap,
+            "beyond": table["null"],
+            "p (Holm)": table["p_holm"].map("{:.3f}".format),
+            "verdict": table["verdict"],
+        }
+    )
+
+
+def seen(table: pd.DataFrame) -> pd.DataFrame:
+    """`exposure`, for people to read."""
+    named = table.rename_axis(None).rename(
+        columns={
+            "pairs": "rows",
+            "question_texts": "distinct questions",
+            "passage_texts": "distinct passages",
+            "positives": "distinct positives",
+            "substituted": "rows that gave way",
+            "monolingual": "share monolingual",
+        }
+    )
+    named["GFLOP"] = named.pop("flops") / 1e9
+    share = named.pop("share monolingual").map("{:.2f}".format)
+    return named.map("{:,.0f}".format).assign(**{"share monolingual": share})
+
+
 def findings(results: Results, table: pd.DataFrame, gaps: pd.DataFrame, verdicts: pd.DataFrame):
     """The report's first words, computed from its tables."""
     from IPython.display import Markdown
@@ -135,20 +227,36 @@ def findings(results: Results, table: pd.DataFrame, gaps: pd.DataFrame, verdicts
     for setting in SETTINGS:
         best = max(results.arms, key=lambda arm: ap.loc[(arm, setting), "estimate"])
         own = ap.loc[(best, setting)]
-        said.append(f"in **{setting}** retrieval **{best}** has the highest mAP, "
-                    f"{own['estimate']:.3f} [{own['low']:.3f}, {own['high']:.3f}]"
-                    + _lead(gaps, best, setting))
+        said.append(
+            f"- **{setting}**: **{best}** has the highest mAP, {own['estimate']:.3f} "
+            f"[{own['low']:.3f}, {own['high']:.3f}]{_lead(gaps, best, setting)}"
+        )
     bm25 = ap.loc[("BM25 char n-grams", "mono"), "estimate"]
     counts = ", ".join(f"{n} {v}" for v, n in verdicts["verdict"].value_counts().items())
     seeds, clusters = int(table["seeds"].max()), int(table["clusters"].max())
-    return Markdown(f"Over {seeds} seed{'s' * (seeds > 1)} and {clusters} clusters of questions: "
-                    + "; ".join(said) + f". BM25 over character n-grams reaches {bm25:.3f} "
-                    f"monolingually without any training. Of the claims below: {counts}.")
+    return Markdown(
+        "\n".join(
+            [
+                f"Over {seeds} seed{'s' * (seeds > 1)} and {clusters} clusters of questions, "
+                "with 95 % intervals:",
+                "",
+                *said,
+                f"- without training, BM25 over character n-grams reaches {bm25:.3f} in mono;",
+                f"- claims (last table): {counts}.",
+            ]
+        )
+    )
 
 
 def _lead(gaps: pd.DataFrame, arm: str, setting: str) -> str:
+    """By how much the best arm leads the second, and whether that can be told from none."""
     if not len(gaps):
         return ""
     gap = gaps[(gaps["arm"] == arm) & (gaps["setting"] == setting)].iloc[0]
-    return (f" ({gap['difference']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}] against "
-            f"{gap['versus']}: {gap['verdict']})")
+    told = {"supported": "ahead", "equivalent": "equivalent to it"}.get(
+        gap["verdict"], "not told apart"
+    )
+    return (
+        f"; {gap['difference']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}] to the next, "
+        f"{gap['versus']} ({told})"
+    )

@@ -44,19 +44,46 @@ def comparisons(results: Results) -> list[Comparison]:
     mix = _at(results, "mix", _alpha(results, hybrid))
     found = []
     for setting, rivals in (("mono", ["mono"]), ("cross", ["cross"]), ("multi", ["mono", "cross"])):
-        found += [Comparison("Hybrid optimises mono, cross and multi simultaneously: as good as "
-                             "the specialist of each", hybrid, rival, setting, null=-MARGIN)
-                  for rival in rivals]
-    found += [Comparison("Hybrid is best in multilingual retrieval", hybrid, rival, "multi")
-              for rival in results.arms if rival != hybrid]
-    if mix:
-        found += [Comparison("Hybrid batches beat mixed batches (mix) at the same alpha", hybrid,
-                             mix, setting) for setting in SETTINGS]
+        found += [
+            Comparison(
+                "Hybrid optimises mono, cross and multi simultaneously: as good as "
+                "the specialist of each",
+                hybrid,
+                rival,
+                setting,
+                null=-MARGIN,
+            )
+            for rival in rivals
+        ]
     found += [
-        Comparison("Hybrid lowers language bias (rank distance) against mono", hybrid, "mono",
-                   "multi", "rank_distance", sign=-1),
-        Comparison("Hybrid is more language-agnostic (own-language advantage) than mono", hybrid,
-                   "mono", "multi", "own_language_advantage", sign=-1),
+        Comparison("Hybrid is best in multilingual retrieval", hybrid, rival, "multi")
+        for rival in results.arms
+        if rival != hybrid
+    ]
+    if mix:
+        found += [
+            Comparison(
+                "Hybrid batches beat mixed batches (mix) at the same alpha", hybrid, mix, setting
+            )
+            for setting in SETTINGS
+        ]
+    found += [
+        Comparison(
+            "Hybrid lowers language bias (rank distance) against mono",
+            hybrid,
+            "mono",
+            "multi",
+            "rank_distance",
+            sign=-1,
+        ),
+        Comparison(
+            "Hybrid is more language-agnostic (own-language advantage) than mono",
+            hybrid,
+            "mono",
+            "multi",
+            "own_language_advantage",
+            sign=-1,
+        ),
     ]
     return [c for c in found if c.versus in results.arms]
 
@@ -79,14 +106,26 @@ def decide(results: Results) -> pd.DataFrame:
         gap = stats.paired(*tables).difference
         excess = c.sign * gap.estimate - c.null
         p_values.append(_p(excess, gap))
-        rows.append({"claim": c.claim, "arm": c.arm, "versus": c.versus, "setting": c.setting,
-                     "metric": c.metric, "null": c.null, "difference": gap.estimate,
-                     "low": gap.low, "high": gap.high, "excess": excess})
+        rows.append(
+            {
+                "claim": c.claim,
+                "arm": c.arm,
+                "versus": c.versus,
+                "setting": c.setting,
+                "metric": c.metric,
+                "null": c.null,
+                "difference": gap.estimate,
+                "low": gap.low,
+                "high": gap.high,
+                "excess": excess,
+            }
+        )
     table = pd.DataFrame(rows)
     if len(table):
         table["p_holm"] = stats.holm(p_values)
-        table["verdict"] = [_verdict(*row) for row in zip(table["excess"], table["p_holm"],
-                                                          strict=True)]
+        table["verdict"] = [
+            _verdict(*row) for row in zip(table["excess"], table["p_holm"], strict=True)
+        ]
     return table
 
 
@@ -111,8 +150,13 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for claim, own in table.groupby("claim", sort=False) if len(table) else ():
         found = set(own["verdict"])
-        verdict = ("contradicted" if "contradicted" in found
-                   else "supported" if found == {"supported"} else "inconclusive")
+        verdict = (
+            "contradicted"
+            if "contradicted" in found
+            else "supported"
+            if found == {"supported"}
+            else "inconclusive"
+        )
         counts = ", ".join(f"{n} {v}" for v, n in own["verdict"].value_counts().items())
         rows.append((claim, verdict, f"{len(own)} comparisons: {counts}"))
     rows += [(claim, "not testable here", why) for claim, why in UNTESTABLE.items()]

@@ -66,8 +66,13 @@ class PairIndex:
     def from_present(cls, languages, present, group, negatives=None) -> PairIndex:
         """Index from a bool [P, L] table of which pair exists in which language."""
         patterns, pattern = np.unique(np.asarray(present, bool), axis=0, return_inverse=True)
-        return cls(tuple(languages), pattern.reshape(-1).astype(np.int32), patterns,
-                   np.asarray(group, np.int32), negatives)
+        return cls(
+            tuple(languages),
+            pattern.reshape(-1).astype(np.int32),
+            patterns,
+            np.asarray(group, np.int32),
+            negatives,
+        )
 
 
 @dataclass(frozen=True)
@@ -139,8 +144,12 @@ class ParallelCorpus:
     def load(cls, folder: Path) -> ParallelCorpus:
         """Read a saved corpus whose manifest verifies (else lib.store.Damaged is raised)."""
         meta = store.verify(folder)
-        tables = [load_from_disk(str(folder / name)) if (folder / name).is_dir()
-                  else Dataset.from_list([]) for name in TABLES]
+        tables = [
+            load_from_disk(str(folder / name))
+            if (folder / name).is_dir()
+            else Dataset.from_list([])
+            for name in TABLES
+        ]
         return cls(*tables, meta, folder)
 
 
@@ -162,8 +171,10 @@ def _check(rows: list[dict]) -> None:
 
 def _counts(tables) -> dict:
     """Rows of each table by language."""
-    return {name: dict(sorted(Counter(table["language"][:]).items())) if len(table) else {}
-            for name, table in zip(TABLES, tables, strict=True)}
+    return {
+        name: dict(sorted(Counter(table["language"][:]).items())) if len(table) else {}
+        for name, table in zip(TABLES, tables, strict=True)
+    }
 
 
 def _digest(rows: list[dict]) -> str:
@@ -183,10 +194,12 @@ def train_tokenizer(texts, vocabulary: int):
     tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Punctuation(), pre_tokenizers.Metaspace()])
+        [pre_tokenizers.Punctuation(), pre_tokenizers.Metaspace()]
+    )
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=special,
-                                  show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=special, show_progress=False
+    )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     return tokenizer
@@ -204,7 +217,7 @@ def _words(text: str) -> list[str]:
 
 
 def _ngrams(words: list[str]) -> set[int]:
-    return {hash(tuple(words[i:i + NGRAM])) for i in range(len(words) - NGRAM + 1)}
+    return {hash(tuple(words[i : i + NGRAM])) for i in range(len(words) - NGRAM + 1)}
 
 
 @dataclass(frozen=True)
@@ -231,5 +244,10 @@ def leak_audit(training, benchmark) -> Overlap:
     exact = [t for t in benchmark if t in training]
     normalised = [t for t in benchmark if " ".join(words[t]) in normal]
     shared = [t for t in benchmark if _ngrams(words[t]) & ngrams]
-    return Overlap(len(benchmark), len(exact), len(normalised), len(shared),
-                   tuple(dict.fromkeys(exact + normalised + shared))[:5])
+    return Overlap(
+        len(benchmark),
+        len(exact),
+        len(normalised),
+        len(shared),
+        tuple(dict.fromkeys(exact + normalised + shared))[:5],
+    )

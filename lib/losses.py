@@ -14,9 +14,17 @@ import torch.nn.functional as F
 MODES = ("in_batch", "explicit", "both")
 
 
-def info_nce(question, passage, temperature: float, *, mode: str = "in_batch",
-             symmetric: bool = False, negatives=None, question_group=None,
-             negative_group=None) -> torch.Tensor:
+def info_nce(
+    question,
+    passage,
+    temperature: float,
+    *,
+    mode: str = "in_batch",
+    symmetric: bool = False,
+    negatives=None,
+    question_group=None,
+    negative_group=None,
+) -> torch.Tensor:
     """Mean over rows i of -log(exp s(q_i, p_i) / sum over candidates c of exp s(q_i, c)), where
     s is the dot product over temperature (van den Oord et al., arXiv 1807.03748).
 
@@ -52,13 +60,16 @@ def _check(question, passage, temperature, mode, symmetric, negatives) -> None:
     if mode not in MODES:
         raise ValueError(f"unknown negatives {mode!r}, expected one of {', '.join(MODES)}")
     if question.shape != passage.shape:
-        raise ValueError(f"questions {tuple(question.shape)} and passages {tuple(passage.shape)} "
-                         "differ in shape, expected one passage a question")
+        raise ValueError(
+            f"questions {tuple(question.shape)} and passages {tuple(passage.shape)} "
+            "differ in shape, expected one passage a question"
+        )
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}, expected more than 0")
     if (negatives is None) != (mode == "in_batch"):
         wrong = "lacks" if negatives is None else "takes no"
         raise ValueError(f"the loss with negatives={mode!r} {wrong} explicit negatives")
     if symmetric and mode == "explicit":
-        raise ValueError("symmetric needs in-batch negatives, expected negatives='in_batch' "
-                         "or 'both'")
+        raise ValueError(
+            "symmetric needs in-batch negatives, expected negatives='in_batch' or 'both'"
+        )

@@ -28,8 +28,13 @@ if TYPE_CHECKING:
 
 SETTINGS = ("mono", "cross", "multi", "one_target")
 QUALITY = ("ap", "ap20", "r1", "r10", "r100", "ndcg10")
-BIAS = ("rank_distance", "rank_distance_chance", "rank_distance_ratio", "max_at_r",
-        "own_language_advantage")
+BIAS = (
+    "rank_distance",
+    "rank_distance_chance",
+    "rank_distance_ratio",
+    "max_at_r",
+    "own_language_advantage",
+)
 METRICS = QUALITY + BIAS
 KEYS = ["setting", "question_language", "candidate_language"]
 
@@ -87,6 +92,7 @@ def mid_places(group: np.ndarray, value: np.ndarray) -> np.ndarray:
 
 # ---- quality: ranks ascend within each segment ----
 
+
 def average_precision(rank: np.ndarray, segments: Segments, cut: float = np.inf) -> np.ndarray:
     """float64 [S]: AP = (1/R) sum_k [r_k <= cut] k / r_k, r_k the k-th smallest of the R ranks.
 
@@ -116,6 +122,7 @@ def ndcg(rank: np.ndarray, grade: np.ndarray, segments: Segments, cut: float) ->
 
 
 # ---- language bias: ranks of parallel candidates in the whole multilingual pool ----
+
 
 def rank_distance(rank: np.ndarray, tied: np.ndarray, segments: Segments) -> np.ndarray:
     """float64 [S]: largest minus smallest rank of a question's R relevant candidates.
@@ -187,6 +194,7 @@ def chance_ap(relevant, pool) -> np.ndarray:
 
 # ---- from ranks to tables ----
 
+
 def question_scores(benchmark: Benchmark, ranks: Ranks) -> pd.DataFrame:
     """One row a question and setting (and candidate language), with every metric as float64.
 
@@ -203,14 +211,18 @@ def question_scores(benchmark: Benchmark, ranks: Ranks) -> pd.DataFrame:
     ValueError if the ranks belong to another benchmark."""
     for name in ("own", "pool", "alone", "tied"):
         if len(getattr(ranks, name)) != len(benchmark.question):
-            raise ValueError(f"ranks.{name} has {len(getattr(ranks, name))} values, but benchmark "
-                             f"{benchmark.name!r} has {len(benchmark.question)} relevant pairs")
+            raise ValueError(
+                f"ranks.{name} has {len(getattr(ranks, name))} values, but benchmark "
+                f"{benchmark.name!r} has {len(benchmark.question)} relevant pairs"
+            )
     language = benchmark.candidate_language[benchmark.candidate]
     pair = benchmark.question.astype(np.int64) * len(benchmark.languages) + language
     target = ranks.alone + mid_places(pair, ranks.pool) - 1
-    parts = [_by_language(benchmark, pair, ranks.own, ("mono", "cross")),
-             _multi(benchmark, ranks.pool, ranks.tied),
-             _by_language(benchmark, pair, target, ("one_target", "one_target"))]
+    parts = [
+        _by_language(benchmark, pair, ranks.own, ("mono", "cross")),
+        _multi(benchmark, ranks.pool, ranks.tied),
+        _by_language(benchmark, pair, target, ("one_target", "one_target")),
+    ]
     scores = pd.concat(parts, ignore_index=True)
     return scores.sort_values("setting", kind="stable", ignore_index=True)
 
@@ -227,25 +239,39 @@ def _multi(benchmark: Benchmark, rank: np.ndarray, tied: np.ndarray) -> pd.DataF
     """Rows of the whole pool: quality and language bias."""
     quality, question = _quality(benchmark.question, rank, benchmark.grade)
     segments = Segments.of(benchmark.question)
-    own = (benchmark.candidate_language[benchmark.candidate]
-           == benchmark.question_language[benchmark.question])
+    own = (
+        benchmark.candidate_language[benchmark.candidate]
+        == benchmark.question_language[benchmark.question]
+    )
     distance = rank_distance(rank, tied, segments)
-    chance = np.where(segments.sizes > 1,
-                      chance_rank_distance(segments.sizes, len(benchmark.candidates)), np.nan)
-    bias = (distance, chance, distance / chance, max_at_r(rank, tied, segments),
-            own_language_advantage(rank, own, segments))
+    chance = np.where(
+        segments.sizes > 1, chance_rank_distance(segments.sizes, len(benchmark.candidates)), np.nan
+    )
+    bias = (
+        distance,
+        chance,
+        distance / chance,
+        max_at_r(rank, tied, segments),
+        own_language_advantage(rank, own, segments),
+    )
     everywhere = np.full(len(question), len(benchmark.languages))
     return _table(benchmark, np.full(len(question), "multi"), question, everywhere).assign(
-        **quality, **dict(zip(BIAS, bias, strict=True)))
+        **quality, **dict(zip(BIAS, bias, strict=True))
+    )
 
 
 def _quality(key: np.ndarray, rank: np.ndarray, grade: np.ndarray) -> tuple[dict, np.ndarray]:
     """QUALITY columns, one value a distinct key, and those keys, ascending."""
     order = np.lexsort((rank, key))
     rank, grade, segments = rank[order], grade[order], Segments.of(key[order])
-    columns = (average_precision(rank, segments), average_precision(rank, segments, 20),
-               recall(rank, segments, 1), recall(rank, segments, 10), recall(rank, segments, 100),
-               ndcg(rank, grade, segments, 10))
+    columns = (
+        average_precision(rank, segments),
+        average_precision(rank, segments, 20),
+        recall(rank, segments, 1),
+        recall(rank, segments, 10),
+        recall(rank, segments, 100),
+        ndcg(rank, grade, segments, 10),
+    )
     return dict(zip(QUALITY, columns, strict=True)), key[order][segments.starts]
 
 
@@ -257,11 +283,14 @@ def _no_bias() -> dict[str, float]:
 def _table(benchmark: Benchmark, setting, question, language) -> pd.DataFrame:
     """The key columns; `language` counts the candidates' languages, L standing for "*"."""
     names, asked = [*benchmark.languages, "*"], benchmark.question_language[question]
-    return pd.DataFrame({
-        "setting": pd.Categorical(setting, SETTINGS),
-        "question": question.astype(np.int32),
-        "question_language": pd.Categorical.from_codes(asked, names),
-        "candidate_language": pd.Categorical.from_codes(language, names)})
+    return pd.DataFrame(
+        {
+            "setting": pd.Categorical(setting, SETTINGS),
+            "question": question.astype(np.int32),
+            "question_language": pd.Categorical.from_codes(asked, names),
+            "candidate_language": pd.Categorical.from_codes(language, names),
+        }
+    )
 
 
 def left_out(benchmark: Benchmark) -> pd.DataFrame:
@@ -279,10 +308,15 @@ def left_out(benchmark: Benchmark) -> pd.DataFrame:
     present = np.isin(np.arange(size + 1), [*benchmark.candidate_language, size])
     row, column = np.nonzero((asked > 0)[:, None] & present)
     local = np.where(column == size, "multi", np.where(row == column, "mono", "cross"))
-    table = pd.DataFrame({
-        "setting": local, "question_language": languages[row],
-        "candidate_language": languages[column], "questions": asked[row],
-        "left_out": asked[row] - answered[row, column]})
+    table = pd.DataFrame(
+        {
+            "setting": local,
+            "question_language": languages[row],
+            "candidate_language": languages[column],
+            "questions": asked[row],
+            "left_out": asked[row] - answered[row, column],
+        }
+    )
     target = table[table["setting"] != "multi"].assign(setting="one_target")
     table = pd.concat([table, target])
     table["setting"] = pd.Categorical(table["setting"], SETTINGS)
@@ -304,8 +338,11 @@ def summary(scores: pd.DataFrame) -> pd.DataFrame:
     however many questions it has. `pairs` and `questions` count what went in."""
     means = pair_means(scores)
     groups = means.groupby("setting", observed=True)
-    return groups[list(METRICS)].mean().assign(pairs=groups.size(),
-                                               questions=groups["questions"].sum())
+    return (
+        groups[list(METRICS)]
+        .mean()
+        .assign(pairs=groups.size(), questions=groups["questions"].sum())
+    )
 
 
 def language_share(ranks: Ranks, benchmark: Benchmark) -> pd.DataFrame:
@@ -317,11 +354,20 @@ def language_share(ranks: Ranks, benchmark: Benchmark) -> pd.DataFrame:
     names, size = np.array(benchmark.languages), len(benchmark.languages)
     pool = np.bincount(benchmark.candidate_language, minlength=size) / len(benchmark.candidates)
     asked = np.unique(benchmark.question_language)
-    means = np.stack([ranks.top10[benchmark.question_language == language].mean(0, np.float64)
-                      for language in asked])
+    means = np.stack(
+        [
+            ranks.top10[benchmark.question_language == language].mean(0, np.float64)
+            for language in asked
+        ]
+    )
     share = np.vstack([means.mean(0), means])[:, pool > 0]
     rows, columns = share.shape
-    table = pd.DataFrame({"question_language": np.repeat(["*", *names[asked]], columns),
-                          "candidate_language": np.tile(names[pool > 0], rows),
-                          "share": share.ravel(), "pool": np.tile(pool[pool > 0], rows)})
+    table = pd.DataFrame(
+        {
+            "question_language": np.repeat(["*", *names[asked]], columns),
+            "candidate_language": np.tile(names[pool > 0], rows),
+            "share": share.ravel(),
+            "pool": np.tile(pool[pool > 0], rows),
+        }
+    )
     return table.assign(lift=table["share"] / table["pool"])

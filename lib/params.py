@@ -185,6 +185,11 @@ class Train(Stage):
                 f"train.explicit: {self.explicit} does not go with negatives "
                 f"{self.negatives!r} (expected {expected})"
             )
+        if self.symmetric and self.negatives == "explicit":
+            raise ValueError(
+                "train.symmetric: True does not go with negatives 'explicit' (expected False: "
+                "its loss has no column for another row's passage)"
+            )
         if self.width % self.heads:
             raise ValueError(
                 f"train.heads: {self.heads} does not divide the width {self.width} "

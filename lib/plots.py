@@ -16,13 +16,30 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-STYLE = {"font.size": 11, "axes.titlesize": 12, "axes.labelsize": 11, "legend.fontsize": 10,
-         "figure.dpi": 110, "savefig.bbox": "tight", "axes.spines.top": False,
-         "axes.spines.right": False, "legend.frameon": False, "axes.grid": True,
-         "grid.color": "#e6e6e6", "axes.axisbelow": True}
-FAMILIES = {"mono": ("#0173b2", "o"), "x-x": ("#56b4e9", "v"), "cross": ("#d55e00", "s"),
-            "cross-pair": ("#ece133", "P"), "cross-fixed": ("#949494", "X"),
-            "hybrid": ("#029e73", "D"), "mix": ("#cc78bc", "^"), "en-en": ("#ca9161", "p")}
+STYLE = {
+    "font.size": 11,
+    "axes.titlesize": 12,
+    "axes.labelsize": 11,
+    "legend.fontsize": 10,
+    "figure.dpi": 110,
+    "savefig.bbox": "tight",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "axes.grid": True,
+    "grid.color": "#e6e6e6",
+    "axes.axisbelow": True,
+}
+FAMILIES = {
+    "mono": ("#0173b2", "o"),
+    "x-x": ("#56b4e9", "v"),
+    "cross": ("#d55e00", "s"),
+    "cross-pair": ("#ece133", "P"),
+    "cross-fixed": ("#949494", "X"),
+    "hybrid": ("#029e73", "D"),
+    "mix": ("#cc78bc", "^"),
+    "en-en": ("#ca9161", "p"),
+}
 REFERENCE = "#555555"
 
 
@@ -48,9 +65,11 @@ def show(fig, folder: Path, name: str, caption: str, alt: str):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.png").write_bytes(buffer.getvalue())
     data = base64.b64encode(buffer.getvalue()).decode()
-    return HTML(f'<figure id="{name}"><img alt="{html.escape(alt)}" '
-                f'src="data:image/png;base64,{data}">'
-                f"<figcaption>{html.escape(caption)}</figcaption></figure>")
+    return HTML(
+        f'<figure id="{name}"><img alt="{html.escape(alt)}" '
+        f'src="data:image/png;base64,{data}">'
+        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+    )
 
 
 def tradeoff(points, regions: dict, paths: dict, references: dict, front: list[str]):
@@ -65,43 +84,90 @@ def tradeoff(points, regions: dict, paths: dict, references: dict, front: list[s
     fig, ax = plt.subplots(figsize=(7.2, 5.6))
     for name, arms in paths.items():
         xy = np.array([regions[arm][0] for arm in arms])
-        ax.plot(*xy.T, lw=1.6, ls="-" if name == "hybrid" else "--", zorder=1,
-                color=FAMILIES[name][0], label=f"{name}: alpha from 0 to 1")
+        ax.plot(
+            *xy.T,
+            lw=1.6,
+            ls="-" if name == "hybrid" else "--",
+            zorder=1,
+            color=FAMILIES[name][0],
+            label=f"{name}: alpha from 0 to 1",
+        )
     for arm, (mean, ellipse) in regions.items():
         own, mark = points[points["arm"] == arm], look(arm)
         ax.fill(*ellipse.T, color=mark["color"], alpha=0.10, lw=0, zorder=0)
         ax.plot(*ellipse.T, color=mark["color"], lw=0.8, alpha=0.5, zorder=1)
         ax.scatter(own["mono"], own["cross"], s=22, alpha=0.6, zorder=2, **mark)
         ax.scatter(*mean, s=120, edgecolor="white", linewidth=1.2, zorder=3, **mark)
-        ax.annotate(arm, mean, (9, 7), textcoords="offset points", zorder=4, color="black",
-                    fontweight="bold" if arm in front else "normal")
-    for name, (x, y) in references.items():
+    for x, y in references.values():
         ax.scatter(x, y, s=60, color=REFERENCE, marker="x", zorder=3)
-        ax.annotate(name, (x, y), (6, -13), textcoords="offset points", color=REFERENCE)
-    ax.set(xlabel="monolingual mAP  (same-language pool)",
-           ylabel="cross-lingual mAP  (other-language pool)")
+    ax.set(
+        xlabel="monolingual mAP  (same-language pool)",
+        ylabel="cross-lingual mAP  (other-language pool)",
+    )
+    ax.margins(0.08)
+    means = {arm: mean for arm, (mean, _) in regions.items()}
+    _label_points(ax, means | references, bold=front, grey=references)
     if paths:
         ax.legend(loc="best")
     return fig
+
+
+def _label_points(ax, points: dict, bold, grey) -> None:
+    """Write each name beside its point, on the first side where no earlier name stands."""
+    ax.figure.canvas.draw()
+    taken = []
+    for name, xy in points.items():
+        for (x, y), side in (
+            ((10, 8), "left"),
+            ((10, -18), "left"),
+            ((-10, 8), "right"),
+            ((-10, -18), "right"),
+            ((10, -34), "left"),
+            ((10, 24), "left"),
+        ):
+            text = ax.annotate(
+                name,
+                xy,
+                (x, y),
+                textcoords="offset points",
+                ha=side,
+                zorder=4,
+                color=REFERENCE if name in grey else "black",
+                fontweight="bold" if name in bold else "normal",
+            )
+            box = text.get_window_extent()
+            if not any(box.overlaps(other) for other in taken):
+                break
+            text.remove()
+        taken.append(box)
 
 
 def differences(table):
     """Forest plot. table: DataFrame arm, versus, setting, difference, low, high."""
     settings = list(dict.fromkeys(table["setting"]))
     rows = table["arm"].nunique()
-    fig, axes = plt.subplots(1, len(settings), sharey=True, squeeze=False,
-                             figsize=(9, 1.3 + 0.42 * rows))
+    fig, axes = plt.subplots(
+        1, len(settings), sharey=True, squeeze=False, figsize=(9, 1.3 + 0.42 * rows)
+    )
     for ax, setting in zip(axes[0], settings, strict=True):
         block = table[table["setting"] == setting].reset_index(drop=True)
         for y, row in block.iterrows():
             mark = look(row["arm"])
             ax.plot([row["low"], row["high"]], [y, y], color=mark["color"], lw=2)
             ax.plot(row["difference"], y, ms=8, color=mark["color"], marker=mark["marker"])
-            ax.annotate(f"vs {row['versus']}", (row["difference"], y), (0, 8), ha="center",
-                        textcoords="offset points", fontsize=8, color="#444444")
+            ax.annotate(
+                f"vs {row['versus']}",
+                (row["difference"], y),
+                (0, 8),
+                ha="center",
+                textcoords="offset points",
+                fontsize=8,
+                color="#444444",
+            )
         ax.axvline(0, color="black", lw=0.8)
-        ax.set(title=setting, xlabel="difference in mAP", yticks=block.index,
-               yticklabels=block["arm"])
+        ax.set(
+            title=setting, xlabel="difference in mAP", yticks=block.index, yticklabels=block["arm"]
+        )
         ax.margins(x=0.12, y=0.14)
     axes[0, 0].invert_yaxis()
     fig.tight_layout()
@@ -118,11 +184,19 @@ def heatmaps(cells: dict, columns: int = 2, fmt: str = "{:.2f}"):
     top = max(float(np.nanmax(frame.to_numpy())) for frame in cells.values())
     for ax, (title, frame) in zip(axes.flat, cells.items(), strict=False):
         written = {"annot": frame.map(fmt.format), "fmt": "", "annot_kws": {"size": 6.5}}
-        sns.heatmap(frame, ax=ax, vmin=0, vmax=top, cmap="cividis", square=True, cbar=False,
-                    **(written if len(frame) <= 12 else {}))
+        sns.heatmap(
+            frame,
+            ax=ax,
+            vmin=0,
+            vmax=top,
+            cmap="cividis",
+            square=True,
+            cbar=False,
+            **(written if len(frame) <= 12 else {}),
+        )
         ax.set(title=title, xlabel="language of the passages", ylabel="language of the question")
         ax.tick_params(labelsize=9, rotation=0)
-    for ax in axes.flat[len(cells):]:
+    for ax in axes.flat[len(cells) :]:
         ax.set_axis_off()
     fig.tight_layout()
     return fig
@@ -133,8 +207,9 @@ def intervals(table, xlabels: dict[str, str], zero: dict[str, float] | None = No
 
     zero: measure -> where a vertical line marks no bias or chance."""
     measures, arms = list(xlabels), list(dict.fromkeys(table["arm"]))
-    fig, axes = plt.subplots(1, len(measures), sharey=True, squeeze=False,
-                             figsize=(9.4, 1.2 + 0.34 * len(arms)))
+    fig, axes = plt.subplots(
+        1, len(measures), sharey=True, squeeze=False, figsize=(9.4, 1.2 + 0.34 * len(arms))
+    )
     for ax, measure in zip(axes[0], measures, strict=True):
         for y, arm in enumerate(arms):
             mark = look(arm)
@@ -152,14 +227,27 @@ def intervals(table, xlabels: dict[str, str], zero: dict[str, float] | None = No
 def strata(table):
     """mAP by stratum, one panel a setting. table: DataFrame arm, setting, stratum, estimate."""
     settings = list(dict.fromkeys(table["setting"]))
-    fig, axes = plt.subplots(1, len(settings), squeeze=False, sharex=True, figsize=(9.4, 4.4),
-                             width_ratios=[1] * len(settings))
+    fig, axes = plt.subplots(
+        1,
+        len(settings),
+        squeeze=False,
+        sharex=True,
+        figsize=(9.4, 4.4),
+        width_ratios=[1] * len(settings),
+    )
     for ax, setting in zip(axes[0], settings, strict=True):
         block = table[table["setting"] == setting]
         order = {name: y for y, name in enumerate(dict.fromkeys(block["stratum"]))}
         for arm, own in block.groupby("arm", sort=False):
-            ax.plot(own["estimate"], own["stratum"].map(order), ls="", ms=8, alpha=0.85,
-                    label=arm, **look(arm))
+            ax.plot(
+                own["estimate"],
+                own["stratum"].map(order),
+                ls="",
+                ms=8,
+                alpha=0.85,
+                label=arm,
+                **look(arm),
+            )
         ax.set(title=setting, xlabel="mAP", yticks=list(order.values()), yticklabels=order)
         ax.invert_yaxis()
     handles, labels = axes[0, 0].get_legend_handles_labels()
@@ -172,8 +260,15 @@ def curve(log):
     """Training loss by step with its running mean. log: DataFrame step, loss, kind."""
     fig, ax = plt.subplots(figsize=(7.2, 3.6))
     for kind, block in log.groupby("kind", sort=True):
-        ax.plot(block["step"], block["loss"], ".", ms=4, alpha=0.45, label=f"{kind} batches",
-                color=FAMILIES["mono" if kind == "mono" else "cross"][0])
+        ax.plot(
+            block["step"],
+            block["loss"],
+            ".",
+            ms=4,
+            alpha=0.45,
+            label=f"{kind} batches",
+            color=FAMILIES["mono" if kind == "mono" else "cross"][0],
+        )
     smooth = log["loss"].rolling(20, min_periods=1).mean()
     ax.plot(log["step"], smooth, color="black", lw=1.5, label="mean of 20 steps")
     ax.set(xlabel="step", ylabel="InfoNCE loss (nats)", ylim=(0, None))
@@ -184,8 +279,16 @@ def curve(log):
 def lengths(table):
     """Token lengths by language. table: DataFrame language, side, tokens."""
     fig, ax = plt.subplots(figsize=(7.2, 3.8))
-    sns.boxplot(table, x="language", y="tokens", hue="side", ax=ax, fliersize=1, linewidth=0.8,
-                palette=[FAMILIES["mono"][0], FAMILIES["cross"][0]])
+    sns.boxplot(
+        table,
+        x="language",
+        y="tokens",
+        hue="side",
+        ax=ax,
+        fliersize=1,
+        linewidth=0.8,
+        palette=[FAMILIES["mono"][0], FAMILIES["cross"][0]],
+    )
     ax.set(xlabel="language", ylabel="tokens a text")
     ax.legend(title=None)
     return fig
@@ -199,4 +302,21 @@ def bars(table, x: str, y: str, hue: str, ylabel: str, ylim=(0, 1)):
         ax.bar_label(container, fmt="%.2f", fontsize=8, padding=2)
     ax.set(xlabel=None, ylabel=ylabel, ylim=ylim)
     ax.legend(title=None, loc="upper center", ncols=4, bbox_to_anchor=(0.5, -0.12))
+    return fig
+
+
+def knobs(table):
+    """One column a knob: BM25 above, training rows below. table: DataFrame knob, value, BM25,
+    rows."""
+    names = list(dict.fromkeys(table["knob"]))
+    fig, axes = plt.subplots(2, len(names), sharey="row", figsize=(9.4, 4.2))
+    for column, knob in zip(axes.T, names, strict=True):
+        own = table[table["knob"] == knob]
+        for ax, measure in zip(column, ("BM25", "rows"), strict=True):
+            ax.plot(own["value"].astype(str), own[measure], "o-", color=FAMILIES["mono"][0])
+            ax.set_ylim(0, None)
+        column[1].set_xlabel(knob)
+    axes[0, 0].set_ylabel("BM25 mAP")
+    axes[1, 0].set_ylabel("training rows")
+    fig.tight_layout()
     return fig

@@ -61,8 +61,9 @@ def sample(corpus: ParallelCorpus, hops: str, languages: int) -> pd.DataFrame:
     """One test question of a stratum in several languages: question, relevant passage, and the
     other passage that BM25 over character n-grams likes best. Rows: languages."""
     test = corpus.test.to_pandas()
-    wanted = test[(test["hops"] == hops) & (test["wording"] == "held-out")] if "hops" in test \
-        else test
+    wanted = (
+        test[(test["hops"] == hops) & (test["wording"] == "held-out")] if "hops" in test else test
+    )
     pair = shuffled(wanted["pair"].unique(), key=str)[0]
     rows = wanted[wanted["pair"] == pair].iloc[:languages]
     pool, found = corpus.pool.to_pandas(), []
@@ -71,9 +72,14 @@ def sample(corpus: ParallelCorpus, hops: str, languages: int) -> pd.DataFrame:
         relevant = own["passage_id"] == row.passage_id
         others = own.loc[~relevant, "passage"].tolist()
         _, scores = next(retrieval.bm25_tiles([row.question], others, retrieval.char_ngrams))
-        found.append({"language": row.language, "question": row.question,
-                      "relevant passage": own.loc[relevant, "passage"].iloc[0],
-                      "hard distractor": others[scores[0].argmax()]})
+        found.append(
+            {
+                "language": row.language,
+                "question": row.question,
+                "relevant passage": own.loc[relevant, "passage"].iloc[0],
+                "hard distractor": others[scores[0].argmax()],
+            }
+        )
     return pd.DataFrame(found).set_index("language")
 
 
@@ -88,9 +94,16 @@ def token_lengths(corpus: ParallelCorpus) -> tuple[pd.DataFrame, pd.DataFrame]:
         own = rows[["language", side]].drop_duplicates()
         ids = [code.ids for code in tokenizer.encode_batch(own[side].tolist())]
         unknown = tokenizer.token_to_id("[UNK]")
-        parts.append(pd.DataFrame({"language": own["language"], "side": f"{side}s",
-                                   "tokens": [len(x) for x in ids],
-                                   "unknown": [x.count(unknown) for x in ids]}))
+        parts.append(
+            pd.DataFrame(
+                {
+                    "language": own["language"],
+                    "side": f"{side}s",
+                    "tokens": [len(x) for x in ids],
+                    "unknown": [x.count(unknown) for x in ids],
+                }
+            )
+        )
     table = pd.concat(parts, ignore_index=True)
     means = table.pivot_table(index="language", columns="side", values="tokens").round(1)
     total = table.groupby("language")[["tokens", "unknown"]].sum()
@@ -102,14 +115,22 @@ def difficulty(corpus: ParallelCorpus) -> pd.DataFrame:
     scores = pd.read_parquet(corpus.folder / "references.parquet")
     scores = scores[scores["setting"].isin(["mono", "cross"])]
     mono, cross = (scores[scores["setting"] == s] for s in ("mono", "cross"))
-    parts = {f"mono\n{hops}\n{wording}": own for (hops, wording), own
-             in mono.groupby(["hops", "wording"], observed=True)}
-    parts |= {f"cross, {names}\nnames": own for names, own
-              in cross.groupby("names", observed=True)}
-    rows = [{"stratum": stratum, "ranker": REFERENCES[ranker], "mAP": block["ap"].mean(),
-             "questions": len(block)}
-            for stratum, own in parts.items()
-            for ranker, block in own.groupby("ranker", observed=True) if ranker != "oracle"]
+    parts = {
+        f"mono\n{hops}\n{wording}": own
+        for (hops, wording), own in mono.groupby(["hops", "wording"], observed=True)
+    }
+    parts |= {f"cross, {names}\nnames": own for names, own in cross.groupby("names", observed=True)}
+    rows = [
+        {
+            "stratum": stratum,
+            "ranker": REFERENCES[ranker],
+            "mAP": block["ap"].mean(),
+            "questions": len(block),
+        }
+        for stratum, own in parts.items()
+        for ranker, block in own.groupby("ranker", observed=True)
+        if ranker != "oracle"
+    ]
     return pd.DataFrame(rows)
 
 
@@ -127,8 +148,10 @@ def leaks(corpus: ParallelCorpus) -> pd.DataFrame:
     training, test = _texts(corpus), corpus.test.to_pandas()
     pool = corpus.pool.to_pandas()
     answers = pool[pool["passage_id"].isin(set(test["passage_id"]))]["passage"]
-    found = {"test questions": leak_audit(training, test["question"]),
-             "their passages": leak_audit(training, answers)}
+    found = {
+        "test questions": leak_audit(training, test["question"]),
+        "their passages": leak_audit(training, answers),
+    }
     return pd.DataFrame({name: vars(overlap) for name, overlap in found.items()}).T
 
 
@@ -146,6 +169,44 @@ def findings(corpus: ParallelCorpus, audit: pd.DataFrame, hard: pd.DataFrame):
         f"{sum(counts['test'].values()):,} test questions over {sum(counts['pool'].values()):,} "
         f"passages ({meta['source']}, {meta['version']}; {meta['licence']}). "
         f"The leak audit found {leaked} test texts in training, and {shared} that share a run of "
-        "13 words with it (long wordings do, since a wording is used for many names). The stratum where words alone help "
-        f"least is *{stratum}*: the best ranker without training reaches an mAP of "
-        f"{hardest['mAP']:.2f} there.")
+        "13 words with it (long wordings do, since a wording is used for many names). "
+        f"The stratum where words alone help least is *{stratum}*: "
+        f"the best ranker without training reaches an mAP of {hardest['mAP']:.2f} there."
+    )
+
+
+KNOBS = {
+    "distractors": (0, 1, 3),
+    "pool": (100, 400, 0),
+    "drop_cells": (0.0, 0.2, 0.4),
+    "keep": (1.0, 0.5, 0.1),
+}
+
+
+def knobs(p: Prepare) -> pd.DataFrame:
+    """What each knob does, on this fold in two languages: columns knob, value, BM25 (mAP of
+    character n-grams, mono, all test questions) and rows (training rows left, share).
+
+    Two languages, so that it takes seconds; `keep` is applied to the first one."""
+    pair = ["de", "en"]
+    source = import_module(f"lib.sources.{p.source}")
+    plain = p.model_copy(
+        update={"languages": pair, "keep": {}, "distractors": 0, "pool": 0, "drop_cells": 0.0}
+    )
+    whole, found = len(source.build(plain).rows), []
+    for knob, values in KNOBS.items():
+        for value in values:
+            setting = {pair[0]: value} if knob == "keep" else value
+            corpus = source.build(plain.model_copy(update={knob: setting}))
+            benchmark = heldout.load(corpus)
+            ranks = retrieval.reference_ranks(benchmark, "bm25_chars")
+            scores = metrics.question_scores(benchmark, ranks)
+            found.append(
+                {
+                    "knob": knob,
+                    "value": "all" if (knob, value) == ("pool", 0) else value,
+                    "BM25": scores.loc[scores["setting"] == "mono", "ap"].mean(),
+                    "rows": len(corpus.rows) / whole,
+                }
+            )
+    return pd.DataFrame(found)

@@ -21,8 +21,12 @@ SETTINGS = ("mono", "cross", "multi")
 # What a headline figure is a mean of, where a benchmark has the stratum (design: rule 9).
 HEADLINE = {"hops": "2-hop", "wording": "held-out"}
 HEADLINE_NAMES = {"names": "different"}
-REFERENCES = {"random": "random", "oracle": "own-language oracle",
-              "bm25_words": "BM25 words", "bm25_chars": "BM25 char n-grams"}
+REFERENCES = {
+    "random": "random",
+    "oracle": "own-language oracle",
+    "bm25_words": "BM25 words",
+    "bm25_chars": "BM25 char n-grams",
+}
 STRATA = ("hops", "wording", "cell", "names")
 IDENTITIES = {"mono": ("hybrid", 1.0), "cross": ("hybrid", 0.0), "x-x": ("mix", 1.0)}
 
@@ -58,8 +62,10 @@ def _labels(trains: dict[str, Train]) -> dict[str, str]:
     meanings: dict[str, set] = {}
     for key, label in short.items():
         meanings.setdefault(label, set()).add(_without_seed(key))
-    return {key: label if len(meanings[label]) == 1 else _without_seed(key)
-            for key, label in short.items()}
+    return {
+        key: label if len(meanings[label]) == 1 else _without_seed(key)
+        for key, label in short.items()
+    }
 
 
 def runs(study: str, only: str = "") -> list[Run]:
@@ -69,9 +75,11 @@ def runs(study: str, only: str = "") -> list[Run]:
     wanted = [only] if only else _grid(study)
     missing = [k for k in wanted if not (params.run_dir(study, k) / "metrics.json").exists()]
     if missing or not wanted:
-        raise ValueError(f"study {study}: no evaluated run {missing[0] if missing else ''}"
-                         f"{f' and {len(missing) - 1} more' if len(missing) > 1 else ''}; "
-                         "run 02_train and 03_evaluate first")
+        raise ValueError(
+            f"study {study}: no evaluated run {missing[0] if missing else ''}"
+            f"{f' and {len(missing) - 1} more' if len(missing) > 1 else ''}; "
+            "run 02_train and 03_evaluate first"
+        )
     folders = {key: params.run_dir(study, key) for key in wanted}
     trains = {key: Train(**store.read_json(f / "params.json")) for key, f in folders.items()}
     labels = _labels(trains)
@@ -81,7 +89,8 @@ def runs(study: str, only: str = "") -> list[Run]:
 def _grid(study: str) -> list[str]:
     """Keys of all runs of a study; of those that were evaluated where no study file made them."""
     return params.grid_keys(study) or sorted(
-        f.parent.name for f in params.study_dir(study).glob("runs/*/metrics.json"))
+        f.parent.name for f in params.study_dir(study).glob("runs/*/metrics.json")
+    )
 
 
 # --- sums over questions -----------------------------------------------------------------------
@@ -144,16 +153,22 @@ class Results:
         own = select(own).groupby(["seed", "group"], observed=True)
         own = own[[metric, f"n_{metric}"]].sum().reset_index()
         own = own[own[f"n_{metric}"] > 0]
-        return pd.DataFrame({"seed": own["seed"], "cluster": own["group"].astype(str),
-                             "value": own[metric] / own[f"n_{metric}"],
-                             "weight": own[f"n_{metric}"]})
+        return pd.DataFrame(
+            {
+                "seed": own["seed"],
+                "cluster": own["group"].astype(str),
+                "value": own[metric] / own[f"n_{metric}"],
+                "weight": own[f"n_{metric}"],
+            }
+        )
 
     def family(self, name: str) -> list[str]:
         """Arms of `hybrid` or `mix` in order of alpha; the ends are cross, and mono or x-x."""
         found = {}
         for run in self.runs:
-            strategy, alpha = IDENTITIES.get(run.train.strategy,
-                                             (run.train.strategy, run.train.alpha))
+            strategy, alpha = IDENTITIES.get(
+                run.train.strategy, (run.train.strategy, run.train.alpha)
+            )
             if run.train.steps and (strategy == name or (strategy, alpha) == ("hybrid", 0.0)):
                 found[alpha] = run.arm
         return [found[alpha] for alpha in sorted(found)]
@@ -169,11 +184,17 @@ def load(study: str, benchmark: str, only: str = "") -> Results:
         if corpus not in seen:
             seen.add(corpus)
             references = pd.read_parquet(
-                params.corpus_dir(study, run.train.corpus) / "data" / "references.parquet")
+                params.corpus_dir(study, run.train.corpus) / "data" / "references.parquet"
+            )
             for name, own in references.groupby("ranker", observed=True):
                 _add(sums, cells, own, REFERENCES[name], run.seed)
-        _add(sums, cells, pd.read_parquet(run.folder / "scores" / f"{benchmark}.parquet"),
-             run.arm, run.seed)
+        _add(
+            sums,
+            cells,
+            pd.read_parquet(run.folder / "scores" / f"{benchmark}.parquet"),
+            run.arm,
+            run.seed,
+        )
     return Results(found, pd.concat(sums, ignore_index=True), pd.concat(cells, ignore_index=True))
 
 
@@ -184,5 +205,7 @@ def _add(sums: list, cells: list, scores: pd.DataFrame, arm: str, seed: int) -> 
 
 def plain(table: pd.DataFrame) -> dict:
     """A table as nested dicts for JSON, row by row; NaN becomes None."""
-    return {str(key): {k: None if pd.isna(v) else v for k, v in row.items()}
-            for key, row in table.to_dict("index").items()}
+    return {
+        str(key): {k: None if pd.isna(v) else v for k, v in row.items()}
+        for key, row in table.to_dict("index").items()
+    }

@@ -20,7 +20,7 @@ from lib.metrics import mid_places
 
 ROWS = 256  # questions a tile
 COLUMNS = 1024  # candidates a matrix product; bounds the float64 copies, not the result
-GRID = 2.0 ** 24  # steps of a unit vector's entries
+GRID = 2.0**24  # steps of a unit vector's entries
 SCALE = 1_000_000  # steps of a score
 TOP = 10
 REFERENCES = ("random", "oracle", "bm25_words", "bm25_chars")
@@ -59,16 +59,18 @@ def tiles(question_vectors, candidate_vectors, rows: int = ROWS) -> Iterator[Til
     have length zero."""
     widths = [np.shape(vectors)[1:] for vectors in (question_vectors, candidate_vectors)]
     if len(widths[0]) != 1 or widths[0] != widths[1]:
-        raise ValueError(f"vectors must be two tables [n, d] of equal d; got question vectors "
-                         f"{np.shape(question_vectors)}, candidates {np.shape(candidate_vectors)}")
+        raise ValueError(
+            f"vectors must be two tables [n, d] of equal d; got question vectors "
+            f"{np.shape(question_vectors)}, candidates {np.shape(candidate_vectors)}"
+        )
     candidates = _unit(candidate_vectors, "candidate", 0)
     for first in range(0, len(question_vectors), rows):
-        block = _unit(question_vectors[first:first + rows], "question", first).astype(np.float64)
+        block = _unit(question_vectors[first : first + rows], "question", first).astype(np.float64)
         scores = np.empty((len(block), len(candidates)), np.int32)
         for left in range(0, len(candidates), COLUMNS):
-            product = block @ candidates[left:left + COLUMNS].T  # in float64, as the block
+            product = block @ candidates[left : left + COLUMNS].T  # in float64, as the block
             product *= SCALE
-            scores[:, left:left + COLUMNS] = np.rint(product, out=product)
+            scores[:, left : left + COLUMNS] = np.rint(product, out=product)
         yield first, scores
 
 
@@ -114,10 +116,14 @@ def relevant_ranks(tiles: Iterable[Tile], benchmark: Benchmark) -> Ranks:
 
 def language_columns(benchmark: Benchmark) -> list[np.ndarray | slice]:
     """For each language the columns of its candidates; a slice where they stand together."""
-    found = [np.flatnonzero(benchmark.candidate_language == language)
-             for language in range(len(benchmark.languages))]
-    return [slice(rows[0], rows[-1] + 1) if len(rows) and rows[-1] - rows[0] == len(rows) - 1
-            else rows for rows in found]
+    found = [
+        np.flatnonzero(benchmark.candidate_language == language)
+        for language in range(len(benchmark.languages))
+    ]
+    return [
+        slice(rows[0], rows[-1] + 1) if len(rows) and rows[-1] - rows[0] == len(rows) - 1 else rows
+        for rows in found
+    ]
 
 
 def _sorted(scores: np.ndarray) -> np.ndarray:
@@ -131,11 +137,15 @@ def _check_tile(first: int, scores: np.ndarray, expected: int, benchmark: Benchm
     """Raise ValueError unless the tile is the next one and fits the benchmark."""
     left, width = len(benchmark.questions) - expected, len(benchmark.candidates)
     if first != expected or len(scores) > left or scores.shape[1:] != (width,):
-        raise ValueError(f"a tile holds scores {list(scores.shape)} from question {first} on; "
-                         f"expected [at most {left}, {width}] from question {expected} on")
+        raise ValueError(
+            f"a tile holds scores {list(scores.shape)} from question {first} on; "
+            f"expected [at most {left}, {width}] from question {expected} on"
+        )
     if scores.dtype.kind not in "iu":
-        raise ValueError(f"scores must be whole numbers so that ties are exact, not "
-                         f"{scores.dtype}: scale and round them first")
+        raise ValueError(
+            f"scores must be whole numbers so that ties are exact, not "
+            f"{scores.dtype}: scale and round them first"
+        )
 
 
 def _compared(blocks: list[np.ndarray], row: np.ndarray, score: np.ndarray):
@@ -169,6 +179,7 @@ def _top_shares(blocks: list[np.ndarray]) -> np.ndarray:
 
 
 # ---- reference rankers ----
+
 
 def reference_ranks(benchmark: Benchmark, name: str, seed: int = 0) -> Ranks:
     """Ranks of a reference row: random, oracle, bm25_words or bm25_chars; else ValueError.
@@ -208,8 +219,10 @@ def oracle_tiles(benchmark: Benchmark, seed: int = 0) -> Iterator[Tile]:
 
     A question's relevant candidates in its own language come first, in random order; everything
     else is random, relevant or not: perfect monolingual retrieval, no cross-lingual skill."""
-    own = (benchmark.question_language[benchmark.question]
-           == benchmark.candidate_language[benchmark.candidate])
+    own = (
+        benchmark.question_language[benchmark.question]
+        == benchmark.candidate_language[benchmark.candidate]
+    )
     question, candidate = benchmark.question[own], benchmark.candidate[own]
     for first, scores in random_tiles(benchmark, seed):
         here = slice(*np.searchsorted(question, [first, first + len(scores)]))
@@ -226,8 +239,10 @@ def words(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
 
 
-_HAN_OR_THAI = re.compile(r"[\u0e00-\u0e7f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-                          r"\U00020000-\U0003ffff]")
+_HAN_OR_THAI = re.compile(
+    r"[\u0e00-\u0e7f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    r"\U00020000-\U0003ffff]"
+)
 
 
 def char_ngrams(text: str) -> list[str]:
@@ -239,24 +254,29 @@ def char_ngrams(text: str) -> list[str]:
     grams = []
     for word in words(text):
         size, framed = 2 if _HAN_OR_THAI.search(word) else 3, f"_{word}_"
-        grams += [framed[i:i + size] for i in range(len(framed) - size + 1)]
+        grams += [framed[i : i + size] for i in range(len(framed) - size + 1)]
     return grams
 
 
-def bm25_tiles(questions: list[str], candidates: list[str],
-               tokenizer: Callable[[str], list[str]]) -> Iterator[Tile]:
+def bm25_tiles(
+    questions: list[str], candidates: list[str], tokenizer: Callable[[str], list[str]]
+) -> Iterator[Tile]:
     """Tiles of int64 scores rint(1e6 * BM25) by bm25s with its defaults (Lucene, k1 1.5, b .75).
 
     bm25s stores a term's share of the score for each candidate, so that the scores of many
     questions are one product of their term counts with that matrix. Summed in float64: how terms
     are numbered cannot break a tie."""
     vocabulary = {"": 0}  # no text has this term; it keeps the vocabulary of empty texts non-empty
-    documents = [[vocabulary.setdefault(term, len(vocabulary)) for term in tokenizer(text)]
-                 for text in candidates]
+    documents = [
+        [vocabulary.setdefault(term, len(vocabulary)) for term in tokenizer(text)]
+        for text in candidates
+    ]
     weights = _bm25_weights(documents, vocabulary)
     for first in range(0, len(questions), ROWS):
-        part = [[vocabulary[term] for term in tokenizer(text) if term in vocabulary]
-                for text in questions[first:first + ROWS]]
+        part = [
+            [vocabulary[term] for term in tokenizer(text) if term in vocabulary]
+            for text in questions[first : first + ROWS]
+        ]
         scores = (_term_counts(part, len(vocabulary)) @ weights).toarray()
         yield first, np.rint(scores * SCALE).astype(np.int64)
 

@@ -143,7 +143,8 @@ def joint(weight: np.ndarray, shared: np.ndarray, languages: tuple[str, ...]) ->
     raise ValueError(
         f"cross-lingual rows cannot give every language its weight: {named[0]} "
         f"({weight[few].sum():.3f} in all) share pairs only with {named[1]} "
-        f"({weight[others].sum():.3f}): set language_power=1, always possible, or drop languages")
+        f"({weight[others].sum():.3f}): set language_power=1, always possible, or drop languages"
+    )
 
 
 class Streams:
@@ -209,7 +210,8 @@ class Streams:
                 names = dict.fromkeys(self.index.languages[i] for i in (question, passage))
                 raise ValueError(
                     f"{'-'.join(names)} has pairs of {found[key]} groups, fewer than "
-                    f"batch_size={wanted}: lower batch_size or leave a language out")
+                    f"batch_size={wanted}: lower batch_size or leave a language out"
+                )
 
 
 class Schedule:
@@ -226,8 +228,18 @@ class Schedule:
     steps only append batches. ValueError, now and never later, for what cannot be met.
     """
 
-    def __init__(self, index: PairIndex, strategy: str, *, alpha: float = 0.5, batch_size: int,
-                 steps: int, seed: int = 0, language_power: float = 0.0, explicit: int = 0):
+    def __init__(
+        self,
+        index: PairIndex,
+        strategy: str,
+        *,
+        alpha: float = 0.5,
+        batch_size: int,
+        steps: int,
+        seed: int = 0,
+        language_power: float = 0.0,
+        explicit: int = 0,
+    ):
         for met, problem in (
             (strategy in ARMS, f"strategy={strategy!r} is none of {', '.join(ARMS)}"),
             (0 <= alpha <= 1, f"alpha={alpha} is not in 0..1"),
@@ -277,8 +289,15 @@ class Schedule:
         negatives = np.empty((len(pair), 0), np.int64)
         if self.explicit:
             negatives = self._negatives(step, pair, passage)
-        return Batch(step, KINDS[self._kind[step]], pair, question.astype(np.int16),
-                     passage.astype(np.int16), negatives, substituted)
+        return Batch(
+            step,
+            KINDS[self._kind[step]],
+            pair,
+            question.astype(np.int16),
+            passage.astype(np.int16),
+            negatives,
+            substituted,
+        )
 
     def _weigh(self, power: float) -> np.ndarray:
         """float64 [L], sums to 1. Raises ValueError where a language to be weighed has no pairs."""
@@ -288,16 +307,21 @@ class Schedule:
         pairs = np.diag(self.streams.size.reshape(len(names), -1))
         weighed = (names == "en") | (not english)
         if (empty := weighed & (pairs == 0)).any():
-            raise ValueError(f"no pair in {', '.join(names[empty])} exists in a second language: "
-                             "add translations or leave the language out")
+            raise ValueError(
+                f"no pair in {', '.join(names[empty])} exists in a second language: "
+                "add translations or leave the language out"
+            )
         weight = weighed * pairs.astype(np.float64) ** power
         return weight / weight.sum()
 
     def _draw(self, steps: int, batch_size: int) -> None:
         """Draw the streams [steps, B], and count for each row the earlier rows of its stream."""
         streams = len(self.streams.size)
-        self._kind = np.searchsorted(np.cumsum([self._mono, self._pair]),
-                                     uniform(self.seed, BATCH_KIND, np.arange(steps)), "right")
+        self._kind = np.searchsorted(
+            np.cumsum([self._mono, self._pair]),
+            uniform(self.seed, BATCH_KIND, np.arange(steps)),
+            "right",
+        )
         self._stream = np.empty((steps, batch_size), np.min_scalar_type(streams))
         self._turn = np.empty((steps, batch_size), np.int32)
         used = np.zeros(streams, np.int64)
@@ -313,9 +337,11 @@ class Schedule:
         of_row = uniform(self.seed, ROW_STREAM, step, row)
         keep = uniform(self.seed, ROW_KIND, step, row) < self._keep
         kind = self._kind[step]
-        return np.select([kind == 0, kind == 1, keep],
-                         [_pick(self._same, of_batch), _pick(self._cross, of_batch),
-                          _pick(self._same, of_row)], _pick(self._cross, of_row))
+        return np.select(
+            [kind == 0, kind == 1, keep],
+            [_pick(self._same, of_batch), _pick(self._cross, of_batch), _pick(self._same, of_row)],
+            _pick(self._cross, of_row),
+        )
 
     def _pairs(self, stream: np.ndarray, turn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Pairs int64 [B] of the rows that are each stream's `turn`-th; which rows gave way.
@@ -371,8 +397,10 @@ class Schedule:
             enough = np.bincount(usable, minlength=len(short)) >= self.explicit
             short |= (exists & parallel)[self.index.pattern] & ~enough
         if short.any():
-            raise ValueError(f"{short.sum()} pairs have fewer than explicit={self.explicit} "
-                             "negatives of another group in a language of theirs")
+            raise ValueError(
+                f"{short.sum()} pairs have fewer than explicit={self.explicit} "
+                "negatives of another group in a language of theirs"
+            )
 
 
 def _pick(table: np.ndarray, draw: np.ndarray) -> np.ndarray:
@@ -413,19 +441,29 @@ def exposure(schedule: Schedule):
 
     names = ("pair", "question_language", "passage_language", "substituted")
     batches = list(schedule)
-    rows = pd.DataFrame({
-        name: np.concatenate([np.empty(0, np.int16), *(getattr(batch, name) for batch in batches)])
-        for name in names})
+    rows = pd.DataFrame(
+        {
+            name: np.concatenate(
+                [np.empty(0, np.int16), *(getattr(batch, name) for batch in batches)]
+            )
+            for name in names
+        }
+    )
     sides = []
     for side in ("question", "passage"):
         uses = rows.groupby([f"{side}_language", "pair"]).size().groupby(level=0)
-        sides.append(uses.agg(uses="sum", texts="count", mean_repeats="mean", max_repeats="max")
-                     .add_prefix(f"{side}_"))
+        sides.append(
+            uses.agg(uses="sum", texts="count", mean_repeats="mean", max_repeats="max").add_prefix(
+                f"{side}_"
+            )
+        )
     rows["monolingual"] = rows.question_language == rows.passage_language
     asked = rows.groupby("question_language")
     positives = rows.drop_duplicates(list(names[:3])).groupby("question_language").size()
-    table = pd.concat([*sides, positives.rename("positives"), asked.monolingual.mean(),
-                       asked.substituted.sum()], axis=1)
+    table = pd.concat(
+        [*sides, positives.rename("positives"), asked.monolingual.mean(), asked.substituted.sum()],
+        axis=1,
+    )
     table = table.reindex(range(len(schedule.index.languages)), fill_value=0).fillna(0)
     table.insert(0, "language", schedule.index.languages)
     return table

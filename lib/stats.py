@@ -202,8 +202,9 @@ def paired(table_a: pd.DataFrame, table_b: pd.DataFrame, level: float = 0.95) ->
     for one, other, name in ((a, b, "second"), (b, a, "first")):
         missing = one.index.difference(other.index)
         if len(missing):
-            raise ValueError(f"paired tables need the same cells: the {name} lacks "
-                             f"{_name(missing[0])}")
+            raise ValueError(
+                f"paired tables need the same cells: the {name} lacks {_name(missing[0])}"
+            )
     unequal = a.index[a["weight"].ne(b["weight"])]
     if len(unequal):
         raise ValueError(f"paired tables need the same weights: {_name(unequal[0])} differs")
@@ -211,8 +212,9 @@ def paired(table_a: pd.DataFrame, table_b: pd.DataFrame, level: float = 0.95) ->
     return Paired(difference, p)
 
 
-def bootstrap(table: pd.DataFrame, n: int = 2000, seed: int = 0,
-              level: float = 0.95) -> tuple[float, float]:
+def bootstrap(
+    table: pd.DataFrame, n: int = 2000, seed: int = 0, level: float = 0.95
+) -> tuple[float, float]:
     """Percentile bootstrap interval that resamples seeds and clusters (Owen 2007): the check.
 
     Too narrow with few seeds that vary: three resampled seeds spread by 2/3 of the variance they
@@ -226,8 +228,9 @@ def bootstrap(table: pd.DataFrame, n: int = 2000, seed: int = 0,
     clusters = weight.shape[1]
     generator = np.random.default_rng(seed)
     step = max(1, BOOTSTRAP_CELLS // clusters)
-    draws = [_resample(value, weight, min(step, n - start), generator)
-             for start in range(0, n, step)]
+    draws = [
+        _resample(value, weight, min(step, n - start), generator) for start in range(0, n, step)
+    ]
     low, high = np.nanquantile(np.concatenate(draws), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
@@ -285,16 +288,19 @@ def region(table_x: pd.DataFrame, table_y: pd.DataFrame, level: float = 0.95) ->
     cells = _cells(table_x), _cells(table_y)
     seeds, other = (set(c["seed"]) for c in cells)
     if seeds != other:
-        raise ValueError(f"a region needs the same seeds on both axes: {sorted(seeds ^ other)} "
-                         "only on one")
+        raise ValueError(
+            f"a region needs the same seeds on both axes: {sorted(seeds ^ other)} only on one"
+        )
     x, y = (_interval(c, level)[0] for c in cells)
     covariance = _covariance(*cells)
     turn = np.arccos(_correlation(covariance))
     angle = np.linspace(0, 2 * np.pi, 128, endpoint=False)
     ends = [0.0, np.pi, turn, turn + np.pi]  # so that the polygon, too, touches all four ends
     angle = np.unique(np.concatenate([angle, ends]))
-    points = [x.estimate + x.half_width * np.cos(angle),
-              y.estimate + y.half_width * np.cos(angle - turn)]
+    points = [
+        x.estimate + x.half_width * np.cos(angle),
+        y.estimate + y.half_width * np.cos(angle - turn),
+    ]
     return Region(x, y, covariance, np.stack(points, axis=1))
 
 
@@ -319,8 +325,9 @@ def _cells(table: pd.DataFrame) -> pd.DataFrame:
     """Copy of a tidy table with columns seed, cluster, value, weight; ValueError if it is not."""
     missing = [name for name in ("seed", "cluster", "value") if name not in table]
     if missing:
-        raise ValueError(f"a table of clusters needs the column {missing[0]!r}, "
-                         f"has {list(table.columns)}")
+        raise ValueError(
+            f"a table of clusters needs the column {missing[0]!r}, has {list(table.columns)}"
+        )
     cells = table[["seed", "cluster", "value"]].assign(weight=table.get("weight", 1.0))
     cells = cells.astype({"value": float, "weight": float})
     clusters = cells["cluster"].nunique()
@@ -328,8 +335,10 @@ def _cells(table: pd.DataFrame) -> pd.DataFrame:
         raise ValueError(f"an interval needs at least two clusters, got {clusters}")
     valid = np.isfinite(cells["value"]) & np.isfinite(cells["weight"]) & (cells["weight"] > 0)
     valid &= cells[["seed", "cluster"]].notna().all(axis=1)
-    for bad, why in ((~valid, "needs a finite value and a positive weight"),
-                     (cells.duplicated(["seed", "cluster"]), "stands in the table twice")):
+    for bad, why in (
+        (~valid, "needs a finite value and a positive weight"),
+        (cells.duplicated(["seed", "cluster"]), "stands in the table twice"),
+    ):
         if bad.any():
             first = cells[bad].iloc[0]
             raise ValueError(f"{_name((first['seed'], first['cluster']))} {why}")
@@ -413,8 +422,12 @@ def _covariance(cells_x: pd.DataFrame, cells_y: pd.DataFrame) -> np.ndarray:
     (value_x, weight_x), (value_y, weight_y) = (_grid(c, clusters) for c in (cells_x, cells_y))
     x, y = components(value_x, weight_x), components(value_y, weight_y)
     share_x, share_y = (w / w.sum(1, keepdims=True) for w in (weight_x, weight_y))
-    cross = _cluster_covariance(share_x, share_x * (value_x - x.means[:, None]),
-                                share_y, share_y * (value_y - y.means[:, None]))
+    cross = _cluster_covariance(
+        share_x,
+        share_x * (value_x - x.means[:, None]),
+        share_y,
+        share_y * (value_y - y.means[:, None]),
+    )
     between = (x.means - x.estimate) @ (y.means - y.estimate) / max(x.seeds - 1, 1)
     most = np.sqrt(x.seed_part * y.seed_part)
     both = np.clip((between - _sampling(cross)) / x.seeds, -most, most) + cross.mean()
@@ -436,8 +449,9 @@ def _resample(value, weight, n: int, generator: np.random.Generator) -> np.ndarr
     seeds, clusters = weight.shape
     counts = generator.multinomial(clusters, np.full(clusters, 1 / clusters), size=n).astype(float)
     totals = counts @ weight.T
-    means = np.divide(counts @ (weight * value).T, totals, out=np.zeros_like(totals),
-                      where=totals > 0)
+    means = np.divide(
+        counts @ (weight * value).T, totals, out=np.zeros_like(totals), where=totals > 0
+    )
     times = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=n) * (totals > 0)
     used = times.sum(1)
     return np.divide((times * means).sum(1), used, out=np.full(n, np.nan), where=used > 0)

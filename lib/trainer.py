@@ -27,7 +27,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lib import store
-from lib.encoder import Encoder, build
+from lib.encoder import Encoder, build, pick_device
 from lib.losses import info_nce
 from lib.sampler import Batch, Schedule, exposure
 
@@ -90,13 +90,16 @@ class TrainResult:
     def read(cls, folder: Path) -> TrainResult:
         log = pd.read_parquet(folder / "train_log.parquet")
         seconds = pd.read_parquet(folder / "train_time.parquet")["seconds"]
-        return cls(folder, log.assign(seconds=seconds), store.read_json(folder / "cost.json"),
-                   store.read_json(folder / "exposure.json"))
+        return cls(
+            folder,
+            log.assign(seconds=seconds),
+            store.read_json(folder / "cost.json"),
+            store.read_json(folder / "exposure.json"),
+        )
 
     @cached_property
     def encoder(self) -> Encoder:
         """The trained encoder. Raises store.Damaged where its files were altered."""
-        store.verify(self.folder / "model")
         return Encoder.load(self.folder / "model")
 
 
@@ -115,9 +118,16 @@ def train(corpus: ParallelCorpus, params: Train, folder: Path) -> TrainResult:
 
 def schedule(index: PairIndex, params: Train) -> Schedule:
     """The batches of the run that `params` describes."""
-    return Schedule(index, params.strategy, alpha=params.alpha, batch_size=params.batch_size,
-                    steps=params.steps, seed=params.seed, explicit=params.explicit,
-                    language_power=params.language_power)
+    return Schedule(
+        index,
+        params.strategy,
+        alpha=params.alpha,
+        batch_size=params.batch_size,
+        steps=params.steps,
+        seed=params.seed,
+        explicit=params.explicit,
+        language_power=params.language_power,
+    )
 
 
 def learning_rate(params: Train, step: int) -> float:
@@ -138,8 +148,10 @@ def adamw(encoder: torch.nn.Module, params: Train) -> torch.optim.AdamW:
 
     The fused kernel is deterministic, and on a CPU three times as fast as the others."""
     weights = [p for p in encoder.parameters() if p.requires_grad]
-    groups = [{"params": [p for p in weights if p.ndim > 1], "weight_decay": params.weight_decay},
-              {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0}]
+    groups = [
+        {"params": [p for p in weights if p.ndim > 1], "weight_decay": params.weight_decay},
+        {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(groups, lr=params.learning_rate, fused=True)
 
 
@@ -174,7 +186,7 @@ class _Run:
         self.params, self.folder, self.identity = params, folder, identity
         self.index = corpus.index
         self.schedule = schedule(corpus.index, params)
-        self.encoder = build(params, corpus.tokenizer_file).to(_device(params)).train()
+        self.encoder = build(params, corpus.tokenizer_file).to(pick_device(params.device)).train()
         self.optimizer = adamw(self.encoder, params)
         self.texts = _Texts(corpus, self.encoder)
         self.at, self.log = 0, []
@@ -207,14 +219,20 @@ class _Run:
         norm = torch.nn.utils.clip_grad_norm_(self.encoder.parameters(), self.params.clip)
         self._require_finite(batch, loss.item(), norm.item())
         self.optimizer.step()
-        return LogRow(self.at, batch.kind, loss.item(), rate, norm.item(), _crc32(batch),
-                      time.perf_counter() - start)
+        return LogRow(
+            self.at,
+            batch.kind,
+            loss.item(),
+            rate,
+            norm.item(),
+            _crc32(batch),
+            time.perf_counter() - start,
+        )
 
     def _loss(self, batch: Batch) -> torch.Tensor:
         """All texts of the batch are embedded together; see lib.losses for the layout."""
         size, hard = batch.negatives.shape
-        language = np.concatenate([batch.passage_language,
-                                   np.repeat(batch.passage_language, hard)])
+        language = np.concatenate([batch.passage_language, np.repeat(batch.passage_language, hard)])
         pair = np.concatenate([batch.pair, batch.negatives.ravel()])
         questions = self.texts.tokens("question", batch.pair, batch.question_language)
         passages = self.texts.tokens("passage", pair, language)
@@ -222,15 +240,23 @@ class _Run:
         self._count(1, language, passages)
         vectors = self.encoder.embed(questions + passages)
         question, passage, negative = vectors.split([size, size, size * hard])
-        return info_nce(question, passage, self.params.temperature, mode=self.params.negatives,
-                        symmetric=self.params.symmetric,
-                        **(self._hard(batch, negative) if hard else {}))
+        return info_nce(
+            question,
+            passage,
+            self.params.temperature,
+            mode=self.params.negatives,
+            symmetric=self.params.symmetric,
+            **(self._hard(batch, negative) if hard else {}),
+        )
 
     def _hard(self, batch: Batch, negative: torch.Tensor) -> dict:
         """Arguments of the loss that explicit negatives add."""
         group = torch.from_numpy(self.index.group).to(negative.device)
-        return {"negatives": negative.unflatten(0, batch.negatives.shape),
-                "question_group": group[batch.pair], "negative_group": group[batch.negatives]}
+        return {
+            "negatives": negative.unflatten(0, batch.negatives.shape),
+            "question_group": group[batch.pair],
+            "negative_group": group[batch.negatives],
+        }
 
     def _count(self, side: int, language: np.ndarray, token_lists: list[np.ndarray]) -> None:
         np.add.at(self.tokens[side], language, [len(tokens) for tokens in token_lists])
@@ -239,8 +265,10 @@ class _Run:
         """Raises Diverged, before the weights are touched."""
         if not (math.isfinite(loss) and math.isfinite(norm)):
             pairs = ", ".join(map(str, batch.pair.tolist()))
-            raise Diverged(f"step {self.at}, seed {self.params.seed}: loss {loss}, gradient norm "
-                           f"{norm}; lower learning_rate or raise temperature (pairs {pairs})")
+            raise Diverged(
+                f"step {self.at}, seed {self.params.seed}: loss {loss}, gradient norm "
+                f"{norm}; lower learning_rate or raise temperature (pairs {pairs})"
+            )
 
     # --- checkpoints ---------------------------------------------------------------------------
 
@@ -251,21 +279,26 @@ class _Run:
             save_file(dict(self.encoder.named_parameters()), new / "model.safetensors")
             save_file(self._moments(), new / "optimizer.safetensors")
             pd.DataFrame(self.log, columns=LogRow._fields).to_parquet(new / "log.parquet")
-            store.write_json(new / "state.json", {
-                "step": self.at, "tokens": self.tokens.tolist(), "cost": asdict(self._cost())})
+            store.write_json(
+                new / "state.json",
+                {"step": self.at, "tokens": self.tokens.tolist(), "cost": asdict(self._cost())},
+            )
         self._prune()
 
     def _prune(self) -> None:
         """Keep the newest checkpoints; those of later steps were found damaged."""
         found = _checkpoints(self.folder)
-        kept = [step for step in found if step <= self.at][:self.params.keep_checkpoints]
+        kept = [step for step in found if step <= self.at][: self.params.keep_checkpoints]
         for place in (*(found[step] for step in found.keys() - kept), *_leftovers(self.folder)):
             shutil.rmtree(place)
 
     def _moments(self) -> dict[str, torch.Tensor]:
         """AdamW's tensors by parameter and name."""
-        return {f"{name}.{moment}": self.optimizer.state[p].get(moment, torch.zeros_like(p))
-                for name, p in self.encoder.named_parameters() for moment in MOMENTS}
+        return {
+            f"{name}.{moment}": self.optimizer.state[p].get(moment, torch.zeros_like(p))
+            for name, p in self.encoder.named_parameters()
+            for moment in MOMENTS
+        }
 
     def _resume(self) -> None:
         """Take over the newest valid checkpoint, if there is one."""
@@ -275,8 +308,10 @@ class _Run:
         place, manifest = found
         _require_same(place, manifest, self.identity)
         if not (place / "optimizer.safetensors").is_file():
-            raise ValueError(f"{place}: has no optimizer state, so training cannot go on from it; "
-                             "remove that folder")
+            raise ValueError(
+                f"{place}: has no optimizer state, so training cannot go on from it; "
+                "remove that folder"
+            )
         state = store.read_json(place / "state.json")
         self._load_tensors(place, state["step"])
         log = pd.read_parquet(place / "log.parquet")
@@ -316,15 +351,21 @@ class _Run:
         sums = table[["question_texts", "passage_texts", "positives", "substituted"]].sum()
         uses = int(table["question_uses"].sum())
         monolingual = (table["monolingual"] * table["question_uses"]).sum()
-        return {"pairs": uses, **{name: int(value) for name, value in sums.items()},
-                "monolingual": monolingual / max(1, uses), "tokens": int(self.tokens.sum()),
-                "flops": self._flops(), "languages": table.to_dict("records")}
+        return {
+            "pairs": uses,
+            **{name: int(value) for name, value in sums.items()},
+            "monolingual": monolingual / max(1, uses),
+            "tokens": int(self.tokens.sum()),
+            "flops": self._flops(),
+            "languages": table.to_dict("records"),
+        }
 
     def _flops(self) -> int:
         """6 x parameters outside embedding tables x real tokens (Kaplan et al., arXiv 2001.08361),
         which leaves out attention scores and padding."""
-        tables = sum(m.weight.numel() for m in self.encoder.modules()
-                     if isinstance(m, torch.nn.Embedding))
+        tables = sum(
+            m.weight.numel() for m in self.encoder.modules() if isinstance(m, torch.nn.Embedding)
+        )
         weights = sum(p.numel() for p in self.encoder.parameters()) - tables
         return 6 * weights * int(self.tokens.sum())
 
@@ -332,21 +373,28 @@ class _Run:
         """Cost up to now."""
         wall, cpu = self.clock
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        return Cost(self.before.seconds + time.perf_counter() - wall,
-                    self.before.cpu_seconds + time.process_time() - cpu,
-                    self.before.slots + self.encoder.slots,
-                    max(self.before.peak_memory_bytes, peak), self.before.starts + 1)
+        return Cost(
+            self.before.seconds + time.perf_counter() - wall,
+            self.before.cpu_seconds + time.process_time() - cpu,
+            self.before.slots + self.encoder.slots,
+            max(self.before.peak_memory_bytes, peak),
+            self.before.starts + 1,
+        )
 
     def _cost_table(self, log: pd.DataFrame) -> dict:
         """seconds are those of everything; pairs_per_second of the steps alone."""
         cost, tokens = self._cost(), int(self.tokens.sum())
         pairs, seconds = len(log) * self.params.batch_size, log["seconds"].sum()
         return asdict(cost) | {
-            "steps": len(log), "pairs": pairs, "tokens": tokens, "flops": self._flops(),
+            "steps": len(log),
+            "pairs": pairs,
+            "tokens": tokens,
+            "flops": self._flops(),
             "pairs_per_second": pairs / seconds if pairs else 0.0,
             "padded_share": 1 - tokens / cost.slots if tokens else 0.0,
             "truncated_share": self.texts.truncated,
-            "parameters": sum(p.numel() for p in self.encoder.parameters())}
+            "parameters": sum(p.numel() for p in self.encoder.parameters()),
+        }
 
 
 class _Pace:
@@ -361,11 +409,14 @@ class _Pace:
         done = len(log)
         if done % self.every and done < self.steps:
             return
-        loss = np.mean([row.loss for row in log[-self.every:]])
+        loss = np.mean([row.loss for row in log[-self.every :]])
         rate = (done - self.first) / (time.perf_counter() - self.start)
         left = round((self.steps - done) / rate)
-        print(f"step {done}/{self.steps}  loss {loss:.3f}  {rate:.1f} steps/s  "
-              f"about {left // 60}:{left % 60:02d} left", flush=True)
+        print(
+            f"step {done}/{self.steps}  loss {loss:.3f}  {rate:.1f} steps/s  "
+            f"about {left // 60}:{left % 60:02d} left",
+            flush=True,
+        )
 
 
 # --- what makes runs comparable ----------------------------------------------------------------
@@ -375,8 +426,11 @@ def _identity(corpus: ParallelCorpus, params: Train) -> dict:
     """All that decides the numbers of a run, torch build and hardware apart."""
     values = {k: v for k, v in params.model_dump().items() if k not in BOOKKEEPING}
     tokenizer = "" if params.model else store.sha256(corpus.tokenizer_file)
-    return values | {"device": _device(params), "corpus content": corpus.content_hash,
-                     "tokenizer": tokenizer}
+    return values | {
+        "device": pick_device(params.device),
+        "corpus content": corpus.content_hash,
+        "tokenizer": tokenizer,
+    }
 
 
 def _require_same(place: Path, manifest: dict, identity: dict) -> None:
@@ -401,8 +455,11 @@ def _is_finished(model: Path, identity: dict) -> bool:
 
 def _checkpoints(folder: Path) -> dict[int, Path]:
     """Folders of checkpoints by step, newest first."""
-    found = {int(m[1]): p for p in (folder / "checkpoints").glob("step-*")
-             if (m := re.fullmatch(r"step-(\d+)", p.name))}
+    found = {
+        int(m[1]): p
+        for p in (folder / "checkpoints").glob("step-*")
+        if (m := re.fullmatch(r"step-(\d+)", p.name))
+    }
     return dict(sorted(found.items(), reverse=True))
 
 
@@ -431,8 +488,11 @@ def _reproducible(threads: int) -> Iterator[None]:
     Filling of uninitialised memory is left off: it guards against faulty kernels and costs time."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic cuBLAS needs
     guard = torch.utils.deterministic
-    before = (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(),
-              guard.fill_uninitialized_memory)
+    before = (
+        torch.get_num_threads(),
+        torch.are_deterministic_algorithms_enabled(),
+        guard.fill_uninitialized_memory,
+    )
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
     guard.fill_uninitialized_memory = False
@@ -443,14 +503,6 @@ def _reproducible(threads: int) -> Iterator[None]:
         torch.set_num_threads(before[0])
         torch.use_deterministic_algorithms(before[1])
         guard.fill_uninitialized_memory = before[2]
-
-
-def _device(params: Train) -> str:
-    """cpu or cuda. Raises ValueError where a GPU is asked for and there is none."""
-    available = torch.cuda.is_available()
-    if params.device == "cuda" and not available:
-        raise ValueError("device is 'cuda', but torch finds no GPU here, expected 'cpu' or 'auto'")
-    return "cuda" if available and params.device != "cpu" else "cpu"
 
 
 def _dropout_seed(seed: int, step: int) -> int:

@@ -32,8 +32,12 @@ def corpus(languages: int, pairs: int, patterns: int) -> PairIndex:
 
 def nbytes(*owners) -> int:
     """Bytes of all arrays that the objects hold."""
-    return sum(value.nbytes for owner in owners for value in vars(owner).values()
-               if isinstance(value, np.ndarray))
+    return sum(
+        value.nbytes
+        for owner in owners
+        for value in vars(owner).values()
+        if isinstance(value, np.ndarray)
+    )
 
 
 def measure(index: PairIndex, strategy: str, batch_size: int) -> tuple[float, float, Schedule]:
@@ -57,8 +61,11 @@ def row(languages: int, pairs: int, patterns: int) -> dict:
             built, micros, schedule = measure(index, strategy, batch_size)
             found[f"{strategy}_{batch_size}_us"] = round(micros)
     memory = nbytes(index, schedule.streams)
-    return found | {"construct_s": round(built, 2), "bytes_a_pair": round(memory / pairs, 2),
-                    "bytes_a_text": round(memory / pairs / languages, 3)}
+    return found | {
+        "construct_s": round(built, 2),
+        "bytes_a_pair": round(memory / pairs, 2),
+        "bytes_a_text": round(memory / pairs / languages, 3),
+    }
 
 
 def main() -> None:

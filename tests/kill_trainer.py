@@ -1,6 +1,6 @@
 """Train in a process of its own that can be killed; used by test_trainer.py.
 
-    python tests/kill_trainer.py CORPUS OUT     trains to the end, in an interpreter of its own
+python tests/kill_trainer.py CORPUS OUT     trains to the end, in an interpreter of its own
 """
 
 import os
@@ -20,11 +20,29 @@ from lib.params import Train
 from lib.sampler import Schedule
 
 # Every source of randomness is in use: dropout, mixed batches, explicit negatives.
-PARAMS = Train(strategy="hybrid", negatives="both", explicit=2, width=16, heads=2, dropout=0.2,
-               max_length=16, steps=12, batch_size=8, checkpoint_every=3, keep_checkpoints=2,
-               log_every=1, learning_rate=1e-2)
-POINTS = {"batch": (Schedule, "batch"), "save_file": (trainer, "save_file"),
-          "rename": (Path, "rename"), "fsync": (os, "fsync"), "rmtree": (shutil, "rmtree")}
+PARAMS = Train(
+    strategy="hybrid",
+    negatives="both",
+    explicit=2,
+    width=16,
+    heads=2,
+    dropout=0.2,
+    max_length=16,
+    steps=12,
+    batch_size=8,
+    checkpoint_every=3,
+    keep_checkpoints=2,
+    log_every=1,
+    learning_rate=1e-2,
+    temperature=0.05,
+)
+POINTS = {
+    "batch": (Schedule, "batch"),
+    "save_file": (trainer, "save_file"),
+    "rename": (Path, "rename"),
+    "fsync": (os, "fsync"),
+    "rmtree": (shutil, "rmtree"),
+}
 
 
 def run(corpus, out, point="", number=0, slow=0.0):
@@ -52,6 +70,7 @@ def _die_at(owner, name, number):
 def _slow_down(seconds):
     """Stretch each step, so that a kill from outside meets any part of it."""
     import time
+
     original = Schedule.batch
     Schedule.batch = lambda self, step: (time.sleep(seconds), original(self, step))[1]
 

@@ -9,7 +9,7 @@ import pytest
 from babel.core import get_global
 
 from lib.params import ROOT, Prepare
-from lib.sources import cldr
+from lib.sources import axes, cldr
 from lib.sources import cldr_facts as graph
 
 ELEVEN = tuple("ar de el en es hi ru th tr vi zh".split())
@@ -47,8 +47,15 @@ def test_facts_are_those_of_cldr(facts):
 
 def test_every_relation_is_used(facts):
     """All seven relations that Babel holds are there."""
-    assert {f.relation for f in facts} == {"currency", "former", "official", "spoken", "script",
-                                           "city", "zone"}
+    assert {f.relation for f in facts} == {
+        "currency",
+        "former",
+        "official",
+        "spoken",
+        "script",
+        "city",
+        "zone",
+    }
 
 
 def test_no_name_has_digits_or_is_a_code(corpus):
@@ -75,8 +82,12 @@ def test_names_are_unambiguous(facts):
 
 def test_spoken_languages_are_official_nowhere(facts):
     """Otherwise the passage about the official language would entail the answer, too."""
-    official = {code for languages in get_global("territory_languages").values()
-                for code, info in languages.items() if info["official_status"] in graph.OFFICIAL}
+    official = {
+        code
+        for languages in get_global("territory_languages").values()
+        for code, info in languages.items()
+        if info["official_status"] in graph.OFFICIAL
+    }
     assert not official & {f.subject[1] for f in facts if f.relation == "spoken"}
 
 
@@ -146,8 +157,9 @@ def test_sentences_are_complete():
             assert all(q.count("{subject}") == 1 for q in forms["question"])
             if "_" not in relation:
                 assert len(forms["passage"]) == 2
-                assert all(p.count("{subject}") == p.count("{answers}") == 1
-                           for p in forms["passage"])
+                assert all(
+                    p.count("{subject}") == p.count("{answers}") == 1 for p in forms["passage"]
+                )
             texts += forms["question"] + forms.get("passage", [])
         assert len(texts) == len(set(texts)), language
         assert not any(c.isdigit() for text in texts for c in text)
@@ -169,8 +181,11 @@ def test_pool_size_is_a_knob(corpus):
     small = build(pool=50)
     tested = set(small.test["passage_id"][:])
     for language in ELEVEN:
-        own = [p for p, x in zip(small.pool["passage_id"][:], small.pool["language"][:],
-                                 strict=True) if x == language]
+        own = [
+            p
+            for p, x in zip(small.pool["passage_id"][:], small.pool["language"][:], strict=True)
+            if x == language
+        ]
         assert tested <= set(own) and len(own) == len(small.meta and tested | set(own))
         assert len(set(own)) == 50 + small.meta["test_facts"]
 
@@ -184,8 +199,9 @@ def test_removed_cells_never_occur_in_training():
     seen = defaultdict(set)
     for row in builder.training_rows():
         seen[row["language"]] |= entities[row["pair"].split("#")[0]]
-    removed = [(e, x) for e in set.union(*entities.values()) for x in ELEVEN
-               if builder.is_dropped(e, x)]
+    removed = [
+        (e, x) for e in set.union(*entities.values()) for x in ELEVEN if builder.is_dropped(e, x)
+    ]
     assert len(removed) > 100
     assert not any(e in seen[x] for e, x in removed)
 
@@ -195,15 +211,21 @@ def test_keep_makes_a_language_scarce(corpus):
     scarce = build(keep={"tr": 0.1})
     whole, left = corpus.meta["counts"]["rows"], scarce.meta["counts"]["rows"]
     assert 0.07 < left["tr"] / whole["tr"] < 0.13
-    assert left["de"] == whole["de"] and scarce.meta["counts"]["test"] == corpus.meta["counts"]["test"]
+    assert (
+        left["de"] == whole["de"] and scarce.meta["counts"]["test"] == corpus.meta["counts"]["test"]
+    )
 
 
 def test_cards_are_bare_names_in_each_languages_list_pattern():
     """Cards hold the subject and an example, joined as the language joins lists."""
     cards = build(form="cards", languages=["de", "en"])
-    texts = dict(zip(zip(cards.rows["pair"][:], cards.rows["language"][:], strict=True),
-                     zip(cards.rows["question"][:], cards.rows["passage"][:], strict=True),
-                     strict=True))
+    texts = dict(
+        zip(
+            zip(cards.rows["pair"][:], cards.rows["language"][:], strict=True),
+            zip(cards.rows["question"][:], cards.rows["passage"][:], strict=True),
+            strict=True,
+        )
+    )
     question, passage = texts["city:Europe/Vienna#0", "de"]
     assert question == "Wien und Japan"
     assert passage in ("Wien und Österreich", "Österreich und Wien")
@@ -226,13 +248,22 @@ def test_unknown_language_is_one_clear_line():
 
 def test_same_bytes_in_every_process(tmp_path):
     """Corpus and tokenizer do not depend on hash seeds, threads or the process."""
-    code = ("import sys; from lib.params import Prepare; from lib.sources.cldr import build;"
-            "from lib.corpus import train_tokenizer; from lib.prepare import _texts;"
-            "c = build(Prepare(languages=['en', 'hi', 'zh'])); print(c.content_hash);"
-            "print(train_tokenizer(_texts(c), 3000).to_str())")
-    outputs = [subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True,
-                              check=True, env=os.environ | {"PYTHONHASHSEED": str(seed)}).stdout
-               for seed in (1, 2)]
+    code = (
+        "import sys; from lib.params import Prepare; from lib.sources.cldr import build;"
+        "from lib.corpus import train_tokenizer; from lib.prepare import _texts;"
+        "c = build(Prepare(languages=['en', 'hi', 'zh'])); print(c.content_hash);"
+        "print(train_tokenizer(_texts(c), 3000).to_str())"
+    )
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            capture_output=True,
+            check=True,
+            env=os.environ | {"PYTHONHASHSEED": str(seed)},
+        ).stdout
+        for seed in (1, 2)
+    ]
     assert outputs[0] == outputs[1]
 
 
@@ -245,3 +276,13 @@ def test_tokenizer_covers_every_script(corpus):
     tokenizer = train_tokenizer(texts, 8000)
     unknown = tokenizer.token_to_id("[UNK]")
     assert not any(unknown in code.ids for code in tokenizer.encode_batch(texts[::7]))
+
+
+def test_every_language_has_its_axes():
+    """Script, family and likeness to English are known for all distinct languages."""
+    kept, _ = graph.distinct_languages(0.8)
+    table = axes.describe(kept)
+    assert (table["family"] != "").all()
+    assert table.loc["ru", "script"] == "Cyrl" and table.loc["tr", "family"] == "Turkic"
+    assert table.loc["en", "names as in English"] == 1
+    assert table.loc["zh", "names as in English"] < 0.05 < table.loc["af", "names as in English"]

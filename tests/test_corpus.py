@@ -10,13 +10,25 @@ from lib.corpus import PairIndex, ParallelCorpus, leak_audit
 
 
 def row(pair, language, **changes):
-    return {"pair": pair, "language": language, "question": f"q {pair} {language}",
-            "passage": f"p {pair} {language}", "passage_id": f"P{pair}", "group": f"G{pair}",
-            "source": "test"} | changes
+    return {
+        "pair": pair,
+        "language": language,
+        "question": f"q {pair} {language}",
+        "passage": f"p {pair} {language}",
+        "passage_id": f"P{pair}",
+        "group": f"G{pair}",
+        "source": "test",
+    } | changes
 
 
-ROWS = [row("b", "en"), row("a", "fr"), row("a", "en"), row("c", "en"), row("c", "fr"),
-        row("c", "de")]
+ROWS = [
+    row("b", "en"),
+    row("a", "fr"),
+    row("a", "en"),
+    row("c", "en"),
+    row("c", "fr"),
+    row("c", "de"),
+]
 
 
 @settings(deadline=None, max_examples=50)
@@ -27,8 +39,12 @@ def test_row_numbers_follow_from_pair_and_language(present):
     for pair, languages in enumerate(present):
         table[pair, list(languages)] = True
     index = PairIndex.from_present("abcd", table, range(len(present)))
-    expected = {key: n for n, key in enumerate(
-        (pair, x) for pair, languages in enumerate(present) for x in sorted(languages))}
+    expected = {
+        key: n
+        for n, key in enumerate(
+            (pair, x) for pair, languages in enumerate(present) for x in sorted(languages)
+        )
+    }
     keys = np.array(list(expected))
     assert index.rows(keys[:, 0], keys[:, 1]).tolist() == list(expected.values())
 
@@ -51,17 +67,23 @@ def test_index_of_a_corpus_matches_its_rows():
 
 def test_negatives_name_pairs_of_their_passages():
     """Explicit negatives become numbers of pairs that have the passage."""
-    rows = [row("a", "en", negatives=["Pb", "Pc"]), row("b", "en", negatives=[]),
-            row("c", "en", negatives=["Pa"])]
+    rows = [
+        row("a", "en", negatives=["Pb", "Pc"]),
+        row("b", "en", negatives=[]),
+        row("c", "en", negatives=["Pa"]),
+    ]
     offsets, pairs = ParallelCorpus.from_rows(rows, {}).index.negatives
     assert offsets.tolist() == [0, 2, 2, 3] and pairs.tolist() == [1, 2, 0]
 
 
-@pytest.mark.parametrize("changed, message", [
-    (row("a", "en"), "pair a: two rows in en"),
-    (row("b", "fr", passage_id="other"), "pair b: two passage_ids"),
-    (row("d", "fr", passage_id="Pa", group="other"), "passage Pa: lies in two groups"),
-])
+@pytest.mark.parametrize(
+    "changed, message",
+    [
+        (row("a", "en"), "pair a: two rows in en"),
+        (row("b", "fr", passage_id="other"), "pair b: two passage_ids"),
+        (row("d", "fr", passage_id="Pa", group="other"), "passage Pa: lies in two groups"),
+    ],
+)
 def test_contradictory_rows_are_refused(changed, message):
     """The contract of a corpus is checked when it is made."""
     with pytest.raises(ValueError, match=message):
@@ -101,16 +123,20 @@ def test_content_hash_depends_on_texts_only():
     """The same rows in another order have the same hash; one other letter changes it."""
     digest = ParallelCorpus.from_rows(ROWS, {}).content_hash
     assert ParallelCorpus.from_rows(ROWS[::-1], {}).content_hash == digest
-    assert ParallelCorpus.from_rows([*ROWS[1:], row("b", "en", question="x")],
-                                    {}).content_hash != digest
+    assert (
+        ParallelCorpus.from_rows([*ROWS[1:], row("b", "en", question="x")], {}).content_hash
+        != digest
+    )
 
 
 def test_leak_audit_counts_each_kind_of_overlap():
     """One text verbatim, one but for case and punctuation, one by 13 words, one not at all."""
     long = " ".join(f"w{i}" for i in range(13))
     training = ["The exact text.", "Only, normalised!", f"before {long} after"]
-    found = leak_audit(training, ["The exact text.", "only normalised", f"x {long} y",
-                                  "something else", "something else"])
+    found = leak_audit(
+        training,
+        ["The exact text.", "only normalised", f"x {long} y", "something else", "something else"],
+    )
     assert (found.texts, found.exact, found.normalised, found.ngram) == (4, 1, 2, 1)
 
 

@@ -1,5 +1,6 @@
 """Text to unit vectors: new and loaded encoders, pooling, prompts, order, padding, saving."""
 
+import itertools
 import random
 from types import SimpleNamespace
 
@@ -8,8 +9,9 @@ import pytest
 import torch
 import transformers
 
+from lib import store
 from lib.corpus import train_tokenizer
-from lib.encoder import Encoder, Settings, build
+from lib.encoder import Encoder, Settings, build, chunked
 from lib.params import Train
 
 WORDS = "sol luna mar tierra viento fuego hielo piedra arbol hoja rio lago nube flor ave".split()
@@ -25,25 +27,69 @@ def folder(tmp_path_factory):
     words.save(str(folder / "tokenizer.json"))
     size = words.get_vocab_size()
     common = {"vocab_size": size, "pad_token_id": 0}
-    bert = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
-            "intermediate_size": 32}
+    bert = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
     marks = {"pad_token": "[PAD]", "unk_token": "[UNK]"}
     torch.manual_seed(0)
-    save(folder / "bert", words, transformers.BertModel(transformers.BertConfig(
-        **common, **bert, max_position_embeddings=40)),
-         marks | {"cls_token": "[CLS]", "sep_token": "[SEP]"})
-    save(folder / "xlm-r", words, transformers.XLMRobertaModel(transformers.XLMRobertaConfig(
-        **common | {"pad_token_id": 1}, **bert, max_position_embeddings=42)),
-         {"bos_token": "[CLS]", "cls_token": "[CLS]", "eos_token": "[SEP]", "sep_token": "[SEP]",
-          "unk_token": "[MASK]", "pad_token": "[UNK]"})
+    save(
+        folder / "bert",
+        words,
+        transformers.BertModel(
+            transformers.BertConfig(**common, **bert, max_position_embeddings=40)
+        ),
+        marks | {"cls_token": "[CLS]", "sep_token": "[SEP]"},
+    )
+    save(
+        folder / "xlm-r",
+        words,
+        transformers.XLMRobertaModel(
+            transformers.XLMRobertaConfig(
+                **common | {"pad_token_id": 1}, **bert, max_position_embeddings=42
+            )
+        ),
+        {
+            "bos_token": "[CLS]",
+            "cls_token": "[CLS]",
+            "eos_token": "[SEP]",
+            "sep_token": "[SEP]",
+            "unk_token": "[MASK]",
+            "pad_token": "[UNK]",
+        },
+    )
     from tokenizers import processors
+
     words.post_processor = processors.TemplateProcessing(
-        single="$A [SEP]", special_tokens=[("[SEP]", 3)])
-    save(folder / "mt5", words, transformers.MT5ForConditionalGeneration(transformers.MT5Config(
-        **common, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_decoder_layers=1, num_heads=2,
-        decoder_start_token_id=0)), marks | {"eos_token": "[SEP]"})
-    save(folder / "gpt2", words, transformers.GPT2Model(transformers.GPT2Config(
-        vocab_size=size, n_embd=16, n_layer=1, n_head=2, n_positions=40)), marks)
+        single="$A [SEP]", special_tokens=[("[SEP]", 3)]
+    )
+    save(
+        folder / "mt5",
+        words,
+        transformers.MT5ForConditionalGeneration(
+            transformers.MT5Config(
+                **common,
+                d_model=16,
+                d_kv=8,
+                d_ff=32,
+                num_layers=2,
+                num_decoder_layers=1,
+                num_heads=2,
+                decoder_start_token_id=0,
+            )
+        ),
+        marks | {"eos_token": "[SEP]"},
+    )
+    save(
+        folder / "gpt2",
+        words,
+        transformers.GPT2Model(
+            transformers.GPT2Config(vocab_size=size, n_embd=16, n_layer=1, n_head=2, n_positions=40)
+        ),
+        marks,
+    )
     return folder
 
 
@@ -92,6 +138,27 @@ def test_gradient_equals_that_of_texts_alone(folder, name):
         (encoder(ids, torch.ones_like(ids)) * own).sum().backward()
     for n, p in encoder.named_parameters():
         assert torch.allclose(batched[n], p.grad, atol=1e-4, rtol=1e-4), n
+
+
+def price(chunks, each):
+    """Token places of padded chunks, and a charge for each."""
+    return sum(len(chunk) * max(chunk) + each for chunk in chunks)
+
+
+@pytest.mark.parametrize("charge", [0.01, 0.05, 0.3])
+def test_chunks_are_the_cheapest(charge):
+    """No cutting of the sorted texts has less padding and charge; every text is in one chunk."""
+    for seed in range(20):
+        length = np.random.default_rng(seed).integers(1, 30, size=9)
+        ordered, each = np.sort(length), charge * length.sum()
+        cheapest = min(
+            price(np.split(ordered, cuts), each)
+            for n in range(9)
+            for cuts in itertools.combinations(range(1, 9), n)
+        )
+        found = chunked(length, charge)
+        assert price([length[chunk] for chunk in found], each) == pytest.approx(cheapest)
+        assert sorted(np.concatenate(found)) == list(range(9))
 
 
 def test_weights_follow_from_the_seed_alone(folder):
@@ -198,26 +265,34 @@ def test_padding_of_a_downloaded_tokenizer_is_undone(folder, tmp_path):
     words.save(str(tmp_path / "tokenizer.json"))
     encoder = build(SMALL, tmp_path / "tokenizer.json")
     plain = loaded(folder, "")
-    for a, b in zip(encoder.tokenize(TEXTS, "passage"), plain.tokenize(TEXTS, "passage"),
-                    strict=True):
+    for a, b in zip(
+        encoder.tokenize(TEXTS, "passage"), plain.tokenize(TEXTS, "passage"), strict=True
+    ):
         assert np.array_equal(a, b)
 
 
-@pytest.mark.parametrize(("name", "changes", "message"), [
-    ("gpt2", {}, "is of type gpt2, expected an encoder"),
-    ("mt5", {"pooling": "cls"}, "begins texts with its CLS token"),
-    ("bert", {"max_length": 41}, "expected more than 2 .* and at most 40"),
-    ("xlm-r", {"max_length": 41}, "expected more than 2 .* and at most 40"),
-    ("missing", {}, "is no folder here, .* owner/name@commit"),
-    ("pickled", {}, "cannot be loaded"),
-    ("empty", {}, "cannot be loaded"),
-])
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("gpt2", {}, "is of type gpt2, expected an encoder"),
+        ("mt5", {"pooling": "cls"}, "begins texts with its CLS token"),
+        ("bert", {"max_length": 41}, "expected more than 2 .* and at most 40"),
+        ("xlm-r", {"max_length": 41}, "expected more than 2 .* and at most 40"),
+        ("missing", {}, "is no folder here, .* owner/name@commit"),
+        ("pickled", {}, "cannot be loaded"),
+        ("empty", {}, "cannot be loaded"),
+    ],
+)
 def test_unsuitable_checkpoints_are_refused(folder, name, changes, message):
     """In one line each, with nothing downloaded or unpickled."""
     (folder / "empty").mkdir(exist_ok=True)
     if name == "pickled" and not (folder / name).exists():
-        save(folder / name, loaded(folder, "").tokenizer.backend_tokenizer,
-             transformers.BertModel(loaded(folder, "").model.config), {"pad_token": "[PAD]"})
+        save(
+            folder / name,
+            loaded(folder, "").tokenizer.backend_tokenizer,
+            transformers.BertModel(loaded(folder, "").model.config),
+            {"pad_token": "[PAD]"},
+        )
         (folder / name / "model.safetensors").unlink()
         torch.save({}, folder / name / "pytorch_model.bin")
     with pytest.raises(ValueError, match=message) as caught:
@@ -228,6 +303,7 @@ def test_unsuitable_checkpoints_are_refused(folder, name, changes, message):
 def test_missing_weights_are_refused_and_loading_is_silent(folder, tmp_path, capfd, caplog):
     """A checkpoint must hold all that is used; random stand-ins for the rest go unmentioned."""
     from safetensors.torch import load_file, save_file
+
     loaded(folder, "bert"), loaded(folder, "mt5")
     weights = load_file(folder / "bert" / "model.safetensors")
     del weights["encoder.layer.1.output.dense.weight"], weights["pooler.dense.weight"]
@@ -239,9 +315,21 @@ def test_missing_weights_are_refused_and_loading_is_silent(folder, tmp_path, cap
     assert not any(capfd.readouterr()) and not caplog.records
 
 
+def test_altered_encoder_is_refused(folder, tmp_path):
+    """A folder with a manifest is compared with it."""
+    with store.atomic_folder(tmp_path / "model") as new:
+        loaded(folder, "").save(new)
+    Encoder.load(tmp_path / "model")
+    with (tmp_path / "model" / "encoder.json").open("a") as file:
+        file.write(" ")
+    with pytest.raises(store.Damaged, match="encoder.json"):
+        Encoder.load(tmp_path / "model")
+
+
 def test_unsuitable_tokenizers_and_folders_are_refused(folder, tmp_path):
     """A missing file, one without BERT's tokens, a folder that is no encoder, an unknown kind."""
     from tokenizers import Tokenizer, models
+
     with pytest.raises(ValueError, match="there is no tokenizer"):
         build(SMALL, tmp_path / "tokenizer.json")
     Tokenizer(models.BPE()).save(str(tmp_path / "tokenizer.json"))

@@ -20,10 +20,17 @@ ONE = Segments(np.array([0]), 3)
 def benchmark_of(asked, found, relevant, name="toy") -> Benchmark:
     """From the languages of questions and candidates, and a table [Q, C] of grades (0: not)."""
     relevant = np.asarray(relevant)
-    questions = pd.DataFrame({"question_id": [f"q{i}" for i in range(len(asked))],
-                              "language": list(asked), "text": "?", "group": "g"})
-    candidates = pd.DataFrame({"candidate_id": [f"c{i}" for i in range(len(found))],
-                               "language": list(found), "text": "."})
+    questions = pd.DataFrame(
+        {
+            "question_id": [f"q{i}" for i in range(len(asked))],
+            "language": list(asked),
+            "text": "?",
+            "group": "g",
+        }
+    )
+    candidates = pd.DataFrame(
+        {"candidate_id": [f"c{i}" for i in range(len(found))], "language": list(found), "text": "."}
+    )
     pairs = np.nonzero(relevant)
     return Benchmark.from_pairs(name, questions, candidates, *pairs, relevant[pairs])
 
@@ -40,7 +47,8 @@ def random_case(seed, questions=8, candidates=40, levels=None, grades=1, share=0
     """Random languages, relevance and scores, tie-free without `levels`: (benchmark, scores)."""
     rng = np.random.default_rng(seed)
     relevant = (rng.random((questions, candidates)) < share) * rng.integers(
-        1, grades + 1, (questions, candidates))
+        1, grades + 1, (questions, candidates)
+    )
     relevant[0, 0] = 1
     asked, found = rng.choice(list("abc"), questions), rng.choice(list("abc"), candidates)
     benchmark = benchmark_of(asked, found, relevant)
@@ -76,8 +84,9 @@ def cases(benchmark):
 def slow_ranks(scores, pool, relevant) -> list[tuple[float, int]]:
     """(mid-rank, candidate) of the relevant ones, best first, by sorting the pool."""
     ordered = sorted((scores[c] for c in pool), reverse=True)
-    places = {score: [p for p, other in enumerate(ordered, 1) if other == score]
-              for score in set(ordered)}
+    places = {
+        score: [p for p, other in enumerate(ordered, 1) if other == score] for score in set(ordered)
+    }
     return sorted((sum(places[scores[c]]) / len(places[scores[c]]), c) for c in relevant)
 
 
@@ -88,10 +97,12 @@ def slow_quality(ranked, grades) -> dict[str, float]:
     best = sorted((grades[c] for _, c in ranked), reverse=True)
     ideal = sum(g / math.log2(1 + p) for p, g in enumerate(best[:10], 1))
     gained = sum(grades[c] / math.log2(1 + rank) for rank, c in ranked if rank <= 10)
-    return {"ap": sum(p for _, p in precision) / count,
-            "ap20": sum(p for rank, p in precision if rank <= 20) / count,
-            **{f"r{k}": sum(rank <= k for rank, _ in ranked) / count for k in (1, 10, 100)},
-            "ndcg10": gained / ideal}
+    return {
+        "ap": sum(p for _, p in precision) / count,
+        "ap20": sum(p for rank, p in precision if rank <= 20) / count,
+        **{f"r{k}": sum(rank <= k for rank, _ in ranked) / count for k in (1, 10, 100)},
+        "ndcg10": gained / ideal,
+    }
 
 
 def slow_bias(ranked, own) -> dict[str, float]:
@@ -100,12 +111,15 @@ def slow_bias(ranked, own) -> dict[str, float]:
     ours = [math.log(rank) for rank, c in ranked if own[c]]
     theirs = [math.log(rank) for rank, c in ranked if not own[c]]
     both = ours and theirs
-    return {"rank_distance": max(ranks) - min(ranks) if len(ranks) > 1 else math.nan,
-            "max_at_r": max(ranks),
-            "own_language_advantage": np.mean(theirs) - np.mean(ours) if both else math.nan}
+    return {
+        "rank_distance": max(ranks) - min(ranks) if len(ranks) > 1 else math.nan,
+        "max_at_r": max(ranks),
+        "own_language_advantage": np.mean(theirs) - np.mean(ours) if both else math.nan,
+    }
 
 
 # ---- hand arithmetic ----
+
 
 def test_average_precision_by_hand():
     """(1/1 + 2/4 + 3/25) / 3, and without the last term at 20; segments of different sizes."""
@@ -188,15 +202,21 @@ def test_no_segments():
 
 # ---- slow references ----
 
+
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 2**32), levels=st.sampled_from([None, 1, 3, 12]),
-       grades=st.sampled_from([1, 3]), share=st.sampled_from([0.02, 0.1, 0.5]))
+@given(
+    seed=st.integers(0, 2**32),
+    levels=st.sampled_from([None, 1, 3, 12]),
+    grades=st.sampled_from([1, 3]),
+    share=st.sampled_from([0.02, 0.1, 0.5]),
+)
 def test_equal_to_slow_reference(seed, levels, grades, share):
     """Every row and column equals textbook loops: ties, grades, questions without parallels."""
     benchmark, scores = random_case(seed, levels=levels, grades=grades, share=share)
     table = scores_of(benchmark, scores)
-    rows = {(r["setting"], r["question"], r["candidate_language"]): r
-            for r in table.to_dict("records")}
+    rows = {
+        (r["setting"], r["question"], r["candidate_language"]): r for r in table.to_dict("records")
+    }
     grade = np.zeros(scores.shape)
     grade[benchmark.question, benchmark.candidate] = benchmark.grade
     for setting, q, name, pool, relevant in cases(benchmark):
@@ -225,10 +245,17 @@ def test_equal_to_trec_eval(grades):
         key = f"{setting} {q} {name}"
         runs[key] = {str(c): float(scores[q, c]) for c in pool}
         judged[key] = {str(c): int(grade[q, c]) for c in relevant}
-    measures = {"ap": "map", "ap20": "map_cut_20", "r1": "recall_1", "r10": "recall_10",
-                "r100": "recall_100", "ndcg10": "ndcg_cut_10"}
+    measures = {
+        "ap": "map",
+        "ap20": "map_cut_20",
+        "r1": "recall_1",
+        "r10": "recall_10",
+        "r100": "recall_100",
+        "ndcg10": "ndcg_cut_10",
+    }
     evaluator = pytrec_eval.RelevanceEvaluator(
-        judged, {"map", "map_cut.20", "recall.1,10,100", "ndcg_cut.10"})
+        judged, {"map", "map_cut.20", "recall.1,10,100", "ndcg_cut.10"}
+    )
     expected = evaluator.evaluate(runs)
     assert len(expected) == len(table) > 100
     assert max(len(relevant) for relevant in judged.values()) > 20  # where cuts differ
@@ -245,17 +272,23 @@ def test_order_does_not_matter():
         rng = np.random.default_rng(0)
         q, c = rng.permutation(scores.shape[0]), rng.permutation(scores.shape[1])
         mixed = Benchmark.from_pairs(
-            "x", benchmark.questions.iloc[q], benchmark.candidates.iloc[c],
-            np.argsort(q)[benchmark.question], np.argsort(c)[benchmark.candidate])
+            "x",
+            benchmark.questions.iloc[q],
+            benchmark.candidates.iloc[c],
+            np.argsort(q)[benchmark.question],
+            np.argsort(c)[benchmark.candidate],
+        )
         table = scores_of(mixed, scores[q][:, c])
         table["question"] = q[table["question"]].astype(np.int32)
         table = table.sort_values(["setting", "question", "candidate_language"], ignore_index=True)
         expected = scores_of(benchmark, scores).sort_values(
-            ["setting", "question", "candidate_language"], ignore_index=True)
+            ["setting", "question", "candidate_language"], ignore_index=True
+        )
         pd.testing.assert_frame_equal(table, expected, rtol=1e-14)
 
 
 # ---- ties and chance ----
+
 
 def test_extremes_equal_the_mean_over_all_orders():
     """Relevant 0, 1, 2 (+ three others) in every order within ties: mean smallest and largest."""
@@ -291,8 +324,10 @@ def test_chance_ap_is_exact():
     """The closed form equals the mean over every possible set of places."""
     for pool, relevant in (1, 1), (6, 1), (6, 2), (7, 4), (5, 5):
         segments = Segments(np.array([0]), relevant)
-        values = [metrics.average_precision(np.array(places, float), segments)[0]
-                  for places in itertools.combinations(range(1, pool + 1), relevant)]
+        values = [
+            metrics.average_precision(np.array(places, float), segments)[0]
+            for places in itertools.combinations(range(1, pool + 1), relevant)
+        ]
         assert metrics.chance_ap(relevant, pool) == pytest.approx(np.mean(values), abs=1e-14)
     assert metrics.chance_ap([1, 2], [4, 4]).shape == (2,)
 
@@ -317,13 +352,18 @@ def test_random_scores_give_chance_values():
     """The random ranker's means agree with the closed forms within four standard errors."""
     benchmark = parallel(500, 500)
     table = question_scores(benchmark, reference_ranks(benchmark, "random", 0))
-    expected = {("mono", "ap"): metrics.chance_ap(1, 500),
-                ("cross", "ap"): metrics.chance_ap(1, 500),
-                ("multi", "ap"): metrics.chance_ap(3, 1500), ("mono", "r10"): 10 / 500,
-                ("one_target", "ap"): metrics.chance_ap(1, 1498), ("multi", "r100"): 100 / 1500,
-                ("multi", "rank_distance"): metrics.chance_rank_distance(3, 1500),
-                ("multi", "rank_distance_ratio"): 1, ("multi", "max_at_r"): 1501 * 3 / 4,
-                ("multi", "own_language_advantage"): 0}
+    expected = {
+        ("mono", "ap"): metrics.chance_ap(1, 500),
+        ("cross", "ap"): metrics.chance_ap(1, 500),
+        ("multi", "ap"): metrics.chance_ap(3, 1500),
+        ("mono", "r10"): 10 / 500,
+        ("one_target", "ap"): metrics.chance_ap(1, 1498),
+        ("multi", "r100"): 100 / 1500,
+        ("multi", "rank_distance"): metrics.chance_rank_distance(3, 1500),
+        ("multi", "rank_distance_ratio"): 1,
+        ("multi", "max_at_r"): 1501 * 3 / 4,
+        ("multi", "own_language_advantage"): 0,
+    }
     for (setting, metric), value in expected.items():
         values = table.loc[table["setting"] == setting, metric]
         assert abs(values.mean() - value) < 4 * values.sem(), (setting, metric)
@@ -331,11 +371,17 @@ def test_random_scores_give_chance_values():
 
 # ---- tables ----
 
+
 def test_columns_and_types():
     """Keys are categories and int32, metrics float64; bias belongs to multi only."""
     table = scores_of(*random_case(0))
-    assert table.columns.tolist() == ["setting", "question", "question_language",
-                                      "candidate_language", *metrics.METRICS]
+    assert table.columns.tolist() == [
+        "setting",
+        "question",
+        "question_language",
+        "candidate_language",
+        *metrics.METRICS,
+    ]
     assert (table[list(metrics.METRICS)].dtypes == np.float64).all()
     assert table["question"].dtype == np.int32
     assert all(isinstance(table[key].dtype, pd.CategoricalDtype) for key in metrics.KEYS)
@@ -360,9 +406,16 @@ def test_missing_parallels_are_left_out_and_counted():
     benchmark = benchmark_of("aab", "aabbc", relevant)
     table = scores_of(benchmark, [[5, 4, 3, 2, 1]] * 3)
     rows = table[["setting", "question", "candidate_language"]].astype(object).to_numpy().tolist()
-    assert rows == [["mono", 0, "a"], ["cross", 0, "b"], ["cross", 1, "b"],
-                    ["multi", 0, "*"], ["multi", 1, "*"],
-                    ["one_target", 0, "a"], ["one_target", 0, "b"], ["one_target", 1, "b"]]
+    assert rows == [
+        ["mono", 0, "a"],
+        ["cross", 0, "b"],
+        ["cross", 1, "b"],
+        ["multi", 0, "*"],
+        ["multi", 1, "*"],
+        ["one_target", 0, "a"],
+        ["one_target", 0, "b"],
+        ["one_target", 1, "b"],
+    ]
     counts = metrics.left_out(benchmark)
     counts = counts.set_index(metrics.KEYS)[["questions", "left_out"]].T.to_dict("list")
     assert counts["mono", "a", "a"] == [2, 1] and counts["mono", "b", "b"] == [1, 1]

@@ -17,13 +17,24 @@ def scores(gain=0.0, seed=0):
     for fact in range(40):
         base = rng.normal(0.5, 0.1)
         for hops in ("1-hop", "2-hop"):
-            for setting, a, b, names in (("mono", "en", "en", "identical"),
-                                         ("cross", "en", "de", "different"),
-                                         ("cross", "de", "en", "similar"),
-                                         ("multi", "en", "*", None)):
-                rows.append({"setting": setting, "question_language": a, "candidate_language": b,
-                             "group": f"f{fact}", "hops": hops, "wording": "held-out",
-                             "names": names, "ap": base + gain + rng.normal(0, 0.02)})
+            for setting, a, b, names in (
+                ("mono", "en", "en", "identical"),
+                ("cross", "en", "de", "different"),
+                ("cross", "de", "en", "similar"),
+                ("multi", "en", "*", None),
+            ):
+                rows.append(
+                    {
+                        "setting": setting,
+                        "question_language": a,
+                        "candidate_language": b,
+                        "group": f"f{fact}",
+                        "hops": hops,
+                        "wording": "held-out",
+                        "names": names,
+                        "ap": base + gain + rng.normal(0, 0.02),
+                    }
+                )
     table = pd.DataFrame(rows)
     for metric in ("ap20", "r1", "r10", "r100", "ndcg10"):
         table[metric] = table["ap"]
@@ -53,8 +64,9 @@ GAINS = {"mono": 0.0, "cross": 0.0, "hybrid(0.5)": 0.05, "mix(0.5)": 0.0}
 def test_sums_give_back_the_means():
     """A mean from cluster sums equals the mean of the questions it was made of."""
     own, results = scores(), study({"mono": 0.0}, seeds=1)
-    expected = own[(own["setting"] == "cross") & (own["hops"] == "2-hop")
-                   & (own["names"] == "different")]["ap"].mean()
+    expected = own[
+        (own["setting"] == "cross") & (own["hops"] == "2-hop") & (own["names"] == "different")
+    ]["ap"].mean()
     table = results.table("mono", "cross")
     assert np.average(table["value"], weights=table["weight"]) == pytest.approx(expected)
     assert len(table) == 40
@@ -72,9 +84,12 @@ def test_headline_selects_by_stratum():
 
 def test_labels_are_short_where_clear():
     """Arms are named by strategy and alpha; keys decide where two arms would share a name."""
-    trains = {"arm=a,seed=0": Train(strategy="hybrid", alpha=0.25),
-              "arm=a,seed=1": Train(strategy="hybrid", alpha=0.25, seed=1),
-              "arm=b,seed=0": Train(strategy="mono"), "arm=c,seed=0": Train(steps=0)}
+    trains = {
+        "arm=a,seed=0": Train(strategy="hybrid", alpha=0.25),
+        "arm=a,seed=1": Train(strategy="hybrid", alpha=0.25, seed=1),
+        "arm=b,seed=0": Train(strategy="mono"),
+        "arm=c,seed=0": Train(steps=0),
+    }
     assert set(_labels(trains).values()) == {"hybrid(0.25)", "mono", "untrained"}
     trains["arm=wide,seed=0"] = Train(strategy="mono", width=256)
     assert _labels(trains)["arm=b,seed=0"] == "arm=b"
@@ -106,8 +121,12 @@ def test_no_gain_is_inconclusive_for_better_and_supported_for_as_good_as():
 
 def test_a_claim_fails_with_any_of_its_comparisons():
     """One contradicted comparison contradicts a claim; untestable claims are listed."""
-    table = pd.DataFrame({"claim": ["A", "A", "B", "B"],
-                          "verdict": ["supported", "contradicted", "supported", "inconclusive"]})
+    table = pd.DataFrame(
+        {
+            "claim": ["A", "A", "B", "B"],
+            "verdict": ["supported", "contradicted", "supported", "inconclusive"],
+        }
+    )
     found = claims.verdicts(table).set_index("claim")["verdict"]
     assert found["A"] == "contradicted" and found["B"] == "inconclusive"
     assert set(found[list(claims.UNTESTABLE)]) == {"not testable here"}
@@ -117,7 +136,8 @@ def test_study_without_hybrid_has_no_claims():
     """Nothing is claimed where the arm in question was not run."""
     assert len(claims.decide(study({"mono": 0.0}))) == 0
     assert set(claims.verdicts(claims.decide(study({"mono": 0.0})))["verdict"]) == {
-        "not testable here"}
+        "not testable here"
+    }
 
 
 def test_differences_name_the_best_other_arm():
@@ -136,8 +156,16 @@ def test_front_holds_the_arms_that_nobody_beats():
 
 def test_wide_table_shows_intervals():
     """Cells read `estimate [low, high]` with three digits, arms in their order."""
-    table = pd.DataFrame({"arm": ["b", "a"], "setting": "mono", "metric": "ap",
-                          "estimate": [0.5, 0.25], "low": [0.4, 0.2], "high": [0.6, 0.3]})
+    table = pd.DataFrame(
+        {
+            "arm": ["b", "a"],
+            "setting": "mono",
+            "metric": "ap",
+            "estimate": [0.5, 0.25],
+            "low": [0.4, 0.2],
+            "high": [0.6, 0.3],
+        }
+    )
     wide = analyse.wide(table, "setting")
     assert list(wide.index) == ["b", "a"]
     assert wide.loc["b", "mono"] == "0.500 [0.400, 0.600]"
@@ -155,13 +183,20 @@ def test_incomplete_grid_is_named(outputs):
 def test_findings_name_the_best_arm():
     """The report's first words hold the arm and figure that the tables hold."""
     results = study(GAINS)
-    results = Results(results.runs, pd.concat([results.sums, cluster_sums(scores()).assign(
-        arm="BM25 char n-grams", seed=0)]), results.cells)
+    results = Results(
+        results.runs,
+        pd.concat([results.sums, cluster_sums(scores()).assign(arm="BM25 char n-grams", seed=0)]),
+        results.cells,
+    )
     quality, gaps = analyse.quality(results), analyse.differences(results)
     text = analyse.findings(results, quality, gaps, claims.verdicts(claims.decide(results))).data
-    best = quality[(quality["arm"] == "hybrid(0.5)") & (quality["metric"] == "ap")
-                   & (quality["setting"] == "mono")]["estimate"].iloc[0]
-    assert f"**hybrid(0.5)** has the highest mAP, {best:.3f}" in text
+    best = quality[
+        (quality["arm"] == "hybrid(0.5)")
+        & (quality["metric"] == "ap")
+        & (quality["setting"] == "mono")
+    ]["estimate"].iloc[0]
+    assert f"**mono**: **hybrid(0.5)** has the highest mAP, {best:.3f}" in text
+    assert "(ahead)" in text
 
 
 def test_commits_are_collected(tmp_path):

@@ -27,15 +27,23 @@ def toy(seed=0, questions=9, candidates=30, languages="abc", share=0.15) -> Benc
     relevant = rng.random((questions, candidates)) < share
     relevant[0, 0] = True
     return Benchmark.from_pairs(
-        "toy", _table("question_id", asked).assign(group="g"), _table("candidate_id", found),
-        *np.nonzero(relevant))
+        "toy",
+        _table("question_id", asked).assign(group="g"),
+        _table("candidate_id", found),
+        *np.nonzero(relevant),
+    )
 
 
 def _table(key: str, languages, texts=None) -> pd.DataFrame:
     """Rows with running ids."""
     count = len(languages)
-    return pd.DataFrame({key: [f"{key[0]}{i}" for i in range(count)], "language": languages,
-                         "text": [f"text {i}" for i in range(count)] if texts is None else texts})
+    return pd.DataFrame(
+        {
+            key: [f"{key[0]}{i}" for i in range(count)],
+            "language": languages,
+            "text": [f"text {i}" for i in range(count)] if texts is None else texts,
+        }
+    )
 
 
 def whole(scores) -> list:
@@ -80,11 +88,13 @@ def slow_top10(scores, languages, names) -> list[float]:
 
 # ---- Benchmark ----
 
+
 def test_from_pairs_sorts():
     """Pairs may come in any order; languages are those of both sides."""
     questions = _table("question_id", ["b", "a"]).assign(group="g")
-    benchmark = Benchmark.from_pairs("x", questions, _table("candidate_id", ["c", "b"]),
-                                     [1, 0, 1], [1, 1, 0], [3, 2, 1])
+    benchmark = Benchmark.from_pairs(
+        "x", questions, _table("candidate_id", ["c", "b"]), [1, 0, 1], [1, 1, 0], [3, 2, 1]
+    )
     assert benchmark.question.tolist() == [0, 1, 1]
     assert benchmark.candidate.tolist() == [1, 0, 1]
     assert benchmark.grade.tolist() == [2, 1, 3] and benchmark.grade.dtype == np.float32
@@ -93,22 +103,31 @@ def test_from_pairs_sorts():
     assert benchmark.candidate_language.tolist() == [2, 1]
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda b: {"questions": b.questions.drop(columns="group")}, "lacks column 'group'"),
-    (lambda b: {"candidates": b.candidates[:0]}, "candidates is empty"),
-    (lambda b: {"candidates": b.candidates.assign(text=None)}, "row 0 has no text"),
-    (lambda b: {"candidates": b.candidates.assign(candidate_id="x", language="a")},
-     "candidate_id 'x' twice in 'a'"),
-    (lambda b: {"question": b.question.astype(np.int64)}, "question is int64"),
-    (lambda b: {"grade": b.grade[:-1]}, "grade is float32"),
-    (lambda b: {"grade": b.grade * 0}, "above 0"),
-    (lambda b: {"candidate": b.candidate + np.int32(1000)}, "does not exist among 30"),
-    (lambda b: {"candidate": b.candidate - np.int32(99)}, "does not exist among 30"),
-    (lambda b: {"question": b.question[::-1].copy()}, "out of order"),
-    (lambda b: {"question": b.question * 0, "candidate": b.candidate * 0}, "given twice"),
-    (lambda b: dict.fromkeys(("question", "candidate"), b.question[:0])
-     | {"grade": b.grade[:0]}, "no question has a relevant candidate"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda b: {"questions": b.questions.drop(columns="group")}, "lacks column 'group'"),
+        (lambda b: {"candidates": b.candidates[:0]}, "candidates is empty"),
+        (lambda b: {"candidates": b.candidates.assign(text=None)}, "row 0 has no text"),
+        (
+            lambda b: {"candidates": b.candidates.assign(candidate_id="x", language="a")},
+            "candidate_id 'x' twice in 'a'",
+        ),
+        (lambda b: {"question": b.question.astype(np.int64)}, "question is int64"),
+        (lambda b: {"grade": b.grade[:-1]}, "grade is float32"),
+        (lambda b: {"grade": b.grade * 0}, "above 0"),
+        (lambda b: {"candidate": b.candidate + np.int32(1000)}, "does not exist among 30"),
+        (lambda b: {"candidate": b.candidate - np.int32(99)}, "does not exist among 30"),
+        (lambda b: {"question": b.question[::-1].copy()}, "out of order"),
+        (lambda b: {"question": b.question * 0, "candidate": b.candidate * 0}, "given twice"),
+        (
+            lambda b: (
+                dict.fromkeys(("question", "candidate"), b.question[:0]) | {"grade": b.grade[:0]}
+            ),
+            "no question has a relevant candidate",
+        ),
+    ],
+)
 def test_bad_benchmark_is_refused(change, message):
     """Each fault is named in one line together with the benchmark."""
     benchmark = toy()
@@ -126,11 +145,16 @@ def test_translations_may_share_an_id():
 
 # ---- ranks ----
 
+
 def test_ranks_by_hand():
     """Two relevant candidates, ties inside and outside their language."""
     benchmark = Benchmark.from_pairs(
-        "x", _table("question_id", ["a"]).assign(group="g"),
-        _table("candidate_id", list("aabbb")), [0, 0], [0, 2])
+        "x",
+        _table("question_id", ["a"]).assign(group="g"),
+        _table("candidate_id", list("aabbb")),
+        [0, 0],
+        [0, 2],
+    )
     ranks = relevant_ranks(whole([[5, 7, 5, 9, 5]]), benchmark)
     assert ranks.own.tolist() == [2, 2.5]  # a: 7 5*; b: 9 (5* 5)
     assert ranks.pool.tolist() == [4, 4]  # 9 7 (5* 5* 5)
@@ -140,8 +164,13 @@ def test_ranks_by_hand():
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 2**32), questions=st.integers(1, 6), candidates=st.integers(1, 40),
-       levels=st.sampled_from([1, 2, 5, 1000]), share=st.sampled_from([0.0, 0.1, 0.6]))
+@given(
+    seed=st.integers(0, 2**32),
+    questions=st.integers(1, 6),
+    candidates=st.integers(1, 40),
+    levels=st.sampled_from([1, 2, 5, 1000]),
+    share=st.sampled_from([0.0, 0.1, 0.6]),
+)
 def test_ranks_equal_slow_reference(seed, questions, candidates, levels, share):
     """Any shape, few or many ties, languages without candidates: equal to explicit sorting."""
     benchmark = toy(seed, questions, candidates, share=share)
@@ -151,8 +180,11 @@ def test_ranks_equal_slow_reference(seed, questions, candidates, levels, share):
     everyone = range(candidates)
     for n, (q, c) in enumerate(zip(benchmark.question, benchmark.candidate, strict=True)):
         others = set(benchmark.candidate[benchmark.question == q]) - {c}
-        pools = {"own": [i for i in everyone if language[i] == language[c]],
-                 "pool": everyone, "alone": [i for i in everyone if i not in others]}
+        pools = {
+            "own": [i for i in everyone if language[i] == language[c]],
+            "pool": everyone,
+            "alone": [i for i in everyone if i not in others],
+        }
         for field, pool in pools.items():
             assert getattr(ranks, field)[n] == mid_rank(scores[q], c, pool)
         assert ranks.tied[n] == (scores[q] == scores[q, c]).sum()
@@ -167,7 +199,7 @@ def test_tile_height_does_not_matter(height):
     benchmark, rng = toy(), np.random.default_rng(0)
     scores = rng.integers(0, 50, (9, 30))
     before = scores.copy()
-    cut = [(i, scores[i:i + height]) for i in range(0, 9, height)]
+    cut = [(i, scores[i : i + height]) for i in range(0, 9, height)]
     same(relevant_ranks(cut, benchmark), relevant_ranks(whole(scores), benchmark))
     np.testing.assert_array_equal(scores, before)
 
@@ -179,22 +211,37 @@ def test_order_of_candidates_and_questions_does_not_matter():
     found[rng.integers(0, 1500, 300)] = found[0]  # ties
     q, c = rng.permutation(300), rng.permutation(1500)
     mixed = Benchmark.from_pairs(
-        "mixed", benchmark.questions.iloc[q], benchmark.candidates.iloc[c],
-        np.argsort(q)[benchmark.question], np.argsort(c)[benchmark.candidate])
-    ranks, other = (relevant_ranks(tiles(asked, found), benchmark),
-                    relevant_ranks(tiles(asked[q], found[c]), mixed))
+        "mixed",
+        benchmark.questions.iloc[q],
+        benchmark.candidates.iloc[c],
+        np.argsort(q)[benchmark.question],
+        np.argsort(c)[benchmark.candidate],
+    )
+    ranks, other = (
+        relevant_ranks(tiles(asked, found), benchmark),
+        relevant_ranks(tiles(asked[q], found[c]), mixed),
+    )
     order = np.lexsort((c[mixed.candidate], q[mixed.question]))
-    same(ranks, replace(other, **{name: getattr(other, name)[order] for name in FIELDS[:-1]},
-                        top10=other.top10[np.argsort(q)]))
+    same(
+        ranks,
+        replace(
+            other,
+            **{name: getattr(other, name)[order] for name in FIELDS[:-1]},
+            top10=other.top10[np.argsort(q)],
+        ),
+    )
 
 
-@pytest.mark.parametrize("parts, message", [
-    ([(0, np.zeros((9, 30)))], "not float64"),
-    ([(0, np.zeros((9, 31), int))], r"\[9, 31\] from question 0"),
-    ([(0, np.zeros((4, 30), int))], "end after question 4 of 9"),
-    ([(0, np.zeros((4, 30), int)), (5, np.zeros((4, 30), int))], "expected .* from question 4"),
-    ([(0, np.zeros((10, 30), int))], r"at most 9, 30\]"),
-])
+@pytest.mark.parametrize(
+    "parts, message",
+    [
+        ([(0, np.zeros((9, 30)))], "not float64"),
+        ([(0, np.zeros((9, 31), int))], r"\[9, 31\] from question 0"),
+        ([(0, np.zeros((4, 30), int))], "end after question 4 of 9"),
+        ([(0, np.zeros((4, 30), int)), (5, np.zeros((4, 30), int))], "expected .* from question 4"),
+        ([(0, np.zeros((10, 30), int))], r"at most 9, 30\]"),
+    ],
+)
 def test_bad_tiles_are_refused(parts, message):
     """Scores of another benchmark, with a gap, cut short, or not whole numbers."""
     with pytest.raises(ValueError, match=message):
@@ -213,6 +260,7 @@ def test_memory_is_bounded_by_a_tile():
 
 
 # ---- scores of vectors ----
+
 
 def test_scores_are_cosines():
     """rint(1e6 cosine) to one unit, of vectors of any length."""
@@ -253,12 +301,23 @@ def test_equal_vectors_tie():
     assert (np.ptp(matrix(tiles(vectors(rng, 50, 96), found)), axis=1) == 0).all()
 
 
-@pytest.mark.parametrize("asked, found, message", [
-    (np.ones((2, 3)), np.ones((2, 4)), r"equal d; got question vectors \(2, 3\)"),
-    (np.ones(3), np.ones(3), "two tables"),
-    (np.ones((300, 2)) * (np.arange(300) != 299)[:, None], np.ones((1, 2)), "question vector 299"),
-    (np.ones((1, 2)), np.array([[1, 1], [np.nan, 1]]), "candidate vector 1 is zero or not finite"),
-])
+@pytest.mark.parametrize(
+    "asked, found, message",
+    [
+        (np.ones((2, 3)), np.ones((2, 4)), r"equal d; got question vectors \(2, 3\)"),
+        (np.ones(3), np.ones(3), "two tables"),
+        (
+            np.ones((300, 2)) * (np.arange(300) != 299)[:, None],
+            np.ones((1, 2)),
+            "question vector 299",
+        ),
+        (
+            np.ones((1, 2)),
+            np.array([[1, 1], [np.nan, 1]]),
+            "candidate vector 1 is zero or not finite",
+        ),
+    ],
+)
 def test_bad_vectors_are_refused(asked, found, message):
     """Widths that differ, and vectors without a direction, which are named."""
     with pytest.raises(ValueError, match=message):
@@ -266,6 +325,7 @@ def test_bad_vectors_are_refused(asked, found, message):
 
 
 # ---- reference rankers ----
+
 
 def test_tokenizers():
     """Words and character n-grams as the study defines them."""
@@ -293,11 +353,12 @@ def test_bm25_equals_bm25s():
 
 def test_bm25_by_hand():
     """One term: idf ln(1 + (N - n + .5)/(n + .5)) times tf / (tf + k1 (1 - b + b length/mean))."""
-    (_, scores), = retrieval.bm25_tiles(["mat"], TEXTS, retrieval.words)
+    ((_, scores),) = retrieval.bm25_tiles(["mat"], TEXTS, retrieval.words)
     idf = math.log(1 + (6 - 2 + 0.5) / (2 + 0.5))
     mean = (3 + 6 + 2 + 0 + 2 + 4) / 6
-    once, thrice = (idf * tf / (tf + 1.5 * (0.25 + 0.75 * length / mean))
-                    for tf, length in ((1, 6), (3, 4)))
+    once, thrice = (
+        idf * tf / (tf + 1.5 * (0.25 + 0.75 * length / mean)) for tf, length in ((1, 6), (3, 4))
+    )
     np.testing.assert_allclose(scores[0] / 1e6, [0, once, 0, 0, 0, thrice], atol=1e-6)
 
 
@@ -311,19 +372,21 @@ def test_bm25_own_ranks_come_from_one_index_a_language():
     """`own` equals searching each language's candidates alone; the rest one pooled index."""
     rng, letters = np.random.default_rng(0), list("abcdefghijklmnop")
     languages = rng.choice(list("xyz"), 60)
-    texts = [" ".join(rng.choice(letters[:6 + 5 * "xyz".index(name)], 8)) for name in languages]
+    texts = [" ".join(rng.choice(letters[: 6 + 5 * "xyz".index(name)], 8)) for name in languages]
     questions = _table("question_id", languages[:20], texts[:20]).assign(group="g")
     candidates = _table("candidate_id", languages, texts)
-    benchmark = Benchmark.from_pairs("x", questions, candidates,
-                                     *np.nonzero(rng.random((20, 60)) < 0.2))
+    benchmark = Benchmark.from_pairs(
+        "x", questions, candidates, *np.nonzero(rng.random((20, 60)) < 0.2)
+    )
     ranks = reference_ranks(benchmark, "bm25_words")
     pooled = matrix(retrieval.bm25_tiles(texts[:20], texts, retrieval.words))
     same(replace(relevant_ranks(whole(pooled), benchmark), own=ranks.own), ranks)
     for name in "xyz":
         chosen = np.flatnonzero(languages == name)
         scores = np.zeros((20, 60), int)
-        scores[:, chosen] = matrix(retrieval.bm25_tiles(texts[:20], [texts[i] for i in chosen],
-                                                        retrieval.words))
+        scores[:, chosen] = matrix(
+            retrieval.bm25_tiles(texts[:20], [texts[i] for i in chosen], retrieval.words)
+        )
         here = languages[benchmark.candidate] == name
         alone = relevant_ranks(whole(scores), benchmark)
         np.testing.assert_array_equal(ranks.own[here], alone.own[here])
@@ -344,12 +407,15 @@ def test_oracle_is_perfect_in_its_own_language_only():
     """Own-language relevant candidates fill the first places; the others stand at random."""
     benchmark = toy(6, 600, 90, share=0.05)
     ranks = reference_ranks(benchmark, "oracle", 0)
-    own = (benchmark.question_language[benchmark.question]
-           == benchmark.candidate_language[benchmark.candidate])
+    own = (
+        benchmark.question_language[benchmark.question]
+        == benchmark.candidate_language[benchmark.candidate]
+    )
     size = np.bincount(benchmark.question[own], minlength=600)[benchmark.question]
     assert own.any() and (ranks.own[own] <= size[own]).all() and (ranks.alone[own] == 1).all()
     pool = np.bincount(benchmark.candidate_language)[
-        benchmark.candidate_language[benchmark.candidate[~own]]]
+        benchmark.candidate_language[benchmark.candidate[~own]]
+    ]
     error = math.sqrt(((pool**2 - 1) / 12).mean() / (~own).sum())
     assert abs((ranks.own[~own] - (pool + 1) / 2).mean()) < 4 * error
 
@@ -363,8 +429,9 @@ def test_unknown_reference_is_refused():
 def _xquad_language(path: Path) -> Benchmark:
     """One language of XQuAD-R: candidates are sentences, relevant the one with the answer."""
     questions, texts, relevant = [], [], []
-    paragraphs = [p for article in json.loads(path.read_text("utf-8"))["data"]
-                  for p in article["paragraphs"]]
+    paragraphs = [
+        p for article in json.loads(path.read_text("utf-8"))["data"] for p in article["paragraphs"]
+    ]
     for paragraph in paragraphs:
         for item in paragraph["qas"]:
             start = item["answers"][0]["answer_start"]
@@ -379,8 +446,9 @@ def _xquad_language(path: Path) -> Benchmark:
 
 def _bm25_map(benchmark: Benchmark, tokenizer) -> float:
     """mAP of BM25 on a benchmark of one language and one relevant candidate a question."""
-    scores = retrieval.bm25_tiles(benchmark.questions["text"].tolist(),
-                                  benchmark.candidates["text"].tolist(), tokenizer)
+    scores = retrieval.bm25_tiles(
+        benchmark.questions["text"].tolist(), benchmark.candidates["text"].tolist(), tokenizer
+    )
     return (1 / relevant_ranks(scores, benchmark).own).mean()
 
 
@@ -391,8 +459,10 @@ def test_bm25_on_xquad_r():
     benchmarks = [_xquad_language(path) for path in sorted(XQUAD.glob("*.json"))]
     assert len(benchmarks) == 11 and all(len(b.questions) == 1190 for b in benchmarks)
     assert sum(len(b.candidates) for b in benchmarks) == 13_014
-    for tokenizer, expected, english in ((retrieval.words, 0.642, 0.791),
-                                         (retrieval.char_ngrams, 0.765, 0.817)):
+    for tokenizer, expected, english in (
+        (retrieval.words, 0.642, 0.791),
+        (retrieval.char_ngrams, 0.765, 0.817),
+    ):
         by_language = {b.name: _bm25_map(b, tokenizer) for b in benchmarks}
         assert np.mean(list(by_language.values())) == pytest.approx(expected, abs=0.001)
         assert by_language["en"] == pytest.approx(english, abs=0.001)

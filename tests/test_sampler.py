@@ -21,8 +21,9 @@ quick = settings(deadline=None, max_examples=25, derandomize=True)
 def parallel(languages: int, pairs: int, group_size: int = 1) -> PairIndex:
     """A corpus whose pairs exist in every language; number 1 is English."""
     names = ["de", "en", "th", "tr", "vi", "zh"][:languages]
-    return PairIndex.from_present(names, np.ones((pairs, languages)),
-                                  np.arange(pairs) // group_size)
+    return PairIndex.from_present(
+        names, np.ones((pairs, languages)), np.arange(pairs) // group_size
+    )
 
 
 @st.composite
@@ -41,19 +42,33 @@ def corpora(draw) -> tuple[PairIndex, int]:
 
 def same(one, other) -> bool:
     """Whether two batches hold the same values."""
-    return one.step == other.step and one.kind == other.kind and all(
-        np.array_equal(getattr(one, name), getattr(other, name))
-        for name in ("pair", "question_language", "passage_language", "negatives", "substituted"))
+    return (
+        one.step == other.step
+        and one.kind == other.kind
+        and all(
+            np.array_equal(getattr(one, name), getattr(other, name))
+            for name in (
+                "pair",
+                "question_language",
+                "passage_language",
+                "negatives",
+                "substituted",
+            )
+        )
+    )
 
 
 def languages_of(schedule) -> tuple[np.ndarray, np.ndarray]:
     """Question and passage languages [steps, B] of a whole run."""
     batches = list(schedule)
-    return (np.array([b.question_language for b in batches]),
-            np.array([b.passage_language for b in batches]))
+    return (
+        np.array([b.question_language for b in batches]),
+        np.array([b.passage_language for b in batches]),
+    )
 
 
 # --- the reference: lists, dicts and Python integers, one row at a time ---------------------
+
 
 def slow_keyed(*words: int) -> int:
     """`keyed` in Python integers."""
@@ -96,8 +111,9 @@ def slow_schedule(index, strategy, alpha, batch_size, steps, seed, weight, cross
     mono, pair_share, keep = (alpha if share == "alpha" else share for share in ARMS[strategy])
     kept, used = np.diag(weight), Counter()
     exists = [set(np.flatnonzero(index.patterns[k])) for k in index.pattern]
-    parallel = sorted((p for p in range(len(index)) if len(exists[p]) > 1),
-                      key=lambda p: (index.pattern[p], p))
+    parallel = sorted(
+        (p for p in range(len(index)) if len(exists[p]) > 1), key=lambda p: (index.pattern[p], p)
+    )
     for step in range(steps):
         kind = slow_uniform(seed, 0, step)
         drawn = []
@@ -147,23 +163,40 @@ def slow_schedule(index, strategy, alpha, batch_size, steps, seed, weight, cross
 
 
 @quick
-@given(corpora(), st.sampled_from(list(ARMS)), st.floats(0, 1), st.integers(0, 2**64 - 1),
-       st.sampled_from([0.0, 0.3, 1.0]))
+@given(
+    corpora(),
+    st.sampled_from(list(ARMS)),
+    st.floats(0, 1),
+    st.integers(0, 2**64 - 1),
+    st.sampled_from([0.0, 0.3, 1.0]),
+)
 def test_equals_slow_bookkeeping(corpus, strategy, alpha, seed, power):
     """Every batch of every arm equals what lists, counters and sets give row by row."""
     index, batch_size = corpus
     if power not in (0, 1) and strategy not in ("mono", "x-x", "en-en"):
         power = 1.0  # between the two a cross-lingual table need not exist
-    schedule = Schedule(index, strategy, alpha=alpha, batch_size=batch_size, steps=12, seed=seed,
-                        language_power=power)
-    pairs = np.array([(index.patterns[:, i] & (index.patterns.sum(1) > 1))[index.pattern].sum()
-                      for i in range(len(index.languages))])
+    schedule = Schedule(
+        index,
+        strategy,
+        alpha=alpha,
+        batch_size=batch_size,
+        steps=12,
+        seed=seed,
+        language_power=power,
+    )
+    pairs = np.array(
+        [
+            (index.patterns[:, i] & (index.patterns.sum(1) > 1))[index.pattern].sum()
+            for i in range(len(index.languages))
+        ]
+    )
     weight = pairs**power / (pairs**power).sum()
     if strategy == "en-en":
-        weight = np.array([0.0, 1.0, 0.0, 0.0, 0.0][:len(weight)])
+        weight = np.array([0.0, 1.0, 0.0, 0.0, 0.0][: len(weight)])
     np.testing.assert_allclose(schedule.weight, weight, rtol=1e-12)
-    expected = slow_schedule(index, strategy, alpha, batch_size, 12, seed, schedule.weight,
-                             schedule._cross)
+    expected = slow_schedule(
+        index, strategy, alpha, batch_size, 12, seed, schedule.weight, schedule._cross
+    )
     for batch, (pair, question, passage) in zip(schedule, expected, strict=True):
         assert batch.pair.tolist() == pair
         assert batch.question_language.tolist() == question
@@ -171,6 +204,7 @@ def test_equals_slow_bookkeeping(corpus, strategy, alpha, seed, power):
 
 
 # --- hash and permutation -------------------------------------------------------------------
+
 
 def test_hash_is_splitmix64():
     """The first words give the published outputs of splitmix64 seeded with 0."""
@@ -197,10 +231,14 @@ def test_permutation_handles_rows_of_different_sizes_and_keys():
     size = np.array([1, 2, 3, 10, 1000, 999_983, 2**31 - 1])
     place, key = size // 2, keyed(3, np.arange(7))
     together = permute(place, size, key)
-    assert together.tolist() == [
-        slow_permute(int(p), int(n), int(k))
-        for p, n, k in zip(place[:6], size[:6], key[:6], strict=True)
-    ] + permute(place[6:], size[6:], key[6:]).tolist()
+    assert (
+        together.tolist()
+        == [
+            slow_permute(int(p), int(n), int(k))
+            for p, n, k in zip(place[:6], size[:6], key[:6], strict=True)
+        ]
+        + permute(place[6:], size[6:], key[6:]).tolist()
+    )
 
 
 @pytest.mark.parametrize("size", [2, 3, 4])
@@ -221,8 +259,9 @@ def test_all_orders_are_equally_frequent(size):
 def test_places_go_everywhere_equally_often(size):
     """Over keys, a place and the next one have all images equally often, and jointly so."""
     keys = keyed(5, np.arange(200 * size))
-    here, there = (permute(np.full(len(keys), place), np.full(len(keys), size), keys)
-                   for place in (0, 1))
+    here, there = (
+        permute(np.full(len(keys), place), np.full(len(keys), size), keys) for place in (0, 1)
+    )
     for images, cells in ((here, size), (there, size), ((there - here) % size - 1, size - 1)):
         expected = len(keys) / cells
         statistic = ((np.bincount(images, minlength=cells) - expected) ** 2 / expected).sum()
@@ -236,6 +275,7 @@ def test_draws_fall_into_cells_with_a_chance():
 
 
 # --- streams --------------------------------------------------------------------------------
+
 
 @quick
 @given(corpora())
@@ -254,13 +294,14 @@ def test_streams_equal_brute_force_intersection(corpus):
 def test_streams_select_many_patterns_at_once():
     """Rows of different streams, with hundreds of patterns, equal one stream at a time."""
     rng = np.random.default_rng(0)
-    index = PairIndex.from_present([f"l{i:02}" for i in range(12)], rng.random((900, 12)) < 0.6,
-                                   np.arange(900))
+    index = PairIndex.from_present(
+        [f"l{i:02}" for i in range(12)], rng.random((900, 12)) < 0.6, np.arange(900)
+    )
     assert len(index.patterns) > 500
     streams = Streams(index)
     stream = rng.integers(0, 144, 500)
     place = rng.integers(0, streams.size[stream])
-    alone = [streams.select(stream[i:i + 1], place[i:i + 1])[0] for i in range(500)]
+    alone = [streams.select(stream[i : i + 1], place[i : i + 1])[0] for i in range(500)]
     assert streams.select(stream, place).tolist() == alone
     index.rows(np.array(alone), stream // 12), index.rows(np.array(alone), stream % 12)
 
@@ -268,8 +309,12 @@ def test_streams_select_many_patterns_at_once():
 def test_memory_is_four_bytes_a_pair_and_five_a_row():
     """No array grows with pairs x languages."""
     schedule = Schedule(parallel(6, 5000), "cross", batch_size=32, steps=100)
-    arrays = {name: value.nbytes for owner in (schedule, schedule.streams)
-              for name, value in vars(owner).items() if isinstance(value, np.ndarray)}
+    arrays = {
+        name: value.nbytes
+        for owner in (schedule, schedule.streams)
+        for name, value in vars(owner).items()
+        if isinstance(value, np.ndarray)
+    }
     assert arrays.pop("order") == 4 * 5000
     assert arrays.pop("_turn") == 4 * 3200
     assert arrays.pop("_stream") == 3200
@@ -278,14 +323,16 @@ def test_memory_is_four_bytes_a_pair_and_five_a_row():
 
 # --- what arms are made of ------------------------------------------------------------------
 
+
 @quick
 @given(corpora(), st.floats(0, 1), st.integers(0, 1000))
 def test_composition_of_every_arm(corpus, alpha, seed):
     """Languages and kinds of each batch are what the arm's name promises."""
     index, batch_size = corpus
     for strategy in ARMS:
-        for batch in Schedule(index, strategy, alpha=alpha, batch_size=batch_size, steps=6,
-                              seed=seed):
+        for batch in Schedule(
+            index, strategy, alpha=alpha, batch_size=batch_size, steps=6, seed=seed
+        ):
             asked, answered = batch.question_language, batch.passage_language
             streams = set(zip(asked.tolist(), answered.tolist(), strict=True))
             if strategy in ("mono", "en-en") or batch.kind == "mono":
@@ -295,7 +342,8 @@ def test_composition_of_every_arm(corpus, alpha, seed):
             if strategy == "cross-pair":
                 assert batch.kind == "pair" and len(streams) == 1
             if strategy in ("cross", "cross-pair", "cross-fixed") or (
-                    strategy == "hybrid" and batch.kind != "mono"):
+                strategy == "hybrid" and batch.kind != "mono"
+            ):
                 assert (asked != answered).all()
             if strategy == "x-x":
                 assert (asked == answered).all()
@@ -316,9 +364,12 @@ def test_share_of_monolingual_batches_and_rows(alpha):
     """Hybrid's batches and mix's rows are monolingual alpha of the time (binomial, 4 sd)."""
     hybrid = Schedule(parallel(3, 50), "hybrid", alpha=alpha, batch_size=1, steps=1500)
     question, passage = languages_of(
-        Schedule(parallel(3, 50), "mix", alpha=alpha, batch_size=15, steps=100))
-    for share in (np.mean([batch.kind == "mono" for batch in hybrid]),
-                  np.mean(question == passage)):
+        Schedule(parallel(3, 50), "mix", alpha=alpha, batch_size=15, steps=100)
+    )
+    for share in (
+        np.mean([batch.kind == "mono" for batch in hybrid]),
+        np.mean(question == passage),
+    ):
         assert abs(share - alpha) <= 4 * np.sqrt(alpha * (1 - alpha) / 1500)
 
 
@@ -327,33 +378,47 @@ def test_share_of_monolingual_batches_and_rows(alpha):
 def test_identities_hold_batch_for_batch(corpus, seed):
     """mono = hybrid(1), cross = hybrid(0) = mix(0), x-x = mix(1)."""
     index, batch_size = corpus
-    for named, *others in ((("mono", 0.3), ("hybrid", 1.0)), (("x-x", 0.3), ("mix", 1)),
-                           (("cross", 0.3), ("hybrid", 0), ("mix", 0.0))):
-        runs = [Schedule(index, strategy, alpha=alpha, batch_size=batch_size, steps=5, seed=seed)
-                for strategy, alpha in (named, *others)]
+    for named, *others in (
+        (("mono", 0.3), ("hybrid", 1.0)),
+        (("x-x", 0.3), ("mix", 1)),
+        (("cross", 0.3), ("hybrid", 0), ("mix", 0.0)),
+    ):
+        runs = [
+            Schedule(index, strategy, alpha=alpha, batch_size=batch_size, steps=5, seed=seed)
+            for strategy, alpha in (named, *others)
+        ]
         assert all(same(runs[0].batch(k), run.batch(k)) for run in runs[1:] for k in range(5))
 
 
 def test_mix_of_one_in_l_is_uniform_over_language_pairs():
     """mix(1/L) draws all L x L ordered pairs, equal ones too, equally often (chi-square, 6 sd)."""
     question, passage = languages_of(
-        Schedule(parallel(4, 400), "mix", alpha=1 / 4, batch_size=64, steps=150))
+        Schedule(parallel(4, 400), "mix", alpha=1 / 4, batch_size=64, steps=150)
+    )
     count = np.bincount((question * 4 + passage).ravel(), minlength=16)
     assert ((count - 600) ** 2 / 600).sum() < 15 + 6 * np.sqrt(30)
 
 
 def test_arms_of_a_seed_share_draws():
     """Question languages agree in all arms with mixed batches; alpha only adds mono batches."""
-    runs = [languages_of(Schedule(parallel(4, 100), strategy, batch_size=16, steps=50))[0]
-            for strategy in ("x-x", "cross", "mix", "cross-fixed")]
+    runs = [
+        languages_of(Schedule(parallel(4, 100), strategy, batch_size=16, steps=50))[0]
+        for strategy in ("x-x", "cross", "mix", "cross-fixed")
+    ]
     assert all(np.array_equal(runs[0], run) for run in runs[1:])
-    kinds = [[batch.kind for batch in Schedule(parallel(4, 100), "hybrid", alpha=alpha,
-                                               batch_size=1, steps=200)] for alpha in (0.3, 0.6)]
+    kinds = [
+        [
+            batch.kind
+            for batch in Schedule(parallel(4, 100), "hybrid", alpha=alpha, batch_size=1, steps=200)
+        ]
+        for alpha in (0.3, 0.6)
+    ]
     assert all(more == "mono" for less, more in zip(*kinds, strict=True) if less == "mono")
     assert kinds[0] != kinds[1]
 
 
 # --- language weights -----------------------------------------------------------------------
+
 
 def uneven() -> PairIndex:
     """100 pairs in all of de, en, th; 60 more in de and en: 160, 160 and 100 pairs."""
@@ -390,8 +455,9 @@ def test_arms_have_equal_language_marginals(strategy, power):
 def test_no_arm_draws_pairs_of_a_single_language():
     """The ten pairs that only English has are in no arm's batches."""
     for strategy in ARMS:
-        pairs = np.concatenate([batch.pair for batch in Schedule(uneven(), strategy, batch_size=40,
-                                                                 steps=40)])
+        pairs = np.concatenate(
+            [batch.pair for batch in Schedule(uneven(), strategy, batch_size=40, steps=40)]
+        )
         assert pairs.max() < 160 and len(np.unique(pairs)) > 100
 
 
@@ -422,15 +488,19 @@ def test_joint_table_exists_exactly_where_it_can(size, seed, density):
 
 
 @settings(deadline=None, max_examples=60, derandomize=True)
-@given(st.integers(2, 6), st.integers(0, 2**32), st.sampled_from([0.2, 0.5, 0.9]),
-       st.sampled_from([0, 10**3, 10**6]))
+@given(
+    st.integers(2, 6),
+    st.integers(0, 2**32),
+    st.sampled_from([0.2, 0.5, 0.9]),
+    st.sampled_from([0, 10**3, 10**6]),
+)
 def test_weights_by_size_always_have_a_joint_table(size, seed, density, hub):
     """Also where nearly all pairs are with English, which Sinkhorn's own steps take ages for."""
     rng = np.random.default_rng(seed)
     present = rng.random((30, size)) < density
-    present[:size - 1, 1] = present[np.arange(size - 1), [0, *range(2, size)]] = True
+    present[: size - 1, 1] = present[np.arange(size - 1), [0, *range(2, size)]] = True
     times = np.ones(30)
-    times[:size - 1] += hub * (present[:size - 1].sum(1) == 2)
+    times[: size - 1] += hub * (present[: size - 1].sum(1) == 2)
     present = present[(keep := present.sum(1) > 1)]
     shared = present.T @ (present * times[keep, None])
     weight = np.diag(shared) / np.trace(shared)
@@ -439,6 +509,7 @@ def test_weights_by_size_always_have_a_joint_table(size, seed, density, hub):
 
 
 # --- what a batch and a run contain ---------------------------------------------------------
+
 
 @quick
 @given(corpora(), st.sampled_from(list(ARMS)), st.integers(0, 2**64 - 1))
@@ -461,13 +532,16 @@ def test_usage_within_a_stream_is_even_but_for_rows_that_gave_way(corpus, strate
     uses, gave_way = defaultdict(Counter), Counter()
     for batch in schedule:
         passage = batch.question_language if strategy == "cross-fixed" else batch.passage_language
-        for pair, a, b, moved in zip(batch.pair, batch.question_language, passage,
-                                     batch.substituted, strict=True):
+        for pair, a, b, moved in zip(
+            batch.pair, batch.question_language, passage, batch.substituted, strict=True
+        ):
             uses[a, b][pair] += 1
             gave_way[a, b] += moved
     for (a, b), count in uses.items():
-        listed = np.flatnonzero(index.patterns[index.pattern][:, [a, b]].all(1)
-                                & (index.patterns.sum(1) > 1)[index.pattern])
+        listed = np.flatnonzero(
+            index.patterns[index.pattern][:, [a, b]].all(1)
+            & (index.patterns.sum(1) > 1)[index.pattern]
+        )
         times = np.array([count[pair] for pair in listed])
         low, rest = divmod(times.sum(), len(times))
         off = np.maximum(times - low - (rest > 0), 0) + np.maximum(low - times, 0)
@@ -484,7 +558,7 @@ def test_an_epoch_uses_every_pair_once():
         assert not batch.substituted.any()
         runs[batch.question_language[0]] += batch.pair.tolist()
     for pairs in runs.values():
-        epochs = [pairs[i:i + 24] for i in range(0, len(pairs) - 23, 24)]
+        epochs = [pairs[i : i + 24] for i in range(0, len(pairs) - 23, 24)]
         assert len(epochs) > 3 and all(sorted(epoch) == list(range(24)) for epoch in epochs)
         assert len(set(map(tuple, epochs))) == len(epochs)
 
@@ -518,8 +592,10 @@ def test_longer_run_keeps_the_prefix_and_batches_need_no_state(corpus, strategy,
 
 def test_a_long_run_is_drawn_in_parts_without_seams():
     """Turns count on over the parts in which streams are drawn: 600 steps, one epoch of 24 each."""
-    pairs = [batch.pair.tolist() for batch in Schedule(parallel(2, 24), "en-en", batch_size=24,
-                                                       steps=600)]
+    pairs = [
+        batch.pair.tolist()
+        for batch in Schedule(parallel(2, 24), "en-en", batch_size=24, steps=600)
+    ]
     assert len(set(map(tuple, pairs))) == 600 and all(sorted(p) == list(range(24)) for p in pairs)
 
 
@@ -554,8 +630,13 @@ def test_parts_of_ranks_partition_the_batch(world, share):
     index = parallel(3, 60)
     offsets = np.arange(61) * 59
     others = np.concatenate([np.delete(np.arange(60), i) for i in range(60)])
-    index = PairIndex(index.languages, index.pattern, index.patterns, index.group,
-                      (offsets, others.astype(np.int32)))
+    index = PairIndex(
+        index.languages,
+        index.pattern,
+        index.patterns,
+        index.group,
+        (offsets, others.astype(np.int32)),
+    )
     batch = Schedule(index, "mix", batch_size=world * share, steps=1, explicit=2).batch(0)
     parts = [batch.part(rank, world) for rank in range(world)]
     for name in ("pair", "question_language", "passage_language", "negatives", "substituted"):
@@ -578,6 +659,7 @@ def test_step_outside_the_run_is_an_index_error():
 
 # --- cross-fixed ----------------------------------------------------------------------------
 
+
 @quick
 @given(corpora(), st.integers(0, 1000))
 def test_cross_fixed_partner_is_constant(corpus, seed):
@@ -585,19 +667,25 @@ def test_cross_fixed_partner_is_constant(corpus, seed):
     index, batch_size = corpus
     make = {"batch_size": batch_size, "steps": 20, "seed": seed}
     partner = {}
-    for fixed, plain in zip(Schedule(index, "cross-fixed", **make), Schedule(index, "x-x", **make),
-                            strict=True):
+    for fixed, plain in zip(
+        Schedule(index, "cross-fixed", **make), Schedule(index, "x-x", **make), strict=True
+    ):
         assert np.array_equal(fixed.pair, plain.pair)
         assert np.array_equal(fixed.question_language, plain.question_language)
-        for pair, a, b in zip(fixed.pair.tolist(), fixed.question_language.tolist(),
-                              fixed.passage_language.tolist(), strict=True):
+        for pair, a, b in zip(
+            fixed.pair.tolist(),
+            fixed.question_language.tolist(),
+            fixed.passage_language.tolist(),
+            strict=True,
+        ):
             assert a != b and partner.setdefault((pair, a), b) == b
 
 
 def test_cross_fixed_spreads_partners_by_weight():
     """Partners of one language follow its row of the joint table (chi-square, 2 free, p = 1e-3)."""
     question, passage = languages_of(
-        Schedule(parallel(4, 9000), "cross-fixed", batch_size=300, steps=100))
+        Schedule(parallel(4, 9000), "cross-fixed", batch_size=300, steps=100)
+    )
     for a in range(4):  # no pair is asked twice in a language
         count = np.bincount(passage[question == a], minlength=4)
         expected = count.sum() / 3
@@ -607,18 +695,28 @@ def test_cross_fixed_spreads_partners_by_weight():
 
 def test_cross_fixed_has_as_many_positives_as_mono():
     """Over a long run: P a language for mono and cross-fixed, (L - 1) P for cross."""
-    positives = {strategy: exposure(Schedule(parallel(3, 40), strategy, batch_size=10, steps=300))
-                 .positives.tolist() for strategy in ("mono", "cross-fixed", "cross")}
+    positives = {
+        strategy: exposure(
+            Schedule(parallel(3, 40), strategy, batch_size=10, steps=300)
+        ).positives.tolist()
+        for strategy in ("mono", "cross-fixed", "cross")
+    }
     assert positives == {"mono": [40] * 3, "cross-fixed": [40] * 3, "cross": [80] * 3}
 
 
 # --- explicit negatives ---------------------------------------------------------------------
 
+
 def with_negatives(index, lists) -> PairIndex:
     """The index with lists of negatives, one a pair."""
     offsets = np.cumsum([0, *map(len, lists)]).astype(np.int64)
-    return PairIndex(index.languages, index.pattern, index.patterns, index.group,
-                     (offsets, np.concatenate(lists).astype(np.int32)))
+    return PairIndex(
+        index.languages,
+        index.pattern,
+        index.patterns,
+        index.group,
+        (offsets, np.concatenate(lists).astype(np.int32)),
+    )
 
 
 @pytest.mark.parametrize("strategy", ["mono", "mix", "cross-fixed"])
@@ -628,18 +726,25 @@ def test_explicit_negatives_are_usable_and_distinct(strategy):
     present = rng.random((80, 3)) < 0.7
     present[:20] = True
     index = PairIndex.from_present(["de", "en", "th"], present, np.arange(80) // 2)
-    lists = [np.r_[rng.permutation(20), rng.permutation(np.arange(20, 80))[:rng.integers(9)]]
-             for _ in range(80)]
+    lists = [
+        np.r_[rng.permutation(20), rng.permutation(np.arange(20, 80))[: rng.integers(9)]]
+        for _ in range(80)
+    ]
     index = with_negatives(index, lists)
     seen = defaultdict(set)
     for batch in Schedule(index, strategy, batch_size=8, steps=150, explicit=3):
         assert batch.negatives.shape == (8, 3)
-        assert np.array_equal(batch.negatives, Schedule(index, strategy, batch_size=8,
-                              steps=batch.step + 1, explicit=3).batch(batch.step).negatives)
+        assert np.array_equal(
+            batch.negatives,
+            Schedule(index, strategy, batch_size=8, steps=batch.step + 1, explicit=3)
+            .batch(batch.step)
+            .negatives,
+        )
         index.rows(batch.negatives, batch.passage_language[:, None])
         assert (index.group[batch.negatives] != index.group[batch.pair][:, None]).all()
-        for pair, passage, row in zip(batch.pair, batch.passage_language, batch.negatives,
-                                      strict=True):
+        for pair, passage, row in zip(
+            batch.pair, batch.passage_language, batch.negatives, strict=True
+        ):
             assert len(set(row)) == 3 and set(row) <= set(lists[pair])
             seen[pair, passage] |= set(row.tolist())
     pair, passage = max(seen, key=lambda key: len(seen[key]))
@@ -664,6 +769,7 @@ def test_too_few_negatives_are_refused_with_their_number():
 
 # --- refusals -------------------------------------------------------------------------------
 
+
 def star() -> PairIndex:
     """German, Thai and Turkish share pairs with English only."""
     present = np.zeros((90, 4), bool)
@@ -672,33 +778,52 @@ def star() -> PairIndex:
     return PairIndex.from_present(["de", "en", "th", "tr"], present, np.arange(90))
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"strategy": "xx"}, "strategy='xx' is none of mono, x-x, cross-pair, cross, hybrid, mix"),
-    ({"alpha": -0.1}, "alpha=-0.1 is not in 0..1"),
-    ({"alpha": 1.1}, "alpha=1.1 is not in 0..1"),
-    ({"alpha": float("nan")}, "alpha=nan is not in 0..1"),
-    ({"language_power": 2}, "language_power=2 is not in 0..1"),
-    ({"batch_size": 0}, "batch_size=0 is not at least 1"),
-    ({"steps": -1}, "steps=-1 is not at least 0"),
-    ({"steps": 2**28}, "steps=268435456 make 2"),
-    ({"seed": -1}, "seed=-1 is not in 0..2"),
-    ({"explicit": -1}, "explicit=-1 is not at least 0"),
-    ({"batch_size": 61}, "de has pairs of 60 groups, fewer than batch_size=61: lower"),
-    ({"strategy": "cross", "batch_size": 61}, "de-en has pairs of 60 groups, fewer than"),
-    ({"index": parallel(3, 60, 3), "batch_size": 21}, "de has pairs of 20 groups, fewer than"),
-    ({"index": parallel(1, 60)}, "no pair in de exists in a second language: add transl"),
-    ({"index": parallel(1, 60), "strategy": "cross"}, "no pair in de exists in a second"),
-    ({"index": parallel(1, 60), "strategy": "en-en"}, "en-en needs the language en, the corpus "),
-    ({"index": PairIndex.from_present(["de", "en", "th"], np.array([[1, 1, 0]] * 9), range(9))},
-     "no pair in th exists in a second language"),
-    ({"index": PairIndex.from_present(["de", "en"], np.zeros((0, 2)), range(0))},
-     "no pair in de, en exists in a second language"),
-    ({"index": uneven(), "strategy": "cross", "batch_size": 101}, "(de|en)-th has pairs of 100 "),
-    ({"index": star(), "strategy": "cross"},
-     r"weight: de, th, tr \(0.750 in all\) share pairs only with en \(0.250\): set language_power"),
-    ({"index": star(), "strategy": "cross-fixed"}, "cannot give every language its weight"),
-    ({"index": star(), "strategy": "hybrid"}, "cannot give every language its weight"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"strategy": "xx"}, "strategy='xx' is none of mono, x-x, cross-pair, cross, hybrid, mix"),
+        ({"alpha": -0.1}, "alpha=-0.1 is not in 0..1"),
+        ({"alpha": 1.1}, "alpha=1.1 is not in 0..1"),
+        ({"alpha": float("nan")}, "alpha=nan is not in 0..1"),
+        ({"language_power": 2}, "language_power=2 is not in 0..1"),
+        ({"batch_size": 0}, "batch_size=0 is not at least 1"),
+        ({"steps": -1}, "steps=-1 is not at least 0"),
+        ({"steps": 2**28}, "steps=268435456 make 2"),
+        ({"seed": -1}, "seed=-1 is not in 0..2"),
+        ({"explicit": -1}, "explicit=-1 is not at least 0"),
+        ({"batch_size": 61}, "de has pairs of 60 groups, fewer than batch_size=61: lower"),
+        ({"strategy": "cross", "batch_size": 61}, "de-en has pairs of 60 groups, fewer than"),
+        ({"index": parallel(3, 60, 3), "batch_size": 21}, "de has pairs of 20 groups, fewer than"),
+        ({"index": parallel(1, 60)}, "no pair in de exists in a second language: add transl"),
+        ({"index": parallel(1, 60), "strategy": "cross"}, "no pair in de exists in a second"),
+        (
+            {"index": parallel(1, 60), "strategy": "en-en"},
+            "en-en needs the language en, the corpus ",
+        ),
+        (
+            {
+                "index": PairIndex.from_present(
+                    ["de", "en", "th"], np.array([[1, 1, 0]] * 9), range(9)
+                )
+            },
+            "no pair in th exists in a second language",
+        ),
+        (
+            {"index": PairIndex.from_present(["de", "en"], np.zeros((0, 2)), range(0))},
+            "no pair in de, en exists in a second language",
+        ),
+        (
+            {"index": uneven(), "strategy": "cross", "batch_size": 101},
+            "(de|en)-th has pairs of 100 ",
+        ),
+        (
+            {"index": star(), "strategy": "cross"},
+            r"weight: de, th, tr \(0.750 in all\) share pairs only with en \(0.250\): set",
+        ),
+        ({"index": star(), "strategy": "cross-fixed"}, "cannot give every language its weight"),
+        ({"index": star(), "strategy": "hybrid"}, "cannot give every language its weight"),
+    ],
+)
 def test_impossible_requests_are_refused_at_construction(change, message):
     """One clear line, naming what was wrong and what was expected."""
     request = {"index": parallel(3, 60), "strategy": "mono", "batch_size": 8, "steps": 5} | change
@@ -722,12 +847,18 @@ def test_groups_are_counted_exactly(corpus, strategy):
     """A batch is accepted just up to the fewest groups that an occurring stream holds."""
     index, _ = corpus
     present, n = index.patterns[index.pattern], len(index.languages)
-    crosses = {"cross": [True], "cross-pair": [True], "hybrid": [True, False],
-               "mix": [True, False]}.get(strategy, [False])
+    crosses = {
+        "cross": [True],
+        "cross-pair": [True],
+        "hybrid": [True, False],
+        "mix": [True, False],
+    }.get(strategy, [False])
     fewest = min(
         len(np.unique(index.group[present[:, a] & present[:, b] & (present.sum(1) > 1)]))
-        for a in range(n) for b in range(n)
-        if (a != b) in crosses and (strategy != "en-en" or a == b == 1))
+        for a in range(n)
+        for b in range(n)
+        if (a != b) in crosses and (strategy != "en-en" or a == b == 1)
+    )
     schedule = Schedule(index, strategy, batch_size=fewest, steps=4)
     assert all(len(set(index.group[batch.pair])) == fewest for batch in schedule)
     with pytest.raises(ValueError, match=f"has pairs of {fewest} groups"):
@@ -736,6 +867,7 @@ def test_groups_are_counted_exactly(corpus, strategy):
 
 # --- exposure -------------------------------------------------------------------------------
 
+
 @quick
 @given(corpora(), st.sampled_from(list(ARMS)), st.integers(0, 15))
 def test_exposure_equals_counting(corpus, strategy, steps):
@@ -743,9 +875,17 @@ def test_exposure_equals_counting(corpus, strategy, steps):
     index, batch_size = corpus
     schedule = Schedule(index, strategy, batch_size=batch_size, steps=steps)
     table = exposure(schedule)
-    rows = [row for b in schedule
-            for row in zip(b.pair.tolist(), b.question_language.tolist(),
-                           b.passage_language.tolist(), b.substituted.tolist(), strict=True)]
+    rows = [
+        row
+        for b in schedule
+        for row in zip(
+            b.pair.tolist(),
+            b.question_language.tolist(),
+            b.passage_language.tolist(),
+            b.substituted.tolist(),
+            strict=True,
+        )
+    ]
     assert table.language.tolist() == list(index.languages)
     for i, line in table.iterrows():
         for column, side in ((1, "question"), (2, "passage")):
@@ -753,12 +893,12 @@ def test_exposure_equals_counting(corpus, strategy, steps):
             assert line[f"{side}_uses"] == texts.total()
             assert line[f"{side}_texts"] == len(texts)
             assert line[f"{side}_max_repeats"] == max(texts.values(), default=0)
-            assert line[f"{side}_mean_repeats"] == pytest.approx(
-                texts.total() / max(len(texts), 1))
+            assert line[f"{side}_mean_repeats"] == pytest.approx(texts.total() / max(len(texts), 1))
         asked = [row for row in rows if row[1] == i]
         assert line.positives == len({row[:3] for row in asked})
         assert line.monolingual == pytest.approx(
-            sum(row[2] == i for row in asked) / max(len(asked), 1))
+            sum(row[2] == i for row in asked) / max(len(asked), 1)
+        )
         assert line.substituted == sum(row[3] for row in asked)
 
 

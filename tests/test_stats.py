@@ -77,8 +77,11 @@ def figures():
     """Rows (clusters, seeds, coverages) of the module docstring's table."""
     rows = [line.split() for line in stats.__doc__.splitlines()]
     kinds = ("nested", "crossed", "rotated")
-    return [(row[0], int(row[1]), [float(v) for v in row[2:6]])
-            for row in rows if len(row) > 5 and row[0] in kinds and row[1].isdigit()]
+    return [
+        (row[0], int(row[1]), [float(v) for v in row[2:6]])
+        for row in rows
+        if len(row) > 5 and row[0] in kinds and row[1].isdigit()
+    ]
 
 
 def test_hand_crossed():
@@ -272,7 +275,8 @@ def test_interval_level():
     a, b = stats.interval(table, level=0.5), stats.interval(table)
     assert a.estimate == b.estimate
     assert b.half_width / a.half_width == pytest.approx(
-        textbook.t.ppf(0.975, 8) / textbook.t.ppf(0.75, 8))
+        textbook.t.ppf(0.975, 8) / textbook.t.ppf(0.75, 8)
+    )
 
 
 def test_paired_is_the_paired_t_test():
@@ -359,17 +363,20 @@ def test_holm_refuses(bad):
         stats.holm(bad)
 
 
-@pytest.mark.parametrize(("low", "high", "expected"), [
-    (0.001, 0.1, "supported"),
-    (0.001, 0.005, "supported"),  # the sign is clear, however small the difference
-    (-0.1, -0.001, "contradicted"),
-    (-0.005, -0.001, "contradicted"),
-    (0.0, 0.005, "equivalent"),
-    (-0.01, 0.01, "equivalent"),
-    (-0.011, 0.005, "inconclusive"),
-    (-0.005, 0.011, "inconclusive"),
-    (-0.1, 0.1, "inconclusive"),
-])
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.001, 0.1, "supported"),
+        (0.001, 0.005, "supported"),  # the sign is clear, however small the difference
+        (-0.1, -0.001, "contradicted"),
+        (-0.005, -0.001, "contradicted"),
+        (0.0, 0.005, "equivalent"),
+        (-0.01, 0.01, "equivalent"),
+        (-0.011, 0.005, "inconclusive"),
+        (-0.005, 0.011, "inconclusive"),
+        (-0.1, 0.1, "inconclusive"),
+    ],
+)
 def test_verdict(low, high, expected):
     """Sign first, then equivalence within +-.01, else inconclusive."""
     middle = (low + high) / 2
@@ -508,16 +515,25 @@ def test_pareto_refuses():
 GOOD = tidy([[1, 2], [3, 4]])
 
 
-@pytest.mark.parametrize(("table", "message"), [
-    (GOOD.drop(columns="value"), "needs the column 'value'"),
-    (GOOD[:0], "at least two clusters, got 0"),
-    (GOOD[GOOD["cluster"] == "0"], "at least two clusters, got 1"),
-    (GOOD.assign(value=[1, 2, np.nan, 4]), r"cell \(seed 1, cluster '0'\) needs a finite value"),
-    (GOOD.assign(weight=[1, 0, 1, 1]), r"cell \(seed 0, cluster '1'\) needs .* positive weight"),
-    (GOOD.assign(weight=[1, 1, np.inf, 1]), "positive weight"),
-    (GOOD.assign(cluster=["a", None, "a", "b"]), "needs a finite value"),
-    (pd.concat([GOOD, GOOD[3:]]), r"cell \(seed 1, cluster '1'\) stands in the table twice"),
-])
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (GOOD.drop(columns="value"), "needs the column 'value'"),
+        (GOOD[:0], "at least two clusters, got 0"),
+        (GOOD[GOOD["cluster"] == "0"], "at least two clusters, got 1"),
+        (
+            GOOD.assign(value=[1, 2, np.nan, 4]),
+            r"cell \(seed 1, cluster '0'\) needs a finite value",
+        ),
+        (
+            GOOD.assign(weight=[1, 0, 1, 1]),
+            r"cell \(seed 0, cluster '1'\) needs .* positive weight",
+        ),
+        (GOOD.assign(weight=[1, 1, np.inf, 1]), "positive weight"),
+        (GOOD.assign(cluster=["a", None, "a", "b"]), "needs a finite value"),
+        (pd.concat([GOOD, GOOD[3:]]), r"cell \(seed 1, cluster '1'\) stands in the table twice"),
+    ],
+)
 def test_bad_tables_are_refused(table, message):
     """What is no tidy table of at least two clusters is refused in one line that says why."""
     for function in (stats.interval, stats.bootstrap):

@@ -1,4 +1,4 @@
-"""The real notebooks, end to end at toy size: the whole graph, a kill in it, and plain papermill."""
+"""The real notebooks, end to end at toy size: the whole graph, a kill, and plain papermill."""
 
 import json
 import os
@@ -36,9 +36,14 @@ def start(folder: Path) -> subprocess.Popen:
     study = folder / "toy.yaml"
     study.write_text(TOY)
     return subprocess.Popen(
-        [sys.executable, "-m", "lib.execute", "study", str(study), "--cores", "2"], cwd=ROOT,
-        env=os.environ | {"BATCHES_OUTPUTS": str(folder / "outputs")}, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, start_new_session=True)
+        [sys.executable, "-m", "lib.execute", "study", str(study), "--cores", "2"],
+        cwd=ROOT,
+        env=os.environ | {"BATCHES_OUTPUTS": str(folder / "outputs")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def finish(process: subprocess.Popen) -> str:
@@ -90,11 +95,21 @@ def test_study_leaves_a_report(toy):
 def test_tables_hold_every_arm_and_reference(toy):
     """Quality of each arm in each setting, with intervals that hold their estimate."""
     quality = pd.read_csv(toy[0] / "outputs/toy/report/tables/quality.csv")
-    assert set(quality["arm"]) == {"mono", "cross", "hybrid(0.5)", "untrained", "random",
-                                   "own-language oracle", "BM25 words", "BM25 char n-grams"}
+    assert set(quality["arm"]) == {
+        "mono",
+        "cross",
+        "hybrid(0.5)",
+        "untrained",
+        "random",
+        "own-language oracle",
+        "BM25 words",
+        "BM25 char n-grams",
+    }
     assert set(quality["setting"]) == {"mono", "cross", "multi"}
     assert quality["estimate"].between(0, 1).all()
-    assert ((quality["low"] <= quality["estimate"]) & (quality["estimate"] <= quality["high"])).all()
+    assert (
+        (quality["low"] <= quality["estimate"]) & (quality["estimate"] <= quality["high"])
+    ).all()
     oracle = quality[(quality["arm"] == "own-language oracle") & (quality["metric"] == "ap")]
     assert oracle.set_index("setting").loc["mono", "estimate"] == 1
 
@@ -105,8 +120,10 @@ def test_training_beats_the_untrained_encoder(toy):
     assert set(strata["arm"]) == {"mono", "cross", "hybrid(0.5)"}
     for seed in (0, 1):
         folder = toy[0] / "outputs/toy/runs"
-        trained, fresh = (json.loads((folder / f"arm={arm},seed={seed}/metrics.json").read_text())
-                          for arm in ("mono", "untrained"))
+        trained, fresh = (
+            json.loads((folder / f"arm={arm},seed={seed}/metrics.json").read_text())
+            for arm in ("mono", "untrained")
+        )
         assert trained["heldout"]["mono"]["ap"] > fresh["heldout"]["mono"]["ap"]
 
 
@@ -137,9 +154,21 @@ def test_papermill_commands_of_the_readme(tmp_path):
         notebook, output, *rest = shlex.split(command)
         executed = tmp_path / Path(output).name
         done = subprocess.run(
-            [sys.executable, "-m", "papermill", str(ROOT / notebook), str(executed), *rest,
-             *small.get(notebook[10:12], "").split(), "--no-progress-bar"],
-            cwd=tmp_path, env=environment, capture_output=True, text=True)
+            [
+                sys.executable,
+                "-m",
+                "papermill",
+                str(ROOT / notebook),
+                str(executed),
+                *rest,
+                *small.get(notebook[10:12], "").split(),
+                "--no-progress-bar",
+            ],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
         assert done.returncode == 0, done.stderr[-2000:]
     assert list((tmp_path / "lab/report/tables").glob("quality.csv"))
 
@@ -147,7 +176,16 @@ def test_papermill_commands_of_the_readme(tmp_path):
 def test_notebook_run_too_early_names_what_to_run_first(tmp_path):
     """02_train without a corpus says which notebook makes it."""
     done = subprocess.run(
-        [sys.executable, "-m", "papermill", str(ROOT / "notebooks/02_train.ipynb"),
-         str(tmp_path / "out.ipynb"), "--no-progress-bar"], capture_output=True, text=True,
-        env=os.environ | {"BATCHES_OUTPUTS": str(tmp_path)})
+        [
+            sys.executable,
+            "-m",
+            "papermill",
+            str(ROOT / "notebooks/02_train.ipynb"),
+            str(tmp_path / "out.ipynb"),
+            "--no-progress-bar",
+        ],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"BATCHES_OUTPUTS": str(tmp_path)},
+    )
     assert done.returncode != 0 and "run 01_prepare first" in done.stderr

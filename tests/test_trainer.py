@@ -28,16 +28,25 @@ PAIRS, LANGUAGES = 40, ("de", "en", "th")
 
 def toy_rows():
     """Questions and passages that share no word: what belongs together must be learned."""
+
     def word(*key):
         own = random.Random(repr(key))
         return "".join(own.choice("abcdefghijklmnop") for _ in range(6))
 
-    return [{"pair": f"p{i:02d}", "language": language, "passage_id": f"p{i:02d}",
-             "group": f"p{i:02d}", "source": "toy",
-             "question": f"{word('ask', language)} {word('q', i, language)}",
-             "passage": f"{word('p', i, language)} {word('say', language)} {word('x', i)}",
-             "negatives": [f"p{(i + j) % PAIRS:02d}" for j in range(1, 5)]}
-            for i in range(PAIRS) for language in LANGUAGES]
+    return [
+        {
+            "pair": f"p{i:02d}",
+            "language": language,
+            "passage_id": f"p{i:02d}",
+            "group": f"p{i:02d}",
+            "source": "toy",
+            "question": f"{word('ask', language)} {word('q', i, language)}",
+            "passage": f"{word('p', i, language)} {word('say', language)} {word('x', i)}",
+            "negatives": [f"p{(i + j) % PAIRS:02d}" for j in range(1, 5)],
+        }
+        for i in range(PAIRS)
+        for language in LANGUAGES
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +113,9 @@ def start(corpus, folder, *args):
 def test_another_interpreter_gives_the_same_bits(corpus, finished, tmp_path):
     """With another hash seed and after other random numbers."""
     script = [sys.executable, kill_trainer.__file__, corpus.folder, tmp_path]
-    subprocess.run(script, check=True, env=os.environ | {"PYTHONHASHSEED": "7"},
-                   stdout=subprocess.DEVNULL)
+    subprocess.run(
+        script, check=True, env=os.environ | {"PYTHONHASHSEED": "7"}, stdout=subprocess.DEVNULL
+    )
     assert results(tmp_path) == results(finished)
     torch.manual_seed(99)
     train(corpus, PARAMS, tmp_path / "again")
@@ -122,9 +132,22 @@ def test_another_seed_gives_other_batches_and_weights(corpus, finished, tmp_path
 
 
 # A run of 12 steps writes checkpoints after 3, 6 and 9 (2 tensor files each) and keeps two.
-KILLS = [("batch", 1), ("batch", 5), ("batch", 7), ("batch", 12), ("save_file", 1),
-         ("save_file", 4), ("save_file", 5), ("fsync", 2), ("fsync", 12), ("fsync", 21),
-         ("rename", 1), ("rename", 2), ("rename", 4), ("rmtree", 4)]
+KILLS = [
+    ("batch", 1),
+    ("batch", 5),
+    ("batch", 7),
+    ("batch", 12),
+    ("save_file", 1),
+    ("save_file", 4),
+    ("save_file", 5),
+    ("fsync", 2),
+    ("fsync", 12),
+    ("fsync", 21),
+    ("rename", 1),
+    ("rename", 2),
+    ("rename", 4),
+    ("rmtree", 4),
+]
 
 
 @pytest.mark.parametrize(("point", "number"), KILLS)
@@ -137,7 +160,9 @@ def test_killed_at_a_point_and_resumed(corpus, finished, tmp_path, point, number
     train(corpus, PARAMS, tmp_path)
     assert results(tmp_path) == results(finished)
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == [
-        "step-000006", "step-000009"]
+        "step-000006",
+        "step-000009",
+    ]
 
 
 def test_killed_from_outside_again_and_again(corpus, finished, tmp_path):
@@ -199,7 +224,9 @@ def test_damaged_newest_does_not_cost_the_older(corpus, half):
     stop_after(corpus, half, 4)
     stop_after(corpus, half, 7)
     assert sorted(p.name for p in (half / "checkpoints").iterdir()) == [
-        "step-000003", "step-000006"]
+        "step-000003",
+        "step-000006",
+    ]
 
 
 def test_all_damaged_starts_afresh(corpus, finished, half):
@@ -265,10 +292,15 @@ def test_damaged_encoder_is_made_again(corpus, half, finished, capsys):
 def test_learning_rate_by_hand():
     """10 steps, 2 of them rising; peak 1."""
     base = Train(steps=10, warmup=0.2, learning_rate=1.0)
-    rates = {kind: [learning_rate(base.model_copy(update={"schedule": kind}), step)
-                    for step in range(10)] for kind in ("linear", "cosine", "constant")}
-    assert rates["linear"] == pytest.approx([0.5, 1, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8,
-                                             1 / 8])
+    rates = {
+        kind: [
+            learning_rate(base.model_copy(update={"schedule": kind}), step) for step in range(10)
+        ]
+        for kind in ("linear", "cosine", "constant")
+    }
+    assert rates["linear"] == pytest.approx(
+        [0.5, 1, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8]
+    )
     assert rates["constant"] == [0.5] + [1.0] * 9
     assert rates["cosine"][:3] == [0.5, 1, 1]
     assert rates["cosine"][6] == pytest.approx(0.5)
@@ -296,8 +328,19 @@ def test_only_matrices_decay():
 def test_first_step_equals_a_hand_written_one(corpus, tmp_path):
     """Clipping, then AdamW as Loshchilov & Hutter (arXiv 1711.05101) write it, from the plain
     gradient of the first batch; the norm in the log is that before clipping."""
-    params = Train(steps=1, batch_size=8, width=16, heads=2, max_length=16, clip=0.01, warmup=0.0,
-                   strategy="mono", learning_rate=1e-3, weight_decay=0.1)
+    params = Train(
+        steps=1,
+        batch_size=8,
+        width=16,
+        heads=2,
+        max_length=16,
+        clip=0.01,
+        warmup=0.0,
+        strategy="mono",
+        learning_rate=1e-3,
+        weight_decay=0.1,
+        temperature=0.05,
+    )
     result = train(corpus, params, tmp_path)
     with trainer._reproducible(1):
         run = trainer._Run(corpus, params, tmp_path / "other", {})
@@ -314,20 +357,73 @@ def test_first_step_equals_a_hand_written_one(corpus, tmp_path):
         assert torch.allclose(p, expected, atol=2e-5), name
 
 
+@pytest.mark.parametrize("negatives", ["in_batch", "explicit", "both"])
+def test_loss_of_a_batch_from_its_texts(corpus, tmp_path, negatives):
+    """Each text in the language that the schedule says, negatives in the passage's language, and
+    none of the question's own group among them, as happens with those of other rows."""
+    values = PARAMS.model_dump() | {
+        "negatives": negatives,
+        "dropout": 0.0,
+        "explicit": 0 if negatives == "in_batch" else 2,
+    }
+    run = trainer._Run(corpus, Train(**values), tmp_path, {})
+    batch = run.schedule.batch(1)
+    text = {
+        (r["pair"], r["language"], side): r[side]
+        for r in toy_rows()
+        for side in ("question", "passage")
+    }
+
+    def vectors(side, pairs, languages):
+        texts = [
+            text[f"p{p:02d}", LANGUAGES[x], side] for p, x in zip(pairs, languages, strict=True)
+        ]
+        return torch.from_numpy(run.encoder.encode(texts, side))
+
+    hard = {}
+    if negatives != "in_batch":
+        own = np.array([[p in row for p in batch.pair] for row in batch.negatives]).any()
+        assert own  # else the mask would not matter
+        spread = vectors("passage", batch.negatives.ravel(), np.repeat(batch.passage_language, 2))
+        hard = {
+            "negatives": spread.view(8, 2, 16),
+            "question_group": torch.tensor(batch.pair),
+            "negative_group": torch.tensor(batch.negatives),
+        }
+    expected = trainer.info_nce(
+        vectors("question", batch.pair, batch.question_language),
+        vectors("passage", batch.pair, batch.passage_language),
+        0.05,
+        mode=negatives,
+        **hard,
+    )
+    assert run._loss(batch).item() == pytest.approx(expected.item(), abs=1e-5)
+
+
 # --- what a run leaves -------------------------------------------------------------------------
 
 
 def test_learns_a_toy_retrieval_task(corpus, tmp_path):
     """Questions and passages without a common word: chance before training, nearly all after."""
-    base = {"strategy": "x-x", "width": 32, "heads": 2, "batch_size": 24, "max_length": 16,
-            "learning_rate": 1e-2}
-    texts = [corpus.rows[side][corpus.index.rows(np.arange(PAIRS), 1)]
-             for side in ("question", "passage")]
+    base = {
+        "strategy": "x-x",
+        "width": 32,
+        "heads": 2,
+        "batch_size": 24,
+        "max_length": 16,
+        "learning_rate": 1e-2,
+        "temperature": 0.05,
+    }
+    texts = [
+        corpus.rows[side][corpus.index.rows(np.arange(PAIRS), 1)]
+        for side in ("question", "passage")
+    ]
     found = {}
     for steps in (0, 80):
         result = train(corpus, Train(steps=steps, **base), tmp_path / str(steps))
-        question, passage = (result.encoder.encode(t, s) for t, s
-                             in zip(texts, ("question", "passage"), strict=True))
+        question, passage = (
+            result.encoder.encode(t, s) for t, s in zip(texts, ("question", "passage"), strict=True)
+        )
         best = (question @ passage.T).argmax(1)
         found[steps] = (best == np.arange(PAIRS)).mean()
     assert found[0] < 0.2 and found[80] > 0.9
@@ -399,8 +495,9 @@ def test_progress_lines(corpus, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines] == ["5/12", "10/12", "12/12"]
     for line in lines:
-        assert re.fullmatch(r"step \d+/12  loss \d+\.\d{3}  \d+\.\d steps/s  about 0:\d\d left",
-                            line)
+        assert re.fullmatch(
+            r"step \d+/12  loss \d+\.\d{3}  \d+\.\d steps/s  about 0:\d\d left", line
+        )
 
 
 def test_divergence_stops_before_the_weights_change(corpus, half, monkeypatch):

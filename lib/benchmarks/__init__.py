@@ -49,8 +49,14 @@ class Benchmark:
         question, candidate = np.asarray(question, np.int32), np.asarray(candidate, np.int32)
         grade = np.ones(len(question)) if grade is None else np.asarray(grade)
         order = np.lexsort((candidate, question))
-        return cls(name, questions, candidates, question[order], candidate[order],
-                   grade[order].astype(np.float32))
+        return cls(
+            name,
+            questions,
+            candidates,
+            question[order],
+            candidate[order],
+            grade[order].astype(np.float32),
+        )
 
     @cached_property
     def languages(self) -> tuple[str, ...]:
@@ -91,22 +97,30 @@ def _check_pairs(benchmark: Benchmark) -> None:
     for name, dtype in arrays.items():
         array = getattr(benchmark, name)
         if array.shape != (size,) or array.dtype != dtype:
-            raise ValueError(f"{where}: {name} is {array.dtype} {list(array.shape)}, "
-                             f"expected {np.dtype(dtype)} [{size}]")
+            raise ValueError(
+                f"{where}: {name} is {array.dtype} {list(array.shape)}, "
+                f"expected {np.dtype(dtype)} [{size}]"
+            )
     if not size:
         raise ValueError(f"{where}: no question has a relevant candidate")
     for name, table in ("question", benchmark.questions), ("candidate", benchmark.candidates):
         rows = getattr(benchmark, name)
         if rows.min() < 0 or rows.max() >= len(table):
-            raise ValueError(f"{where}: {name} row {rows.min() if rows.min() < 0 else rows.max()} "
-                             f"does not exist among {len(table)}")
-    step = np.diff(benchmark.question.astype(np.int64) * len(benchmark.candidates)
-                   + benchmark.candidate)
+            raise ValueError(
+                f"{where}: {name} row {rows.min() if rows.min() < 0 else rows.max()} "
+                f"does not exist among {len(table)}"
+            )
+    step = np.diff(
+        benchmark.question.astype(np.int64) * len(benchmark.candidates) + benchmark.candidate
+    )
     if (step <= 0).any():
         at = int((step <= 0).argmax()) + 1
         problem = "given twice" if step[at - 1] == 0 else "out of order (question, then candidate)"
-        raise ValueError(f"{where}: relevant pair {at} (question row {benchmark.question[at]}, "
-                         f"candidate row {benchmark.candidate[at]}) is {problem}")
+        raise ValueError(
+            f"{where}: relevant pair {at} (question row {benchmark.question[at]}, "
+            f"candidate row {benchmark.candidate[at]}) is {problem}"
+        )
     if not (np.isfinite(benchmark.grade) & (benchmark.grade > 0)).all():
-        raise ValueError(f"{where}: every grade must be a finite number above 0; "
-                         "leave irrelevant pairs out")
+        raise ValueError(
+            f"{where}: every grade must be a finite number above 0; leave irrelevant pairs out"
+        )

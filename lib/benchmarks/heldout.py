@@ -21,18 +21,21 @@ def load(corpus: ParallelCorpus) -> Benchmark:
     test, pool = corpus.test.to_pandas(), corpus.pool.to_pandas()
     strata = [column for column in STRATA if column in test]
     questions = test[["pair", "language", "question", "group", *strata]].rename(
-        columns={"pair": "question_id", "question": "text"})
+        columns={"pair": "question_id", "question": "text"}
+    )
     candidates = pool.rename(columns={"passage_id": "candidate_id", "passage": "text"})
-    relevant = pd.merge(test["passage_id"].reset_index(), pool["passage_id"].reset_index(),
-                        on="passage_id")
-    return Benchmark.from_pairs("heldout", questions, candidates, relevant["index_x"],
-                                relevant["index_y"])
+    relevant = pd.merge(
+        test["passage_id"].reset_index(), pool["passage_id"].reset_index(), on="passage_id"
+    )
+    return Benchmark.from_pairs(
+        "heldout", questions, candidates, relevant["index_x"], relevant["index_y"]
+    )
 
 
 @cache
 def _trigrams(name: str) -> frozenset[str]:
     text = f"_{name.casefold()}_"
-    return frozenset(text[i:i + 3] for i in range(len(text) - 2))
+    return frozenset(text[i : i + 3] for i in range(len(text) - 2))
 
 
 @cache
@@ -64,8 +67,9 @@ def annotate(scores: pd.DataFrame, benchmark: Benchmark, names: pd.DataFrame) ->
     """Per-question scores with question_id, group and strata, ready to be saved and summed.
 
     names: a table of `name_strata`."""
-    kept = benchmark.questions[["question_id", "group", *(s for s in STRATA
-                                                          if s in benchmark.questions)]]
+    kept = benchmark.questions[
+        ["question_id", "group", *(s for s in STRATA if s in benchmark.questions)]
+    ]
     own = kept.astype("category").iloc[scores["question"].to_numpy()].reset_index(drop=True)
     found = pd.concat([scores.drop(columns="question").reset_index(drop=True), own], axis=1)
     keys = ["question_id", "question_language", "candidate_language"]

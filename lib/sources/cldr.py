@@ -73,8 +73,9 @@ class Sentences:
 
     def statement(self, fact: Fact, wording: int, language: str) -> str:
         pattern = sentences()[language][fact.relation]["passage"][wording]
-        return pattern.format(subject=graph.name(fact.subject, language),
-                              answers=_join(fact.answers, language))
+        return pattern.format(
+            subject=graph.name(fact.subject, language), answers=_join(fact.answers, language)
+        )
 
 
 class Cards:
@@ -132,7 +133,7 @@ class Builder:
             blocks.setdefault((fact.relation, fact.id in self.test), []).append(fact)
         for block in blocks.values():
             for i in range(0, len(block), size):
-                yield Passage(tuple(block[i:i + size]))
+                yield Passage(tuple(block[i : i + size]))
 
     def chains(self) -> list[Chain]:
         return graph.chains(self.facts, self.languages, self.p.bridges)
@@ -149,20 +150,35 @@ class Builder:
 
     def rows(self, chain: Chain, wording: int) -> list[dict]:
         passage = self.passages[chain.fact.id].id
-        return [{"pair": f"{chain.id}#{wording}", "language": language, "question": question,
-                 "passage": text, "passage_id": passage, "group": passage, "source": "cldr"}
-                for language, question, text in self.texts(chain, wording)]
+        return [
+            {
+                "pair": f"{chain.id}#{wording}",
+                "language": language,
+                "question": question,
+                "passage": text,
+                "passage_id": passage,
+                "group": passage,
+                "source": "cldr",
+            }
+            for language, question, text in self.texts(chain, wording)
+        ]
 
     def training_rows(self) -> list[dict]:
         trained = [c for c in self.chains() if c.fact.id not in self.test]
-        return [row for chain in trained for wording in range(self.form.trained)
-                for row in self.rows(chain, wording) if self._is_kept(chain, row)]
+        return [
+            row
+            for chain in trained
+            for wording in range(self.form.trained)
+            for row in self.rows(chain, wording)
+            if self._is_kept(chain, row)
+        ]
 
     def _is_kept(self, chain: Chain, row: dict) -> bool:
         language = row["language"]
         told = {e for f in self.passages[chain.fact.id].facts for e in f.entities}
-        return (share(f"keep {row['pair']} {language}") < self.p.keep.get(language, 1.0)
-                and not any(self.is_dropped(e, language) for e in {chain.subject, *told}))
+        return share(f"keep {row['pair']} {language}") < self.p.keep.get(language, 1.0) and not any(
+            self.is_dropped(e, language) for e in {chain.subject, *told}
+        )
 
     def is_dropped(self, entity, language: str) -> bool:
         """Whether an entity's name never occurs in the training texts of a language."""
@@ -172,36 +188,51 @@ class Builder:
         """Every test chain in one wording that was trained on and in the held-out one."""
         found = []
         for chain in (c for c in self.chains() if c.fact.id in self.test):
-            for label, wording in (("seen", number(chain.id, self.form.trained)),
-                                   ("held-out", self.form.trained)):
-                found += [row | self._strata(chain, label, row["language"])
-                          for row in self.rows(chain, wording)]
+            for label, wording in (
+                ("seen", number(chain.id, self.form.trained)),
+                ("held-out", self.form.trained),
+            ):
+                found += [
+                    row | self._strata(chain, label, row["language"])
+                    for row in self.rows(chain, wording)
+                ]
         return found
 
     def _strata(self, chain: Chain, wording: str, language: str) -> dict:
         dropped = any(self.is_dropped(e, language) for e in chain.entities)
-        return {"hops": f"{chain.hops}-hop", "wording": wording,
-                "cell": "removed" if dropped else "kept",
-                "names": [graph.name(e, language) for e in chain.entities]}
+        return {
+            "hops": f"{chain.hops}-hop",
+            "wording": wording,
+            "cell": "removed" if dropped else "kept",
+            "names": [graph.name(e, language) for e in chain.entities],
+        }
 
     def pool(self) -> list[dict]:
         """All passages in one wording each; test passages always, others up to `pool`."""
         distinct = graph.shuffled({p.id: p for p in self.passages.values()}.values())
         tested = [p for p in distinct if p.facts[0].id in self.test]
         others = [p for p in distinct if p.facts[0].id not in self.test]
-        kept = tested + (others[:self.p.pool] if self.p.pool else others)
-        return [{"passage_id": p.id, "language": language,
-                 "passage": p.text(self.form, number(p.id, PASSAGE_WORDINGS), language)}
-                for p in kept for language in self.languages
-                if all(graph.is_named(f, language) for f in p.facts)]
+        kept = tested + (others[: self.p.pool] if self.p.pool else others)
+        return [
+            {
+                "passage_id": p.id,
+                "language": language,
+                "passage": p.text(self.form, number(p.id, PASSAGE_WORDINGS), language),
+            }
+            for p in kept
+            for language in self.languages
+            if all(graph.is_named(f, language) for f in p.facts)
+        ]
 
 
 def _languages(p) -> tuple[tuple[str, ...], dict[str, str]]:
     if p.form == "sentences":
         missing = [x for x in p.languages if x not in sentences()]
         if missing:
-            raise ValueError(f"languages: {missing[0]} has no sentences (they exist in "
-                             f"{' '.join(sorted(sentences()))}); form: cards has all languages")
+            raise ValueError(
+                f"languages: {missing[0]} has no sentences (they exist in "
+                f"{' '.join(sorted(sentences()))}); form: cards has all languages"
+            )
         return tuple(sorted(p.languages)), {}
     if p.languages:
         return tuple(sorted(p.languages)), {}
@@ -217,9 +248,15 @@ def build(p) -> ParallelCorpus:
     if len(languages) < 2:
         raise ValueError("languages: a parallel corpus needs at least two")
     builder = Builder(p, languages, Sentences() if p.form == "sentences" else Cards())
-    meta = {"source": "cldr", "version": f"Babel {babel.__version__}", "licence": LICENCE,
-            "facts": len(builder.facts), "test_facts": len(builder.test),
-            "passages": len({p.id for p in builder.passages.values()}),
-            "dropped_languages": dropped}
-    return ParallelCorpus.from_rows(builder.training_rows(), meta, builder.test_rows(),
-                                    builder.pool())
+    meta = {
+        "source": "cldr",
+        "version": f"Babel {babel.__version__}",
+        "licence": LICENCE,
+        "facts": len(builder.facts),
+        "test_facts": len(builder.test),
+        "passages": len({p.id for p in builder.passages.values()}),
+        "dropped_languages": dropped,
+    }
+    return ParallelCorpus.from_rows(
+        builder.training_rows(), meta, builder.test_rows(), builder.pool()
+    )

@@ -122,8 +122,12 @@ def name(entity: Entity, language: str) -> str | None:
     elif kind == "zone":
         found = _zone(language, code)
     else:
-        table = {"territory": "territories", "language": "languages", "currency": "currencies",
-                 "script": "scripts"}[kind]
+        table = {
+            "territory": "territories",
+            "language": "languages",
+            "currency": "currencies",
+            "script": "scripts",
+        }[kind]
         found = getattr(_locale(language), table).get(code)
     if not isinstance(found, str) or found == code or any(c.isdigit() for c in found):
         return None
@@ -172,12 +176,15 @@ def _city_facts():
 
 
 @cache
-def _all_facts() -> tuple[Fact, ...]:
-    found = [Fact(relation, subject, tuple(dict.fromkeys(answers)))
-             for source in (_territory_facts, _language_facts, _city_facts)
-             for relation, subject, answers in source()]
-    return tuple(sorted((f for f in found if 1 <= len(f.answers) <= MAX_ANSWERS),
-                        key=lambda fact: fact.id))
+def all_facts() -> tuple[Fact, ...]:
+    found = [
+        Fact(relation, subject, tuple(dict.fromkeys(answers)))
+        for source in (_territory_facts, _language_facts, _city_facts)
+        for relation, subject, answers in source()
+    ]
+    return tuple(
+        sorted((f for f in found if 1 <= len(f.answers) <= MAX_ANSWERS), key=lambda fact: fact.id)
+    )
 
 
 def is_named(item: Fact | Chain, language: str) -> bool:
@@ -189,8 +196,9 @@ def _ambiguous(entities, languages) -> set[Entity]:
     """Entities that share their name with an earlier one of their kind in any language."""
     seen, found = set(), set()
     for entity in sorted(entities):
-        names = {(entity[0], lang, text.casefold()) for lang in languages
-                 if (text := name(entity, lang))}
+        names = {
+            (entity[0], lang, text.casefold()) for lang in languages if (text := name(entity, lang))
+        }
         if names & seen:
             found.add(entity)
         seen |= names
@@ -198,8 +206,8 @@ def _ambiguous(entities, languages) -> set[Entity]:
 
 
 def facts(languages: tuple[str, ...], in_languages: int) -> list[Fact]:
-    """All facts named without ambiguity in at least `in_languages` of the languages, sorted by id."""
-    named = [f for f in _all_facts() if sum(is_named(f, x) for x in languages) >= in_languages]
+    """All facts named without ambiguity in at least `in_languages` languages, sorted by id."""
+    named = [f for f in all_facts() if sum(is_named(f, x) for x in languages) >= in_languages]
     ambiguous = _ambiguous({e for f in named for e in f.entities}, languages)
     return [f for f in named if not ambiguous & set(f.entities)]
 
@@ -242,7 +250,7 @@ def distinct_languages(coverage: float) -> tuple[list[str], dict[str, str]]:
 
     Aliases are dropped, and of two languages with over half of their names identical the one
     that names less (`nn`/`nb`, `fil`/`en`)."""
-    entities = sorted({e for f in _all_facts() if is_named(f, "en") for e in f.entities})
+    entities = sorted({e for f in all_facts() if is_named(f, "en") for e in f.entities})
     aliases, names = get_global("language_aliases"), {}
     for code in sorted(x for x in locale_identifiers() if "_" not in x and x not in aliases):
         own = {e: text for e in entities if (text := name(e, code))}
@@ -270,13 +278,17 @@ def folds_of(all_facts: list[Fact], folds: int) -> dict[str, int]:
     relations = {"currency": 0, "official": 1, "former": 2, "zone": 0, "spoken": 0, "script": 1}
     subjects = shuffled({f.subject for f in all_facts}, key=":".join)
     place = {subject: i for i, subject in enumerate(subjects)}
-    return {f.id: (place[f.subject] + relations[f.relation]) % folds
-            for f in all_facts if not is_bridge(f) and f.relation in relations}
+    return {
+        f.id: (place[f.subject] + relations[f.relation]) % folds
+        for f in all_facts
+        if not is_bridge(f) and f.relation in relations
+    }
 
 
 def test_facts(all_facts: list[Fact], fold: int, folds: int) -> set[str]:
     """Ids of the facts tested in a fold: those of it whose entities all occur in facts outside."""
     fold_of = folds_of(all_facts, folds)
     outside = Counter(e for f in all_facts if fold_of.get(f.id) != fold for e in set(f.entities))
-    return {f.id for f in all_facts
-            if fold_of.get(f.id) == fold and all(outside[e] for e in f.entities)}
+    return {
+        f.id for f in all_facts if fold_of.get(f.id) == fold and all(outside[e] for e in f.entities)
+    }
