@@ -294,14 +294,15 @@ def lengths(table):
     return fig
 
 
-def bars(table, x: str, y: str, hue: str, ylabel: str, ylim=(0, 1)):
-    """Grouped bars with their values written on them."""
-    fig, ax = plt.subplots(figsize=(7.6, 3.8))
+def bars(table, y: str, x: str, hue: str):
+    """Horizontal grouped bars with their values written on them, in the order of the table."""
+    groups, hues = table[y].nunique(), table[hue].nunique()
+    fig, ax = plt.subplots(figsize=(7.6, 0.8 + 0.22 * groups * hues))
     sns.barplot(table, x=x, y=y, hue=hue, ax=ax, errorbar=None, palette="colorblind")
     for container in ax.containers:
         ax.bar_label(container, fmt="%.2f", fontsize=8, padding=2)
-    ax.set(xlabel=None, ylabel=ylabel, ylim=ylim)
-    ax.legend(title=None, loc="upper center", ncols=4, bbox_to_anchor=(0.5, -0.12))
+    ax.set(ylabel=None, xlim=(0, 1))
+    ax.legend(title=None, loc="lower right")
     return fig
 
 
@@ -314,9 +315,8 @@ def knobs(table):
         own = table[table["knob"] == knob]
         for ax, measure in zip(column, ("BM25", "rows"), strict=True):
             ax.plot(own["value"].astype(str), own[measure], "o-", color=FAMILIES["mono"][0])
-            ax.set_ylim(0, None)
         column[1].set_xlabel(knob)
-    axes[0, 0].set_ylabel("BM25 mAP")
-    axes[1, 0].set_ylabel("training rows")
+    axes[0, 0].set(ylabel="BM25 mAP", ylim=(0, 1.1 * table["BM25"].max()))
+    axes[1, 0].set(ylabel="training rows", ylim=(0, 1.1))
     fig.tight_layout()
     return fig

@@ -116,10 +116,10 @@ def difficulty(corpus: ParallelCorpus) -> pd.DataFrame:
     scores = scores[scores["setting"].isin(["mono", "cross"])]
     mono, cross = (scores[scores["setting"] == s] for s in ("mono", "cross"))
     parts = {
-        f"mono\n{hops}\n{wording}": own
+        f"mono, {hops}, {wording}": own
         for (hops, wording), own in mono.groupby(["hops", "wording"], observed=True)
     }
-    parts |= {f"cross, {names}\nnames": own for names, own in cross.groupby("names", observed=True)}
+    parts |= {f"cross, {names} names": own for names, own in cross.groupby("names", observed=True)}
     rows = [
         {
             "stratum": stratum,
@@ -163,15 +163,14 @@ def findings(corpus: ParallelCorpus, audit: pd.DataFrame, hard: pd.DataFrame):
     leaked, shared = int(audit[["exact", "normalised"]].to_numpy().sum()), audit["ngram"].sum()
     best = hard.sort_values("mAP").groupby("stratum", sort=False).tail(1)
     hardest = best.sort_values("mAP").iloc[0]
-    stratum = hardest["stratum"].replace("\n", " ")
     return Markdown(
         f"{sum(counts['rows'].values()):,} training rows in {len(corpus.languages)} languages, "
         f"{sum(counts['test'].values()):,} test questions over {sum(counts['pool'].values()):,} "
         f"passages ({meta['source']}, {meta['version']}; {meta['licence']}). "
         f"The leak audit found {leaked} test texts in training, and {shared} that share a run of "
         "13 words with it (long wordings do, since a wording is used for many names). "
-        f"The stratum where words alone help least is *{stratum}*: "
-        f"the best ranker without training reaches an mAP of {hardest['mAP']:.2f} there."
+        f"The stratum where words alone help least is *{hardest['stratum']}*: "
+        f"the best ranker without training reaches an mAP of {hardest['mAP']:.3f} there."
     )
 
 

@@ -140,6 +140,12 @@ def test_leak_audit_counts_each_kind_of_overlap():
     assert (found.texts, found.exact, found.normalised, found.ngram) == (4, 1, 2, 1)
 
 
+def test_leak_audit_keeps_vowel_signs():
+    """Togo and Tonga differ in Hindi by vowel signs alone, which are no punctuation."""
+    assert leak_audit(["टोंगा कहाँ है?"], ["टोगो कहाँ है?"]).normalised == 0
+    assert leak_audit(["टोंगा कहाँ है?"], ["टोंगा कहाँ है"]).normalised == 1
+
+
 def test_leak_audit_reads_unspaced_scripts_by_character():
     """Thirteen shared Chinese characters are an overlap though no space separates them."""
     shared = "问题和段落在同一种语言里训练"

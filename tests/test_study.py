@@ -148,7 +148,10 @@ def test_papermill_commands_of_the_readme(tmp_path):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     commands = re.findall(r"^\.venv/bin/papermill (notebooks/.*)$", text, re.M)
     assert [c.split()[0][10:12] for c in commands] == ["01", "02", "03", "04"]
-    small = {"01": "-p vocabulary 1500 -p pool 50 -p bridges 1", "02": "-p steps 6 -p width 16"}
+    small = {
+        "01": "-p run base -p vocabulary 1500 -p pool 50 -p bridges 1",
+        "02": "-p steps 6 -p width 16",
+    }
     environment = os.environ | {"BATCHES_OUTPUTS": str(tmp_path)}
     for command in commands:
         notebook, output, *rest = shlex.split(command)
