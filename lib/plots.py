@@ -174,9 +174,11 @@ def differences(table):
     return fig
 
 
-def heatmaps(cells: dict, columns: int = 2, fmt: str = "{:.2f}"):
-    """Language x language heat maps on one colour scale. cells: title -> square DataFrame with
-    question languages as rows and candidate languages as columns; NaN stays empty.
+def heatmaps(cells: dict, columns: int = 2, fmt: str = "{:.2f}", shared: bool = True):
+    """Language x language heat maps, on one shared colour scale or one each.
+
+    cells: title -> square DataFrame with question languages as rows and candidate languages as
+    columns; NaN stays empty.
 
     Up to twelve languages, values are written into the cells by `fmt`."""
     rows = -(-len(cells) // columns)
@@ -188,7 +190,7 @@ def heatmaps(cells: dict, columns: int = 2, fmt: str = "{:.2f}"):
             frame,
             ax=ax,
             vmin=0,
-            vmax=top,
+            vmax=top if shared else None,
             cmap="cividis",
             square=True,
             cbar=False,
@@ -307,16 +309,17 @@ def bars(table, y: str, x: str, hue: str):
 
 
 def knobs(table):
-    """One column a knob: BM25 above, training rows below. table: DataFrame knob, value, BM25,
-    rows."""
+    """One column a knob, one row a measure. table: DataFrame knob, value, BM25, rows, length."""
     names = list(dict.fromkeys(table["knob"]))
-    fig, axes = plt.subplots(2, len(names), sharey="row", figsize=(9.4, 4.2))
-    for column, knob in zip(axes.T, names, strict=True):
-        own = table[table["knob"] == knob]
-        for ax, measure in zip(column, ("BM25", "rows"), strict=True):
-            ax.plot(own["value"].astype(str), own[measure], "o-", color=FAMILIES["mono"][0])
-        column[1].set_xlabel(knob)
-    axes[0, 0].set(ylabel="BM25 mAP", ylim=(0, 1.1 * table["BM25"].max()))
-    axes[1, 0].set(ylabel="training rows", ylim=(0, 1.1))
+    measures = {"BM25": "BM25 mAP", "rows": "training rows", "length": "characters"}
+    fig, axes = plt.subplots(len(measures), len(names), sharey="row", figsize=(9.4, 5.6))
+    for line, (measure, label) in zip(axes, measures.items(), strict=True):
+        for ax, knob in zip(line, names, strict=True):
+            own = table[table["knob"] == knob]
+            values = own["value"].map("{:g}".format)
+            ax.plot(values, own[measure], "o-", color=FAMILIES["mono"][0])
+        line[0].set(ylabel=label, ylim=(0, 1.1 * table[measure].max()))
+    for ax, knob in zip(axes[-1], names, strict=True):
+        ax.set_xlabel(knob)
     fig.tight_layout()
     return fig

@@ -176,36 +176,38 @@ def findings(corpus: ParallelCorpus, audit: pd.DataFrame, hard: pd.DataFrame):
 
 KNOBS = {
     "distractors": (0, 1, 3),
-    "pool": (100, 400, 0),
+    "pool": (0, 400, 100),
     "drop_cells": (0.0, 0.2, 0.4),
-    "keep": (1.0, 0.5, 0.1),
-}
+    "keep": ({}, {"de": 0.5}, {"de": 0.1}),
+}  # the first value changes nothing
 
 
 def knobs(p: Prepare) -> pd.DataFrame:
     """What each knob does, on this fold in two languages: columns knob, value, BM25 (mAP of
-    character n-grams, mono, all test questions) and rows (training rows left, share).
-
-    Two languages, so that it takes seconds; `keep` is applied to the first one."""
-    pair = ["de", "en"]
-    source = import_module(f"lib.sources.{p.source}")
-    plain = p.model_copy(
-        update={"languages": pair, "keep": {}, "distractors": 0, "pool": 0, "drop_cells": 0.0}
-    )
-    whole, found = len(source.build(plain).rows), []
+    character n-grams, mono, all test questions), rows (training rows left, share) and length
+    (mean characters of a passage)."""
+    off = {knob: values[0] for knob, values in KNOBS.items()}
+    plain = _effect(p.model_copy(update={"languages": ["de", "en"], **off}))
+    found = []
     for knob, values in KNOBS.items():
         for value in values:
-            setting = {pair[0]: value} if knob == "keep" else value
-            corpus = source.build(plain.model_copy(update={knob: setting}))
-            benchmark = heldout.load(corpus)
-            ranks = retrieval.reference_ranks(benchmark, "bm25_chars")
-            scores = metrics.question_scores(benchmark, ranks)
-            found.append(
-                {
-                    "knob": knob,
-                    "value": "all" if (knob, value) == ("pool", 0) else value,
-                    "BM25": scores.loc[scores["setting"] == "mono", "ap"].mean(),
-                    "rows": len(corpus.rows) / whole,
-                }
-            )
-    return pd.DataFrame(found)
+            changed = {"languages": ["de", "en"], **off, knob: value}
+            effect = plain if value == off[knob] else _effect(p.model_copy(update=changed))
+            shown = value.get("de", 1.0) if knob == "keep" else value
+            found.append({"knob": knob, "value": shown, **effect})
+    table = pd.DataFrame(found)
+    table["rows"] /= plain["rows"]
+    return table
+
+
+def _effect(p: Prepare) -> dict[str, float]:
+    """The measures of `knobs` for one setting."""
+    corpus = import_module(f"lib.sources.{p.source}").build(p)
+    benchmark = heldout.load(corpus)
+    ranks = retrieval.reference_ranks(benchmark, "bm25_chars")
+    scores = metrics.question_scores(benchmark, ranks)
+    return {
+        "BM25": scores.loc[scores["setting"] == "mono", "ap"].mean(),
+        "rows": len(corpus.rows),
+        "length": sum(map(len, corpus.pool["passage"][:])) / len(corpus.pool),
+    }

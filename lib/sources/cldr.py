@@ -55,7 +55,8 @@ def sentences() -> dict:
     return YAML(typ="safe", pure=True).load(text)
 
 
-def _join(entities, language: str) -> str:
+@cache
+def _join(entities: tuple, language: str) -> str:
     names = [graph.name(entity, language) for entity in entities]
     return format_list(names, locale=language.replace("-", "_"))
 
@@ -87,7 +88,7 @@ class Cards:
         example = EXAMPLES[chain.fact.relation][wording]
         if example in chain.entities or not graph.name(example, language):
             return None
-        return _join([chain.subject, example], language)
+        return _join((chain.subject, example), language)
 
     def statement(self, fact: Fact, wording: int, language: str) -> str:
         order = fact.entities if wording == 0 else (*fact.answers, fact.subject)
@@ -182,7 +183,7 @@ class Builder:
 
     def is_dropped(self, entity, language: str) -> bool:
         """Whether an entity's name never occurs in the training texts of a language."""
-        return share(f"cell {entity} {language}") < self.p.drop_cells
+        return bool(self.p.drop_cells) and share(f"cell {entity} {language}") < self.p.drop_cells
 
     def test_rows(self) -> list[dict]:
         """Every test chain in one wording that was trained on and in the held-out one."""
