@@ -415,13 +415,21 @@ def run_study(path: str, cores: int) -> int:
     with _alone(study.name) as lock:
         _refuse_other_parameters(jobs, path)
         params.freeze(study)
-        for job in jobs:
-            if not job.done:
-                job.ok.unlink(missing_ok=True)
+        _remove_stale_stamps(jobs)
         progress = Progress({job.name: job for job in jobs}, _slots(jobs, cores))
         print(progress.opening(study), flush=True)
         code = _schedule(folder, progress, cores, lock) if len(progress.done) < len(jobs) else 0
     return _closing(progress, code, folder)
+
+
+def _remove_stale_stamps(jobs: list[Job]) -> None:
+    """Remove the stamp of each job that is not done, and of all that build on it: Snakemake does
+    not make what is missing below a stamp that is there. `jobs` come after those they need."""
+    stale: set[str] = set()
+    for job in jobs:
+        if not job.done or any(need.name in stale for need in job.needs):
+            stale.add(job.name)
+            job.ok.unlink(missing_ok=True)
 
 
 @contextmanager

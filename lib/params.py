@@ -28,7 +28,6 @@ from lib import store
 from lib.text import language_code
 
 ROOT = store.ROOT
-XQUAD_LANGUAGES = ["ar", "de", "el", "en", "es", "hi", "ru", "th", "tr", "vi", "zh"]
 FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=,-]*")
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")  # part of a folder's name
 
@@ -86,13 +85,16 @@ class Stage(BaseModel):
 
 
 class Prepare(Stage):
-    source: Literal["cldr"] = Field("cldr", description="where the texts come from")
+    source: Literal["cldr", "pairs", "squad", "bitext"] = Field(
+        "cldr", description="where the texts come from: cldr ships with it, the others read files"
+    )
+    files: dict[str, str] = Field(
+        {}, description="file of each language (for pairs any names); not for cldr"
+    )
     form: Literal["sentences", "cards"] = Field(
         "sentences", description="written questions in 11 languages, or names only in any language"
     )
-    languages: list[str] = Field(
-        XQUAD_LANGUAGES, description="language codes; [] with cards: all above `coverage`"
-    )
+    languages: list[str] = Field([], description="language codes; []: all that the source has")
     fold: Count = Field(0, description="which share of the facts is held out for testing")
     folds: int = Field(5, ge=2, description="number of such shares")
     bridges: Count = Field(4, description="two-hop questions per final fact; 0: one-hop only")
@@ -101,6 +103,11 @@ class Prepare(Stage):
     drop_cells: Share = Field(0.0, description="share of (entity, language) names never trained on")
     keep: dict[str, Share] = Field({}, description="share of training pairs kept, by language")
     coverage: Share = Field(0.8, description="cards: share of the names a language must have")
+    passage: Literal["sentence", "paragraph"] = Field(
+        "sentence", description="squad: what answers a question"
+    )
+    unanswerable: bool = Field(False, description="squad: keep questions without an answer")
+    max_chars: Positive = Field(2000, description="files: rows with a longer text are dropped")
     vocabulary: int = Field(8000, ge=300, description="size of the tokenizer's vocabulary")
 
     @field_validator("languages")
@@ -124,8 +131,12 @@ class Prepare(Stage):
                 f"prepare.fold: {self.fold} is out of range (expected 0 to folds - 1, "
                 f"{self.folds - 1})"
             )
-        if not self.languages and self.form != "cards":
-            raise ValueError("prepare.languages: is empty (expected at least one; [] needs cards)")
+        if bool(self.files) == (self.source == "cldr"):
+            expected = "none, it ships with Babel" if self.files else "one file a language"
+            raise ValueError(
+                f"prepare.files: {len(self.files)} files do not go with source "
+                f"{self.source!r} (expected {expected})"
+            )
         unused = [c for c in self.keep if self.languages and c not in self.languages]
         if unused:
             raise ValueError(f"prepare.keep: {unused[0]} is not one of prepare.languages")

@@ -58,13 +58,13 @@ def references(corpus: ParallelCorpus, names: pd.DataFrame, seed: int) -> pd.Dat
 
 
 def sample(corpus: ParallelCorpus, hops: str, languages: int) -> pd.DataFrame:
-    """One test question of a stratum in several languages: question, relevant passage, and the
-    other passage that BM25 over character n-grams likes best. Rows: languages."""
+    """One test question of a stratum (any where there are none) in several languages: question,
+    relevant passage, and the other passage that BM25 over character n-grams likes best."""
     test = corpus.test.to_pandas()
     wanted = (
         test[(test["hops"] == hops) & (test["wording"] == "held-out")] if "hops" in test else test
     )
-    pair = shuffled(wanted["pair"].unique(), key=str)[0]
+    pair = shuffled(wanted["pair"].unique(), key=lambda pair: f"{hops} {pair}")[0]
     rows = wanted[wanted["pair"] == pair].iloc[:languages]
     pool, found = corpus.pool.to_pandas(), []
     for row in rows.itertuples():
@@ -115,11 +115,15 @@ def difficulty(corpus: ParallelCorpus) -> pd.DataFrame:
     scores = pd.read_parquet(corpus.folder / "references.parquet")
     scores = scores[scores["setting"].isin(["mono", "cross"])]
     mono, cross = (scores[scores["setting"] == s] for s in ("mono", "cross"))
-    parts = {
-        f"mono, {hops}, {wording}": own
-        for (hops, wording), own in mono.groupby(["hops", "wording"], observed=True)
-    }
-    parts |= {f"cross, {names} names": own for names, own in cross.groupby("names", observed=True)}
+    parts = {"mono": mono, "cross": cross}
+    if "hops" in scores:
+        parts = {
+            f"mono, {hops}, {wording}": own
+            for (hops, wording), own in mono.groupby(["hops", "wording"], observed=True)
+        }
+        parts |= {
+            f"cross, {alike} names": own for alike, own in cross.groupby("names", observed=True)
+        }
     rows = [
         {
             "stratum": stratum,
@@ -134,8 +138,14 @@ def difficulty(corpus: ParallelCorpus) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def dropped(corpus: ParallelCorpus) -> pd.DataFrame:
+    """Rows that text hygiene dropped, by reason and language; empty where it dropped none."""
+    return pd.DataFrame(corpus.meta.get("dropped", {})).fillna(0).astype(int)
+
+
 def different_names(corpus: ParallelCorpus) -> pd.DataFrame:
-    """Language x language: share of test questions none of whose names are alike."""
+    """Language x language: share of test questions none of whose names are alike; empty where a
+    corpus lists no names."""
     names = pd.read_parquet(corpus.folder / "names.parquet")
     keys = ["question_language", "candidate_language"]
     share = (names["names"] == "different").groupby([names[k] for k in keys], observed=True).mean()

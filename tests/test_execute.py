@@ -8,6 +8,7 @@ one writes checkpoints, and records where each start took up the work.
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -386,6 +387,11 @@ def test_failures_are_told_and_only_they_run_again(place):
     assert code == 0 and "7 of 9 stages are done, 2 to run" in lines[0] and len(lines) == 4
     table = store.read_json(place.outputs / "tiny" / "report" / "table.json")
     assert table == ["seed=1", "seed=7", "seed=8"]
+
+    shutil.rmtree(runs / "seed=7")  # a run that was thrown away is made again, and its report
+    code, lines = place.run("study", path)
+    assert code == 0 and "5 of 9 stages are done, 4 to run" in lines[0], lines
+    assert (runs / "seed=7" / "evaluate.ok").exists()
 
 
 def family(process, cmdline):

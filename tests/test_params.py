@@ -186,8 +186,10 @@ MISTAKES = {
     "prepare: {languages: [en, eng]}": "prepare.languages: en is named twice",
     "prepare: {languages: en}": "prepare.languages: 'en' is text (expected a list)",
     "prepare: {languages: [en, 3]}": "prepare.languages[1]: 3 is a number (expected text)",
-    "prepare: {languages: []}": "prepare.languages: is empty (expected at least one; [] needs "
-    "cards)",
+    "prepare: {source: squad}": "prepare.files: 0 files do not go with source "
+    "'squad' (expected one file a language)",
+    "prepare: {files: {en: a.jsonl}}": "prepare.files: 1 files do not go with "
+    "source 'cldr' (expected none, it ships with Babel)",
     "prepare: {keep: {de: 2}}": "prepare.keep[de]: 2 is out of range (expected 0 to 1)",
     "prepare: {keep: {fr: 0.5}}": "prepare.keep: fr is not one of prepare.languages",
     "evaluate: {encode_batch: 0}": "evaluate.encode_batch: 0 is out of range (expected 1 or more)",

@@ -11,6 +11,7 @@ from lib.corpus import ParallelCorpus
 
 SIMILAR = 0.3  # Jaccard overlap of character trigrams above which two names are similar
 STRATA = ("hops", "wording", "cell")
+NAME_COLUMNS = ["question_id", "question_language", "candidate_language", "names"]
 
 
 def load(corpus: ParallelCorpus) -> Benchmark:
@@ -51,16 +52,19 @@ def name_strata(corpus: ParallelCorpus) -> pd.DataFrame:
     """How alike the names in a question's chain are in two languages: columns question_id,
     question_language, candidate_language, names (identical / similar / different).
 
-    The most alike of the chain's names decides, so `different` holds no shared string at all."""
+    The most alike of the chain's names decides, so `different` holds no shared string at all.
+    Empty for a corpus that lists no names."""
     rows = []
+    if "names" not in corpus.test.column_names:
+        return pd.DataFrame(columns=NAME_COLUMNS)
     for pair, block in corpus.test.to_pandas().groupby("pair", sort=True):
         names = dict(zip(block["language"], block["names"], strict=True))
         for a, own in names.items():
             for b, other in names.items():
                 alike = max(_alike(x, y) for x, y in zip(own, other, strict=True))
                 rows.append((pair, a, b, ("different", "similar", "identical")[alike]))
-    columns = ["question_id", "question_language", "candidate_language", "names"]
-    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[1:], "category"))
+    table = pd.DataFrame(rows, columns=NAME_COLUMNS)
+    return table.astype(dict.fromkeys(NAME_COLUMNS[1:], "category"))
 
 
 def annotate(scores: pd.DataFrame, benchmark: Benchmark, names: pd.DataFrame) -> pd.DataFrame:
@@ -72,7 +76,9 @@ def annotate(scores: pd.DataFrame, benchmark: Benchmark, names: pd.DataFrame) ->
     ]
     own = kept.astype("category").iloc[scores["question"].to_numpy()].reset_index(drop=True)
     found = pd.concat([scores.drop(columns="question").reset_index(drop=True), own], axis=1)
-    keys = ["question_id", "question_language", "candidate_language"]
+    if names.empty:
+        return found
+    keys = NAME_COLUMNS[:3]
     alike = names.set_index(keys)["names"].astype(str)
     wanted = pd.MultiIndex.from_frame(found[keys].astype(str))
     return found.assign(names=alike.reindex(wanted).astype("category").to_numpy())

@@ -227,6 +227,7 @@ class Builder:
 
 
 def _languages(p) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Languages of the corpus, and why others were dropped. Raises ValueError."""
     if p.form == "sentences":
         missing = [x for x in p.languages if x not in sentences()]
         if missing:
@@ -234,7 +235,7 @@ def _languages(p) -> tuple[tuple[str, ...], dict[str, str]]:
                 f"languages: {missing[0]} has no sentences (they exist in "
                 f"{' '.join(sorted(sentences()))}); form: cards has all languages"
             )
-        return tuple(sorted(p.languages)), {}
+        return tuple(sorted(p.languages or sentences())), {}
     if p.languages:
         return tuple(sorted(p.languages)), {}
     kept, dropped = graph.distinct_languages(p.coverage)

@@ -1,0 +1,51 @@
+"""Parallel sentences: line-parallel text files, one a language, plain or .gz (NTREX, Tatoeba).
+
+Line n of every file is pair n. A row is one pair in one language, so within a language question
+and passage are the same sentence: such pairs teach, and test, only across languages. In a
+monolingual batch they are solved by spelling alone, and monolingual figures on them mean nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from lib.corpus import ParallelCorpus
+from lib.sources import files
+
+
+def build(p) -> ParallelCorpus:
+    """The corpus of one fold. p: lib.params.Prepare. Lines that are the same in English (without
+    it: in the first file) share a group, so that they never meet as each other's negative.
+
+    Raises ValueError naming both counts where two files differ in length."""
+    every = files.by_language(p.files, ())
+    languages = files.by_language(p.files, p.languages)
+    first = "en" if "en" in every else min(every, default="")
+    texts = {x: _lines(every[x]) for x in sorted({first, *languages} & every.keys())}
+    for language, own in texts.items():
+        if len(own) != len(texts[first]):
+            raise ValueError(
+                f"{every[language]} has {len(own)} lines and {every[first]} {len(texts[first])} "
+                "(expected as many: they are line-parallel)"
+            )
+    rows = [row for language, own in texts.items() for row in _rows(language, own, texts[first])]
+    return files.corpus(p, "bitext", languages, rows, Counter(), same_text=True)
+
+
+def _lines(file: str) -> list[str]:
+    return [text for _, text in files.lines(file)]
+
+
+def _rows(language: str, lines: list[str], first: list[str]):
+    groups: dict[str, str] = {}
+    for number, (text, original) in enumerate(zip(lines, first, strict=True), 1):
+        pair = f"{number:08d}"
+        yield {
+            "pair": pair,
+            "language": language,
+            "question": text,
+            "passage": text,
+            "passage_id": pair,
+            "group": groups.setdefault(original, pair) if original.strip() else pair,
+            "source": "bitext",
+        }

@@ -1,0 +1,320 @@
+"""Training pairs from a user's files: reading records, holding out a test split.
+
+Files from outside are the one place where anything can be wrong, so every fault is a ValueError
+of one line that names the file and the row. Paths are relative to the project's root, and are
+shown as they were given. Tables are read row by row; only a JSON document is read whole.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lib import store
+from lib.corpus import ParallelCorpus
+from lib.text import language_code, number, share, sift
+
+LICENCE = "as stated by the files' owner"
+READ_ERRORS = (OSError, EOFError, zlib.error, UnicodeDecodeError, pa.ArrowException)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row of a file and where it stands: a line of text files (in CSV the record's last one),
+    a running number from 1 elsewhere."""
+
+    file: str
+    row: int
+    values: dict[str, Any]
+
+    def fault(self, words: str) -> ValueError:
+        """The error to raise about this record."""
+        return ValueError(f"{self.file}: row {self.row}: {words}")
+
+    def __getitem__(self, column: str) -> Any:
+        if column not in self.values:
+            found = ", ".join(map(str, self.values)) or "none"
+            raise self.fault(f"has no column {column!r} (its columns: {found})")
+        return self.values[column]
+
+    def text(self, column: str) -> str:
+        """A text; one that is null is empty."""
+        value = self[column]
+        if value is not None and not isinstance(value, str):
+            raise self.fault(f"{column} is {_short(value)} (expected text)")
+        return value or ""
+
+    def key(self, column: str) -> str:
+        """A name: a text that is not empty, or a whole number."""
+        return self.as_key(self[column], column)
+
+    def as_key(self, value: Any, column: str) -> str:
+        """The same for a value found inside a column."""
+        if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+            raise self.fault(f"{column} is {_short(value)} (expected a name or a whole number)")
+        return str(value)
+
+    def parts(self, column: str) -> list[Record]:
+        """The objects of a list, as records of the same row."""
+        value = self[column]
+        if not isinstance(value, list):
+            raise self.fault(f"{column} is {_short(value)} (expected a list)")
+        return [record(self.file, self.row, item) for item in value]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=True, default=str)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def record(file: str, row: int, value: Any) -> Record:
+    """A Record of a decoded value. Raises ValueError for what is not an object."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{file}: row {row}: is {_short(value)} (expected an object)")
+    return Record(file, row, value)
+
+
+# --- reading -----------------------------------------------------------------------------------
+
+
+def kind(file: str) -> str:
+    """The suffix that says what a file holds, `.gz` apart: `en.jsonl.gz` -> `.jsonl`."""
+    return Path(file.lower().removesuffix(".gz")).suffix
+
+
+def records(file: str) -> Iterator[Record]:
+    """The rows of a .jsonl, .json (a list of objects), .csv, .tsv or .parquet file, plain or .gz.
+
+    CSV is read by RFC 4180 (fields may be quoted), TSV without quoting (IANA's
+    text/tab-separated-values). Raises ValueError naming file and row."""
+    readers = {
+        ".jsonl": _json_lines,
+        ".json": _json_list,
+        ".csv": _csv,
+        ".tsv": _csv,
+        ".parquet": _parquet,
+    }
+    if kind(file) not in readers:
+        raise ValueError(
+            f"{file}: is of an unknown kind (expected {' '.join(readers)}, plain or .gz)"
+        )
+    return readers[kind(file)](file)
+
+
+def _open(file: str) -> BinaryIO:
+    path = store.ROOT / file
+    return gzip.open(path) if file.lower().endswith(".gz") else open(path, "rb")
+
+
+def _fault(file: str, row: int, error: Exception) -> ValueError:
+    """An error of reading in one line; `row` is the one that was being read."""
+    match error:
+        case FileNotFoundError():
+            return ValueError(f"{file}: no such file")
+        case UnicodeDecodeError():
+            words = f"is not UTF-8 (byte 0x{error.object[error.start]:02x})"
+        case EOFError() | zlib.error() | gzip.BadGzipFile():
+            words = "the gzip data are damaged or end early"
+        case pa.ArrowException():
+            words = f"is not readable as parquet ({str(error).splitlines()[0]})"
+        case _:
+            return ValueError(f"{file}: cannot be read ({getattr(error, 'strerror', error)})")
+    return ValueError(f"{file}: row {row}: {words}")
+
+
+def lines(file: str) -> Iterator[tuple[int, str]]:
+    """(number from 1, text) of every line, without its end; plain or .gz."""
+    row = 1
+    try:
+        with _open(file) as stream:
+            for raw in stream:
+                text = raw.decode().rstrip("\r\n")
+                yield row, text.removeprefix("\ufeff") if row == 1 else text
+                row += 1
+    except READ_ERRORS as error:
+        raise _fault(file, row, error) from None
+
+
+def _decoded(file: str, row: int, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        row += getattr(error, "lineno", 1) - 1
+        raise ValueError(
+            f"{file}: row {row}: is broken JSON ({getattr(error, 'msg', error)})"
+        ) from None
+
+
+def document(file: str) -> Any:
+    """The value of a JSON file, plain or .gz; rows in its errors are lines."""
+    return _decoded(file, 1, "\n".join(text for _, text in lines(file)))
+
+
+def _json_list(file: str) -> Iterator[Record]:
+    value = document(file)
+    if not isinstance(value, list):
+        raise ValueError(f"{file}: is not a list of objects (JSON lines are named .jsonl)")
+    return (record(file, row, item) for row, item in enumerate(value, 1))
+
+
+def _json_lines(file: str) -> Iterator[Record]:
+    for row, text in lines(file):
+        if text.strip():
+            yield record(file, row, _decoded(file, row, text))
+
+
+def _csv(file: str) -> Iterator[Record]:
+    tabs = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if kind(file) == ".tsv" else {}
+    reader = csv.reader((text + "\n" for _, text in lines(file)), strict=True, **tabs)
+    try:
+        columns = next(reader, [])
+        twice = [name for name, times in Counter(columns).items() if times > 1]
+        if twice:
+            raise ValueError(f"{file}: row 1: names the column {twice[0]!r} twice")
+        for fields in filter(None, reader):
+            if len(fields) != len(columns):
+                words = f"has {len(fields)} fields (expected {len(columns)}, as in the header)"
+                raise ValueError(f"{file}: row {reader.line_num}: {words}")
+            yield Record(file, reader.line_num, dict(zip(columns, fields, strict=True)))
+    except csv.Error as error:
+        raise ValueError(f"{file}: row {reader.line_num}: is broken CSV ({error})") from None
+
+
+def _parquet(file: str) -> Iterator[Record]:
+    row = 1
+    try:
+        with _open(file) as stream:
+            for batch in pq.ParquetFile(stream).iter_batches(1000):
+                for values in batch.to_pylist():
+                    yield Record(file, row, values)
+                    row += 1
+    except READ_ERRORS as error:
+        raise _fault(file, row, error) from None
+
+
+def by_language(files: Mapping[str, str], languages: Iterable[str]) -> dict[str, str]:
+    """Code -> file of the `languages` (none named: of all), sorted; the labels of `files` are
+    language names. Raises ValueError for two files of one language, or a language without one."""
+    found: dict[str, str] = {}
+    for label, file in files.items():
+        code = language_code(label)
+        if code in found:
+            raise ValueError(f"files: {found[code]} and {file} are both of language {code}")
+        found[code] = file
+    wanted = sorted(map(language_code, languages)) or sorted(found)
+    missing = [code for code in wanted if code not in found]
+    if missing:
+        have = " ".join(sorted(found)) or "none"
+        raise ValueError(f"files: no file of language {missing[0]} (there are: {have})")
+    return {code: found[code] for code in wanted}
+
+
+# --- from rows to a corpus ---------------------------------------------------------------------
+
+
+def held_out(rows: Iterable[dict], fold: int, folds: int) -> tuple[list, list, list]:
+    """(training rows, test rows, pool) of a fold: a group is tested, in all its languages, where
+    the hash of its name falls into the fold.
+
+    The pool is every passage of both sides once: of two texts for one (passage_id, language) the
+    first in sorted order."""
+    train, test, pool = [], [], {}
+    for row in rows:
+        (test if number(row["group"], folds) == fold else train).append(row)
+        key = row["passage_id"], row["language"]
+        pool[key] = min(pool.get(key, row["passage"]), row["passage"])
+    columns = ("passage_id", "language", "passage")
+    return train, test, [dict(zip(columns, (*k, v), strict=True)) for k, v in pool.items()]
+
+
+def corpus(
+    p,
+    source: str,
+    languages: Mapping[str, str],
+    rows: list[dict],
+    dropped: Counter,
+    same_text=False,
+) -> ParallelCorpus:
+    """The corpus of one fold out of a source's rows.
+
+    p          lib.params.Prepare: files, max_chars, keep, fold, folds
+    languages  code -> its file ("" where files hold several languages), for messages
+    rows       may hold other languages too; English ones show what was left untranslated
+    dropped    {(reason, language): number} of rows that the source itself has dropped
+    Raises ValueError if a language has no pairs, or none that another one has."""
+    if len(languages) < 2:
+        raise ValueError("languages: a parallel corpus needs at least two")
+    english = {row["pair"]: row["question"] for row in rows if row["language"] == "en"}
+    wanted = [row for row in rows if row["language"] in languages]
+    kept, faults = sift(wanted, english, p.max_chars, same_text)
+    dropped = Counter({k: n for k, n in dropped.items() if k[1] in languages}) + faults
+    _check_parallel(kept, languages, dropped)
+    train, test, pool = held_out(kept, p.fold, p.folds)
+    train = [row for row in train if _is_kept(row, p.keep)]
+    for language in sorted(languages.keys() - {row["language"] for row in train}):
+        raise ValueError(f"{_place(language, languages)}: no pair is left to train on")
+    meta = {"source": source, **_version(p.files), "licence": LICENCE, "dropped": _table(dropped)}
+    return ParallelCorpus.from_rows(_with_known_negatives(train), meta, test, pool)
+
+
+def _is_kept(row: dict, keep: Mapping[str, float]) -> bool:
+    """Whether a training row is in the share that is kept of its language."""
+    return share(f"keep {row['pair']} {row['language']}") < keep.get(row["language"], 1.0)
+
+
+def _with_known_negatives(rows: list[dict]) -> list[dict]:
+    """Rows whose explicit negatives, if any, are passages of these rows."""
+    if not rows or "negatives" not in rows[0]:
+        return rows
+    known = {row["passage_id"] for row in rows}
+    return [row | {"negatives": [x for x in row["negatives"] if x in known]} for row in rows]
+
+
+def _check_parallel(rows, languages: Mapping[str, str], dropped: Counter) -> None:
+    """Every language has pairs, and pairs that some other language has."""
+    pairs: dict[str, set] = {language: set() for language in languages}
+    for row in rows:
+        pairs[row["language"]].add(row["pair"])
+    times = Counter(pair for own in pairs.values() for pair in own)
+    for language, own in pairs.items():
+        place = _place(language, languages)
+        if not own:
+            lost = [f"{n} {reason}" for (reason, x), n in sorted(dropped.items()) if x == language]
+            raise ValueError(f"{place}: has no pairs (dropped: {', '.join(lost) or 'none'})")
+        if all(times[pair] == 1 for pair in own):
+            others = ", ".join(_place(x, languages) for x in languages if x != language)
+            raise ValueError(f"{place}: shares no pair with {others}")
+
+
+def _place(language: str, languages: Mapping[str, str]) -> str:
+    """A language, with its file where it has one."""
+    return f"language {language}" + (f" ({file})" if (file := languages[language]) else "")
+
+
+def _version(files: Mapping[str, str]) -> dict:
+    """Name and sha256 of each input, by label, and one short name for all of them together."""
+    inputs = {
+        label: {"name": Path(file).name, "sha256": store.sha256(store.ROOT / file)}
+        for label, file in sorted(files.items())
+    }
+    digest = sha256(json.dumps(inputs).encode()).hexdigest()
+    return {"version": f"{len(inputs)} files, {digest[:12]}", "inputs": inputs}
+
+
+def _table(dropped: Counter) -> dict[str, dict[str, int]]:
+    """reason -> language -> number, sorted."""
+    found: dict[str, dict[str, int]] = {}
+    for (reason, language), times in sorted(dropped.items()):
+        found.setdefault(reason, {})[language] = times
+    return found

@@ -1,0 +1,125 @@
+"""A user's own pairs: the way in for any data that is not in a format of its own.
+
+One or more .jsonl, .csv, .tsv or .parquet files (plain or .gz) with a row for each pair in each
+language and the columns
+
+    pair        the same in every language
+    language    any usual code
+    question, passage
+    passage_id  optional: the same for translations of one passage; else the pair
+    group       optional: what must be neither split nor mixed in a batch; else the passage_id
+    negatives   optional: passage_ids that do not answer the question, a list or its JSON
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+from lib.corpus import ParallelCorpus
+from lib.sources import files
+from lib.sources.files import Record
+from lib.text import language_code
+
+
+def build(p) -> ParallelCorpus:
+    """The corpus of one fold. p: lib.params.Prepare; the labels of p.files become `source`.
+
+    Raises ValueError naming file and row."""
+    languages = sorted(map(language_code, p.languages))
+    rows, places = [], Places()
+    for label, file in p.files.items():
+        for record in files.records(file):
+            row = _row(record, label)
+            places.add(row, record)
+            rows.append(row)
+    _share_negatives(rows, places)
+    found = languages or sorted({row["language"] for row in rows})
+    return files.corpus(p, "pairs", dict.fromkeys(found, ""), rows, Counter())
+
+
+def _row(record: Record, source: str) -> dict:
+    pair = record.key("pair")
+    passage = _key_or(record, "passage_id", pair)
+    row = {
+        "pair": pair,
+        "language": _language(record),
+        "question": record.text("question"),
+        "passage": record.text("passage"),
+        "passage_id": passage,
+        "group": _key_or(record, "group", passage),
+        "source": source,
+    }
+    return row | ({"negatives": _negatives(record)} if "negatives" in record.values else {})
+
+
+def _key_or(record: Record, column: str, default: str) -> str:
+    """A name, or `default` where it is absent, null or (as in CSV) empty."""
+    return default if record.values.get(column) in (None, "") else record.key(column)
+
+
+def _language(record: Record) -> str:
+    name = record.text("language")
+    try:
+        return language_code(name)
+    except ValueError as error:
+        raise record.fault(str(error)) from None
+
+
+def _negatives(record: Record) -> list[str]:
+    value = record["negatives"]
+    if isinstance(value, str) and value:
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise record.fault('negatives are not a JSON list (as ["p1","p2"])') from None
+    if value in (None, ""):
+        return []
+    if not isinstance(value, list):
+        raise record.fault("negatives are not a list of passage_ids")
+    return [record.as_key(x, "negatives") for x in value]
+
+
+class Places:
+    """Where each pair and passage was first seen; refuses rows that contradict it."""
+
+    def __init__(self):
+        self.rows: dict[tuple[str, str], Record] = {}
+        self.passage: dict[str, str] = {}
+        self.group: dict[str, str] = {}
+
+    def add(self, row: dict, record: Record) -> None:
+        key = row["pair"], row["language"]
+        if key in self.rows:
+            first = self.rows[key]
+            raise record.fault(
+                f"pair {key[0]!r} in {key[1]} is already in row {first.row} of {first.file}"
+            )
+        self.rows[key] = record
+        for known, name, value in (
+            (self.passage, row["pair"], row["passage_id"]),
+            (self.group, row["passage_id"], row["group"]),
+        ):
+            if known.setdefault(name, value) != value:
+                kind = "pair" if known is self.passage else "passage"
+                raise record.fault(f"{kind} {name!r} lies in {value!r}, before in {known[name]!r}")
+
+
+def _share_negatives(rows: list[dict], places: Places) -> None:
+    """Give every row of a pair the negatives named in any of its languages, if there are any.
+
+    Raises ValueError for a negative that is no pair's passage, or the pair's own."""
+    if not any("negatives" in row for row in rows):
+        return
+    named: dict[str, dict[str, None]] = {}
+    for row in rows:
+        found = named.setdefault(row["pair"], {})
+        for passage in row.get("negatives", ()):
+            record = places.rows[row["pair"], row["language"]]
+            if passage not in places.group:
+                raise record.fault(f"negative {passage!r} is no row's passage_id")
+            if passage == row["passage_id"]:
+                raise record.fault(f"negative {passage!r} is the pair's own passage")
+            found[passage] = None
+    for row in rows:
+        row["negatives"] = list(named[row["pair"]])

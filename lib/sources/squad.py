@@ -1,0 +1,244 @@
+"""SQuAD and its translations: one file a language, parallel by question id.
+
+Three formats, plain or .gz: SQuAD JSON (v1.1 and v2.0), and the same flat as JSON lines or parquet
+(hub layout: id, title, context, question, answers{text, answer_start}). Flat files may also hold
+answer_start itself, answerable, answer_sentence, passage_id (the paragraph's, the same in every
+language) and suspect (a row that is not to be trusted).
+
+The group is the paragraph: 59 % of SQuAD's questions share their answer sentence with another one,
+and translations split sentences differently, so only whole paragraphs keep a question's answer out
+of its negatives.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import regex
+
+from lib.corpus import ParallelCorpus
+from lib.sources import files
+from lib.sources.files import Record
+
+# Ends of sentences: a full-width mark; another mark before white space, unless the next word is
+# in lower case (abbreviations); a line's end. Closing quotes and brackets belong to the sentence.
+END = regex.compile(r"""[。！？][」』”’）]*|[.!?।؟]+["'”’»)\]]*(?=\s)(?!\s+\p{Ll})|\n""")
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question in one language. paragraph: the file's own name of it; shared: whether this name
+    is the same in every language. passage None: no sentence is known to hold the answer."""
+
+    id: str
+    text: str
+    passage: str | None
+    paragraph: str
+    shared: bool
+    answerable: bool
+    suspect: bool
+
+    def fault(self, unanswerable: bool) -> str | None:
+        """Why it cannot be used; None: it can."""
+        if self.suspect:
+            return "suspect"
+        if not self.answerable and not unanswerable:
+            return "unanswerable"
+        return "no answer sentence" if self.passage is None else None
+
+
+def build(p) -> ParallelCorpus:
+    """The corpus of one fold. p: lib.params.Prepare. Paragraphs are named by the English file
+    (without it: by the first one), which is therefore read even if English is not asked for.
+
+    Raises ValueError naming file and row, also for unanswerable questions with sentences."""
+    if p.unanswerable and p.passage == "sentence":
+        raise ValueError("unanswerable: needs passage: paragraph, there is no answer sentence")
+    every = files.by_language(p.files, ())
+    languages = files.by_language(p.files, p.languages)
+    first = "en" if "en" in every else min(every, default="")
+    order = [first, *(x for x in languages if x != first)] if every else []
+    read = {language: list(questions(every[language], p.passage)) for language in order}
+    rows, dropped = _rows(read, p.unanswerable)
+    if p.passage == "sentence":
+        _name_sentences(rows)
+    return files.corpus(p, "squad", languages, rows, dropped)
+
+
+def _rows(read: dict[str, list[Question]], unanswerable: bool) -> tuple[list[dict], Counter]:
+    """Rows whose passage_id and group are the paragraph, and {(reason, language): number}."""
+    paragraph, rows, dropped = name_paragraphs(read), [], Counter()
+    for language, found in read.items():
+        for question in found:
+            if reason := question.fault(unanswerable):
+                dropped[reason, language] += 1
+                continue
+            rows.append(
+                {
+                    "pair": question.id,
+                    "language": language,
+                    "question": question.text,
+                    "passage": question.passage,
+                    "passage_id": paragraph[question.id],
+                    "group": paragraph[question.id],
+                    "source": "squad",
+                }
+            )
+    return rows, dropped
+
+
+# --- identity across languages -----------------------------------------------------------------
+
+
+def name_paragraphs(read: dict[str, list[Question]]) -> dict[str, str]:
+    """Question id -> name of its paragraph, the same in all languages.
+
+    The first file names the paragraphs. A later file's paragraph takes the name that its first
+    known question has; one without any keeps its own name, marked by the language."""
+    named: dict[str, str] = {}
+    for language, found in read.items():
+        paragraphs: dict[str, list[Question]] = {}
+        for question in found:
+            paragraphs.setdefault(question.paragraph, []).append(question)
+        for own, members in paragraphs.items():
+            mark = "" if not named or members[0].shared else f"{language}:"
+            known = next((named[q.id] for q in members if q.id in named), mark + own)
+            for question in members:
+                named.setdefault(question.id, known)
+    return named
+
+
+def _name_sentences(rows: list[dict]) -> None:
+    """Set passage_id to one name a sentence: questions of a paragraph share it if their sentences
+    are equal in every language that both have, one at least.
+
+    So a passage_id has one text in a language, whichever way a translation splits sentences."""
+    texts: dict[str, dict[str, str]] = {}
+    for row in rows:
+        texts.setdefault(row["pair"], {})[row["language"]] = row["passage"]
+    paragraph = {row["pair"]: row["group"] for row in rows}
+    sentences: dict[str, list[tuple[str, dict[str, str]]]] = {}
+    name = {}
+    for pair in sorted(texts):
+        own, others = texts[pair], sentences.setdefault(paragraph[pair], [])
+        found = next((s for s in others if _is_same(own, s[1])), None)
+        if found is None:
+            found = pair, {}
+            others.append(found)
+        found[1].update(own)
+        name[pair] = found[0]
+    for row in rows:
+        row["passage_id"] = name[row["pair"]]
+
+
+def _is_same(a: dict[str, str], b: dict[str, str]) -> bool:
+    shared = a.keys() & b.keys()
+    return bool(shared) and all(a[language] == b[language] for language in shared)
+
+
+# --- reading one file --------------------------------------------------------------------------
+
+
+def questions(file: str, passage: str) -> Iterator[Question]:
+    """The questions of a file; their passage is the answer's "sentence" or its "paragraph".
+
+    Raises ValueError naming file and row (of SQuAD JSON: the question's running number)."""
+    first_row: dict[str, int] = {}
+    numbers: dict[str, dict[str, int]] = {}
+    for record in _articles(file) if files.kind(file) == ".json" else files.records(file):
+        question = _question(record, numbers, passage)
+        if question.id in first_row:
+            raise record.fault(f"id {question.id!r} is already in row {first_row[question.id]}")
+        first_row[question.id] = record.row
+        yield question
+
+
+def _articles(file: str) -> Iterator[Record]:
+    """The questions of a SQuAD JSON file, flat."""
+    document, row = files.record(file, 1, files.document(file)), 0
+    for number, article in enumerate(document.parts("data")):
+        title = article.values.get("title") or f"article {number}"
+        for paragraph in article.parts("paragraphs"):
+            about = {"title": title, "context": paragraph.text("context")}
+            for question in paragraph.parts("qas"):
+                row += 1
+                yield Record(file, row, question.values | about)
+
+
+def _question(record: Record, numbers: dict[str, dict[str, int]], passage: str) -> Question:
+    """A flat record's question. numbers: title -> context -> running number, filled here."""
+    context, answer = record.text("context"), _answer(record)
+    answerable = record.values.get("answerable")
+    if answerable is None:
+        impossible = record.values.get("is_impossible")
+        answerable = answer is not None if impossible is None else not impossible
+    name, shared = record.values.get("passage_id"), True
+    if name is None:
+        title, shared = str(record.values.get("title", "")), False
+        known = numbers.setdefault(title, {})
+        name = f"{title}#{known.setdefault(context, len(known))}"
+    return Question(
+        id=record.key("id"),
+        text=record.text("question"),
+        passage=context if passage == "paragraph" else _sentence(record, answer, answerable),
+        paragraph=record.as_key(name, "passage_id"),
+        shared=shared,
+        answerable=bool(answerable),
+        suspect=bool(record.values.get("suspect")),
+    )
+
+
+def _answer(record: Record) -> tuple[int, int] | None:
+    """Where the first answer begins and ends in the context; None where there is none, or it was
+    not found (null, or -1 as str.find says it).
+
+    Raises ValueError for an answer outside its context."""
+    found = record.values.get("answers", record.values)
+    if isinstance(found, list):
+        found = found[0] if found else {}
+    found = files.record(record.file, record.row, found).values
+    start, text = found.get("answer_start"), found.get("text", found.get("answer"))
+    if isinstance(start, list):
+        start, text = (start or [None])[0], (text or [""])[0]
+    if start is None or start == -1:
+        return None
+    context, text = record.text("context"), str(text or "")
+    inside = type(start) is int and 0 <= start < len(context)
+    if not inside or start + len(text) > len(context):
+        raise record.fault(
+            f"answer_start {start!r} with {len(text)} characters lies outside its context "
+            f"({len(context)} characters)"
+        )
+    return start, start + len(text)
+
+
+def _sentence(record: Record, answer: tuple[int, int] | None, answerable: bool) -> str | None:
+    if not answerable:
+        return None
+    given = record.values.get("answer_sentence")
+    if given is not None:
+        return record.text("answer_sentence")
+    return None if answer is None else sentence(record.text("context"), *answer)
+
+
+@lru_cache(maxsize=256)  # neighbouring questions share their context
+def _cuts(context: str) -> list[int]:
+    return [0, *(match.end() for match in END.finditer(context)), len(context)]
+
+
+def sentence(context: str, start: int, end: int) -> str:
+    """The sentence of `context` that holds characters start to end (several, where an answer
+    runs over the end of one). A language without such marks (Thai) has one sentence a line.
+
+    >>> sentence("It is 3.5 m. Really? Dr. who said so.", 6, 9)
+    'It is 3.5 m.'
+    >>> sentence("一。二！三", 2, 3)
+    '二！'
+    """
+    cuts = _cuts(context)
+    first = cuts[bisect_right(cuts, start, hi=len(cuts) - 1) - 1]
+    return context[first : next(cut for cut in cuts if cut >= max(end, start + 1))].strip()
