@@ -1,10 +1,13 @@
-"""One code for each language, whatever a source calls it."""
+"""One code for each language and one spelling for each text, whatever a source calls it."""
+
+import unicodedata
+from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.text import language_code
+from lib.text import clean, language_code, number, share, sift
 
 SAME = {
     "en": ["en", "EN", "eng", "eng-Latn", "eng_Latn", "en-US", "eng-US"],
@@ -51,3 +54,62 @@ def test_xquad_codes_are_project_codes():
     """The eleven languages keep the names that XQuAD-R gives them."""
     for code in "ar de el en es hi ru th tr vi zh".split():
         assert language_code(code) == code
+
+
+def test_clean_text_by_hand():
+    """Composed, on one line, without controls; joiners and direction marks belong to spelling."""
+    assert clean("\ufeff Cafe\u0301 \x00\x1b noir\u3000\n") == "Café noir"
+    assert clean("\ud83d ok") == "ok"
+    assert clean("می\u200cخواهم") == "می\u200cخواهم"
+    assert clean("a\x00\u0301") == "á"
+    assert clean(" \t\x07") == ""
+
+
+@given(st.text())
+def test_clean_text_stays_as_it_is(text):
+    """Cleaning twice changes nothing; no control characters, no blanks at the ends, NFC."""
+    found = clean(text)
+    assert clean(found) == found
+    assert unicodedata.is_normalized("NFC", found)
+    assert not [c for c in found if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")]
+    assert found == found.strip() and "  " not in found
+
+
+def text_row(pair, language, question, passage):
+    return {"pair": pair, "language": language, "question": question, "passage": passage, "x": 1}
+
+
+def test_rows_are_dropped_for_the_first_reason_that_fits():
+    """Exactly max_chars is not over-long; English is never untranslated."""
+    rows = [
+        text_row("1", "en", "abcde", "x"),
+        text_row("1", "de", "abcde\t", "x"),
+        text_row("2", "de", "abcdef", "x"),
+        text_row("2", "fr", "x", "abcdef"),
+        text_row("3", "de", "same", " same"),
+        text_row("4", "de", "\n", "abcdef"),
+        text_row("5", "de", "ä", "a\u0308 b"),
+    ]
+    kept, dropped = sift(rows, {"1": " abcde"}, 5)
+    assert kept == [rows[0], text_row("5", "de", "ä", "ä b")]
+    expected = {
+        ("untranslated", "de"): 1,
+        ("over-long", "de"): 1,
+        ("over-long", "fr"): 1,
+        ("identical", "de"): 1,
+        ("empty", "de"): 1,
+    }
+    assert dropped == Counter(expected)
+
+
+def test_parallel_sentences_may_be_their_own_passage():
+    """Only where a source says so."""
+    rows = [text_row("1", "de", "same", "same")]
+    assert sift(rows, {}, 5, same_text=True) == (rows, Counter())
+    assert sift(rows, {}, 5)[1] == {("identical", "de"): 1}
+
+
+def test_numbers_of_texts_never_change():
+    """Splits depend on them: first 8 bytes of sha256("abc"), ba7816bf8f01cfea."""
+    assert number("abc", 1 << 64) == 0xBA7816BF8F01CFEA
+    assert share("abc") == (0xBA7816BF8F01CFEA % 2**53) / 2**53
