@@ -92,17 +92,21 @@ class Prepare(Stage):
         {}, description="file of each language (for pairs any names); not for cldr"
     )
     form: Literal["sentences", "cards"] = Field(
-        "sentences", description="written questions in 11 languages, or names only in any language"
+        "sentences", description="cldr: questions written in 11 languages, or bare names in any"
     )
     languages: list[str] = Field([], description="language codes; []: all that the source has")
-    fold: Count = Field(0, description="which share of the facts is held out for testing")
+    fold: Count = Field(0, description="which share of the facts or groups is held out for testing")
     folds: int = Field(5, ge=2, description="number of such shares")
-    bridges: Count = Field(4, description="two-hop questions per final fact; 0: one-hop only")
-    distractors: Count = Field(0, description="other facts told in the same passage")
-    pool: Count = Field(0, description="distractor passages a language in the pool; 0: all")
-    drop_cells: Share = Field(0.0, description="share of (entity, language) names never trained on")
-    keep: dict[str, Share] = Field({}, description="share of training pairs kept, by language")
-    coverage: Share = Field(0.8, description="cards: share of the names a language must have")
+    bridges: Count = Field(4, description="cldr: two-hop questions a final fact; 0: one-hop only")
+    distractors: Count = Field(0, description="cldr: other facts told in the same passage")
+    pool: Count = Field(0, description="cldr: distractor passages a language in the pool; 0: all")
+    drop_cells: Share = Field(
+        0.0, description="cldr: share of (entity, language) names never trained on"
+    )
+    keep: dict[str, Share] = Field(
+        {}, description="cldr: share of training pairs kept, by language"
+    )
+    coverage: Share = Field(0.8, description="cldr cards: share of the names a language must have")
     passage: Literal["sentence", "paragraph"] = Field(
         "sentence", description="squad: what answers a question"
     )

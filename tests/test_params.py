@@ -191,7 +191,8 @@ MISTAKES = {
     "prepare: {files: {en: a.jsonl}}": "prepare.files: 1 files do not go with "
     "source 'cldr' (expected none, it ships with Babel)",
     "prepare: {keep: {de: 2}}": "prepare.keep[de]: 2 is out of range (expected 0 to 1)",
-    "prepare: {languages: [de, en], keep: {fr: 0.5}}": "prepare.keep: fr is not one of prepare.languages",
+    "prepare: {languages: [de], keep: {fr: 0.5}}": "prepare.keep: fr is not one of "
+    "prepare.languages",
     "evaluate: {encode_batch: 0}": "evaluate.encode_batch: 0 is out of range (expected 1 or more)",
     "trian: {}": "trian: unknown section (did you mean train?)",
     "train: [1]": "train: is [1] (expected a mapping of its parameters)",

@@ -249,6 +249,9 @@ def build(p) -> ParallelCorpus:
     languages, dropped = _languages(p)
     if len(languages) < 2:
         raise ValueError("languages: a parallel corpus needs at least two")
+    unknown = sorted(set(p.keep) - set(languages))
+    if unknown:
+        raise ValueError(f"keep: {unknown[0]} is not a language of this corpus")
     builder = Builder(p, languages, Sentences() if p.form == "sentences" else Cards())
     meta = {
         "source": "cldr",

@@ -100,12 +100,13 @@ def name_paragraphs(read: dict[str, list[Question]]) -> dict[str, str]:
     The first file names the paragraphs. A later file's paragraph takes the name that its first
     known question has; one without any keeps its own name, marked by the language."""
     named: dict[str, str] = {}
+    first = next(iter(read), "")
     for language, found in read.items():
         paragraphs: dict[str, list[Question]] = {}
         for question in found:
             paragraphs.setdefault(question.paragraph, []).append(question)
         for own, members in paragraphs.items():
-            mark = "" if not named or members[0].shared else f"{language}:"
+            mark = "" if language == first or members[0].shared else f"{language}:"
             known = next((named[q.id] for q in members if q.id in named), mark + own)
             for question in members:
                 named.setdefault(question.id, known)
