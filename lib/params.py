@@ -103,9 +103,7 @@ class Prepare(Stage):
     drop_cells: Share = Field(
         0.0, description="cldr: share of (entity, language) names never trained on"
     )
-    keep: dict[str, Share] = Field(
-        {}, description="cldr: share of training pairs kept, by language"
-    )
+    keep: dict[str, Share] = Field({}, description="share of training pairs kept, by language")
     coverage: Share = Field(0.8, description="cldr cards: share of the names a language must have")
     passage: Literal["sentence", "paragraph"] = Field(
         "sentence", description="squad: what answers a question"
@@ -140,6 +138,11 @@ class Prepare(Stage):
             raise ValueError(
                 f"prepare.files: {len(self.files)} files do not go with source "
                 f"{self.source!r} (expected {expected})"
+            )
+        if self.unanswerable and self.passage == "sentence":
+            raise ValueError(
+                "prepare.unanswerable: True does not go with passage 'sentence' (expected "
+                "'paragraph': an unanswerable question has no answer sentence)"
             )
         unused = [c for c in self.keep if self.languages and c not in self.languages]
         if unused:

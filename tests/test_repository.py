@@ -1,5 +1,6 @@
 """What the repository promises about itself: its tree, its notebooks, its list of versions."""
 
+import csv
 import json
 import re
 import tomllib
@@ -96,3 +97,48 @@ def test_packages_are_listed():
     assert sorted(setup["packages"]) == sorted(
         ".".join(path.relative_to(ROOT).parts) for path in inits
     )
+
+
+REFERENCE = ROOT / "outputs" / "reference" / "quick"
+
+
+def readme_table():
+    """Rows of the README's headline table: arm -> its three cells."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = text.split("| arm | mono | cross | multi |")[1].split("\n\n")[0]
+    rows = [[c.strip(" `") for c in line.split("|")[1:-1]] for line in block.splitlines()[2:]]
+    return {row[0]: row[1:] for row in rows}
+
+
+def test_the_readmes_figures_are_the_references():
+    """Every headline figure is the committed table's, interval and all."""
+    with open(REFERENCE / "tables" / "quality.csv", encoding="utf-8") as file:
+        found = {(r["arm"], r["setting"]): r for r in csv.DictReader(file) if r["metric"] == "ap"}
+    table = readme_table()
+    assert len(table) >= 5
+    for arm, cells in table.items():
+        for setting, cell in zip(("mono", "cross", "multi"), cells, strict=True):
+            row = found[arm, setting]
+            numbers = [f"{float(row[k]):.3f}" for k in ("estimate", "low", "high")]
+            shown = [n.replace("0.", ".", 1) for n in numbers]
+            assert cell == f"{shown[0]} [{shown[1]}, {shown[2]}]", (arm, setting)
+
+
+def test_the_readmes_verdicts_are_the_references():
+    """The verdicts in bold are those that the committed tables hold, claim by claim."""
+    with open(REFERENCE / "tables" / "claims.csv", encoding="utf-8") as file:
+        verdicts = [row["verdict"] for row in csv.DictReader(file)]
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    said = re.findall(r"\*\*(supported|contradicted|inconclusive)\*\*", text)
+    assert said == [verdicts[0], verdicts[3], verdicts[2]]
+
+
+def test_the_reference_holds_only_what_a_reader_opens():
+    """Pages under 2 MB, figures and tables; nothing of a machine's paths."""
+    files = [f for f in REFERENCE.rglob("*") if f.is_file()]
+    assert len(files) > 30
+    for file in files:
+        assert file.suffix in (".html", ".png", ".svg", ".csv", ".json"), file
+        assert file.stat().st_size < 2_000_000, file
+        if file.suffix == ".html":
+            assert not re.search(r"/(home|root|tmp|work)/", file.read_text(encoding="utf-8")), file

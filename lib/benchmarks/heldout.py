@@ -16,7 +16,8 @@ NAME_COLUMNS = ["question_id", "question_language", "candidate_language", "names
 
 def load(corpus: ParallelCorpus) -> Benchmark:
     """Questions = test rows (question_id is the pair), candidates = pool, relevant = the passage
-    of the pair in every language that has it. Raises ValueError for a corpus without a split."""
+    of the pair in every language that has it. Passages of one language with the same text are one
+    candidate, relevant for all of their questions. Raises ValueError where there is no split."""
     if not len(corpus.test):
         raise ValueError("the corpus has no held-out questions to evaluate on")
     test, pool = corpus.test.to_pandas(), corpus.pool.to_pandas()
@@ -24,12 +25,20 @@ def load(corpus: ParallelCorpus) -> Benchmark:
     questions = test[["pair", "language", "question", "group", *strata]].rename(
         columns={"pair": "question_id", "question": "text"}
     )
-    candidates = pool.rename(columns={"passage_id": "candidate_id", "passage": "text"})
+    pool["candidate"] = pool.groupby(["language", "passage"], sort=False).ngroup()
+    candidates = pool.drop_duplicates("candidate").drop(columns="candidate")
+    candidates = candidates.rename(columns={"passage_id": "candidate_id", "passage": "text"})
     relevant = pd.merge(
-        test["passage_id"].reset_index(), pool["passage_id"].reset_index(), on="passage_id"
-    )
+        test["passage_id"].rename_axis("question").reset_index(),
+        pool[["passage_id", "candidate"]].drop_duplicates(),
+        on="passage_id",
+    ).drop_duplicates(["question", "candidate"])
     return Benchmark.from_pairs(
-        "heldout", questions, candidates, relevant["index_x"], relevant["index_y"]
+        "heldout",
+        questions,
+        candidates.reset_index(drop=True),
+        relevant["question"],
+        relevant["candidate"],
     )
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cache
-from hashlib import sha256
 from importlib.resources import files
 
 import babel
@@ -20,6 +19,7 @@ from babel.lists import format_list
 from lib.corpus import ParallelCorpus
 from lib.sources import cldr_facts as graph
 from lib.sources.cldr_facts import Chain, Fact
+from lib.text import number, share
 
 LICENCE = "Unicode License v3 (names and relations), Apache-2.0 (sentences)"
 PASSAGE_WORDINGS = 2
@@ -34,16 +34,6 @@ EXAMPLES = {
     "spoken": [("territory", "JP"), ("territory", "KR"), ("territory", "CN")],
     "zone": [("zone", "Japan"), ("zone", "Korea"), ("zone", "China")],
 }
-
-
-def number(text: str, below: int) -> int:
-    """A number in [0, below) that depends on the text alone."""
-    return int.from_bytes(sha256(text.encode()).digest()[:8], "big") % below
-
-
-def share(text: str) -> float:
-    """A number in [0, 1) that depends on the text alone."""
-    return number(text, 1 << 53) / (1 << 53)
 
 
 @cache
