@@ -9,7 +9,7 @@ from __future__ import annotations
 import pandas as pd
 
 from lib import stats, store
-from lib.results import BIAS, QUALITY, SETTINGS, Results, headline
+from lib.results import BIAS, QUALITY, SETTINGS, Results, headline, stratum
 
 LABELS = {
     "ap": "mAP",
@@ -239,6 +239,8 @@ def findings(results: Results, table: pd.DataFrame, gaps: pd.DataFrame, verdicts
             [
                 f"Over {seeds} seed{'s' * (seeds > 1)} and {clusters} clusters of questions, "
                 "with 95 % intervals:",
+                "",
+                f"({stratum(results.sums)})",
                 "",
                 *said,
                 f"- without training, BM25 over character n-grams reaches {bm25:.3f} in mono;",

@@ -20,7 +20,6 @@ BIAS = ("rank_distance", "rank_distance_ratio", "max_at_r", "own_language_advant
 SETTINGS = ("mono", "cross", "multi")
 # What a headline figure is a mean of, where a benchmark has the stratum (design: rule 9).
 HEADLINE = {"hops": "2-hop", "wording": "held-out"}
-HEADLINE_NAMES = {"names": "different"}
 REFERENCES = {
     "random": "random",
     "oracle": "own-language oracle",
@@ -119,9 +118,20 @@ def headline(table: pd.DataFrame, names: bool = True) -> pd.DataFrame:
         if column in table and (table[column] == value).any():
             table = table[table[column] == value]
     if names and "names" in table:
-        other = (table["setting"] != "cross") | (table["names"] == HEADLINE_NAMES["names"])
+        other = (table["setting"] != "cross") | (table["names"] == "different")
         table = table[other]
     return table
+
+
+def stratum(table: pd.DataFrame) -> str:
+    """What `headline` selects of a table, in words."""
+    two_hop, held_out = (
+        column in table and (table[column] == value).any() for column, value in HEADLINE.items()
+    )
+    words = "Two-hop questions" if two_hop else "All test questions"
+    words += " in a held-out wording" if held_out else ""
+    names = "; across languages only those whose names are all spelled differently"
+    return words + (names if "names" in table else "") + "."
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 
 from lib import analyse, claims
 from lib.params import Train
-from lib.results import Results, Run, _labels, cluster_sums, headline, language_cells
+from lib.results import Results, Run, _labels, cluster_sums, headline, language_cells, stratum
 
 
 def scores(gain=0.0, seed=0):
@@ -78,8 +78,10 @@ def test_headline_selects_by_stratum():
     assert set(own["hops"]) == {"2-hop"}
     assert set(own[own["setting"] == "cross"]["names"]) == {"different"}
     assert set(own[own["setting"] == "mono"]["names"]) == {"identical"}
+    assert stratum(scores()).startswith("Two-hop questions in a held-out wording; across")
     bare = scores().drop(columns=["hops", "wording", "names"])
     assert len(headline(bare)) == len(bare)
+    assert stratum(bare) == "All test questions."
 
 
 def test_labels_are_short_where_clear():

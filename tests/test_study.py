@@ -31,10 +31,11 @@ vary:
 """
 
 
-def start(folder: Path) -> subprocess.Popen:
-    """`make study` of the toy study, with its outputs below `folder`."""
-    study = folder / "toy.yaml"
-    study.write_text(TOY)
+def start(folder: Path, study: Path | None = None) -> subprocess.Popen:
+    """`make study` of a study, or else of the toy study, with its outputs below `folder`."""
+    if study is None:
+        study = folder / "toy.yaml"
+        study.write_text(TOY)
     return subprocess.Popen(
         [sys.executable, "-m", "lib.execute", "study", str(study), "--cores", "2"],
         cwd=ROOT,
@@ -141,6 +142,27 @@ def test_finished_study_runs_nothing(toy):
     begin = time.monotonic()
     said = finish(start(toy[0]))
     assert "nothing to run" in said and time.monotonic() - begin < 20
+
+
+def test_a_study_of_ones_own_pairs(tmp_path):
+    """A file of pairs goes through all four notebooks: no names, no hops, partly parallel."""
+    colours = {"en": "red green blue black white grey".split(),
+               "de": "rot grün blau schwarz weiß grau".split(),
+               "fr": "rouge vert bleu noir blanc".split()}  # fmt: skip
+    rows = [
+        {"pair": f"{n}-{k}", "language": language, "passage_id": f"p{n}-{k}", "group": f"g{n}-{k}",
+         "question": f"{name} {k} ?", "passage": f"{name} {name} {k} !"}
+        for language, names in colours.items() for n, name in enumerate(names) for k in range(30)
+    ]  # fmt: skip
+    pairs, study = tmp_path / "pairs.jsonl", tmp_path / "own.yaml"
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    study.write_text(
+        f"prepare: {{source: pairs, files: {{mine: '{pairs}'}}, vocabulary: 400}}\n"
+        "train: {steps: 5, batch_size: 16, width: 16}\n"
+    )
+    finish(start(tmp_path, study))
+    quality = pd.read_csv(tmp_path / "outputs/own/report/tables/quality.csv")
+    assert quality["estimate"].between(0, 1).all()
 
 
 def test_papermill_commands_of_the_readme(tmp_path):
