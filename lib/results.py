@@ -75,7 +75,7 @@ def runs(study: str, only: str = "") -> list[Run]:
     missing = [k for k in wanted if not (params.run_dir(study, k) / "metrics.json").exists()]
     if missing or not wanted:
         raise ValueError(
-            f"study {study}: no evaluated run {missing[0] if missing else ''}"
+            f"study {study}: no evaluated run{f' {missing[0]}' if missing else ''}"
             f"{f' and {len(missing) - 1} more' if len(missing) > 1 else ''}; "
             "run 02_train and 03_evaluate first"
         )
@@ -187,25 +187,25 @@ class Results:
 def load(study: str, benchmark: str, only: str = "") -> Results:
     """Read every run's scores of a benchmark, and the references of the corpora they used.
 
-    Raises ValueError when a run of the grid has not been evaluated."""
+    Raises ValueError when a run of the grid has not been evaluated, or its files were altered."""
     found, sums, cells, seen = runs(study, only), [], [], set()
     for run in found:
         corpus = (run.train.corpus, run.seed)
         if corpus not in seen:
             seen.add(corpus)
-            references = pd.read_parquet(
-                params.corpus_dir(study, run.train.corpus) / "data" / "references.parquet"
-            )
+            data = params.corpus_dir(study, run.train.corpus) / "data"
+            references = _verified(data, "references.parquet")
             for name, own in references.groupby("ranker", observed=True):
                 _add(sums, cells, own, REFERENCES[name], run.seed)
-        _add(
-            sums,
-            cells,
-            pd.read_parquet(run.folder / "scores" / f"{benchmark}.parquet"),
-            run.arm,
-            run.seed,
-        )
+        scores = _verified(run.folder / "scores", f"{benchmark}.parquet")
+        _add(sums, cells, scores, run.arm, run.seed)
     return Results(found, pd.concat(sums, ignore_index=True), pd.concat(cells, ignore_index=True))
+
+
+def _verified(folder: Path, file: str) -> pd.DataFrame:
+    """A table out of a folder whose manifest verifies."""
+    store.verify(folder)
+    return pd.read_parquet(folder / file)
 
 
 def _add(sums: list, cells: list, scores: pd.DataFrame, arm: str, seed: int) -> None:

@@ -144,6 +144,18 @@ def test_finished_study_runs_nothing(toy):
     assert "nothing to run" in said and time.monotonic() - begin < 20
 
 
+def test_altered_scores_are_not_believed(toy):
+    """A scores file that was changed after it was written stops the analysis, by name."""
+    folder = toy[1] / "outputs/toy"
+    scores = folder / "runs/arm=mono,seed=0/scores/heldout.parquet"
+    pd.read_parquet(scores).assign(ap=1.0).to_parquet(scores, index=False)
+    (folder / "report/analyse.ok").unlink()
+    process = start(toy[1])
+    said = process.communicate(timeout=100)[0]
+    assert process.returncode == 1
+    assert "heldout.parquet: was altered after it was written" in said.splitlines()[-1]
+
+
 def test_a_study_of_ones_own_pairs(tmp_path):
     """A file of pairs goes through all four notebooks: no names, no hops, partly parallel."""
     colours = {"en": "red green blue black white grey".split(),
