@@ -61,9 +61,9 @@ def sample(corpus: ParallelCorpus, hops: str, languages: int) -> pd.DataFrame:
     """One test question of a stratum (any where there are none) in several languages: question,
     relevant passage, and the other passage that BM25 over character n-grams likes best."""
     test = corpus.test.to_pandas()
-    wanted = (
-        test[(test["hops"] == hops) & (test["wording"] == "held-out")] if "hops" in test else test
-    )
+    wanted = test
+    if "hops" in test and (test["hops"] == hops).any():
+        wanted = test[(test["hops"] == hops) & (test["wording"] == "held-out")]
     pair = shuffled(wanted["pair"].unique(), key=lambda pair: f"{hops} {pair}")[0]
     rows = wanted[wanted["pair"] == pair].iloc[:languages]
     pool, found = corpus.pool.to_pandas(), []

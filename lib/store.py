@@ -200,6 +200,8 @@ def remember(folder: Path, params: dict[str, Any]) -> None:
 
 def difference(recorded: dict[str, Any], asked: dict[str, Any]) -> str:
     """The first parameter that differs, in words; "" where none does."""
+    if not isinstance(recorded, dict):
+        return "has a params.json that holds no parameters"
     missing = object()
     for name in [*recorded, *asked]:
         old, new = recorded.get(name, missing), asked.get(name, missing)

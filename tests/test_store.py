@@ -338,3 +338,8 @@ def test_provenance_outside_a_repository(monkeypatch, tmp_path):
     monkeypatch.setattr(store, "ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert store.provenance({})["commit"] is None
+
+
+def test_parameters_that_are_no_parameters_are_one_line():
+    """A params.json of another JSON type is named, not a traceback."""
+    assert store.difference([], {"steps": 1}) == "has a params.json that holds no parameters"
