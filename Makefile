@@ -1,5 +1,6 @@
 # make study [STUDY=params/quick.yaml] [CORES=n]   run a study to its report; also goes on with one
-# make report [STUDY=...]                          render again what a study has executed so far
+#            [SET="stage.parameter=value ..."]     in place of what the study file says
+# make report [STUDY=...]                          render again the report of an analysed study
 # make lab                                         JupyterLab, with the notebooks at hand
 # make test | make lint                            what .ci/run runs
 # make speed                                       side-by-side speed comparisons
@@ -15,7 +16,7 @@ SET_UP := .venv/.installed
 .DEFAULT_GOAL := study
 
 study: $(SET_UP)
-	@$(RUN) -m lib.execute study "$(STUDY)" $(if $(CORES),--cores $(CORES))
+	@$(RUN) -m lib.execute study "$(STUDY)" $(if $(CORES),--cores $(CORES)) $(SET:%=--set %)
 
 report: $(SET_UP)
 	@$(RUN) -m lib.report "$(STUDY)"

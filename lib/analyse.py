@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from lib import stats, store
-from lib.results import BIAS, QUALITY, SETTINGS, Results, headline, stratum
+from lib import params, published, stats, store
+from lib.params import BenchmarkSpec
+from lib.results import BIAS, QUALITY, Results, headline, macro_mean, stratum
 
 LABELS = {
     "ap": "mAP",
@@ -23,10 +24,26 @@ LABELS = {
     "max_at_r": "Max@R",
     "own_language_advantage": "own-language advantage",
 }
+STRATA = (
+    ("mono", ["hops", "wording"]),
+    ("mono", ["trained"]),
+    ("cross", ["hops", "wording"]),
+    ("cross", ["names"]),
+    ("cross", ["trained"]),
+)
 
 
-def _row(results: Results, arm: str, setting: str, metric: str, **extra) -> dict:
-    found = stats.interval(results.table(arm, setting, metric))
+TRAINED = (
+    ("mono", "both"),
+    ("mono", "neither"),
+    ("cross", "both"),
+    ("cross", "one"),
+    ("cross", "neither"),
+)
+
+
+def _row(results: Results, arm, setting, metric, select=headline, **extra) -> dict:
+    found = stats.interval(results.table(arm, setting, metric, select))
     return {
         "arm": arm,
         "setting": setting,
@@ -40,20 +57,46 @@ def _row(results: Results, arm: str, setting: str, metric: str, **extra) -> dict
     }
 
 
-def quality(results: Results) -> pd.DataFrame:
+def quality(results: Results, metrics=QUALITY) -> pd.DataFrame:
     """Every arm and reference in every setting and metric, headline stratum, with intervals."""
     return pd.DataFrame(
         [
             _row(results, arm, setting, metric)
             for arm in (*results.arms, *results.references)
-            for setting in SETTINGS
-            for metric in QUALITY
+            for setting in results.settings
+            for metric in metrics
         ]
     )
 
 
+def elsewhere(others: dict[str, Results]) -> pd.DataFrame:
+    """mAP of every arm and reference on further benchmarks, with intervals; column `benchmark`."""
+    parts = [quality(own, ["ap"]).assign(benchmark=name) for name, own in others.items()]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def with_published(table: pd.DataFrame, results: Results, spec: BenchmarkSpec) -> pd.DataFrame:
+    """mAP by setting for people to read, and below it what others published on the benchmark."""
+    languages = results.cells["question_language"].nunique()
+    return pd.concat([wide(table, "setting"), published.rows(spec, languages)]).fillna("")
+
+
+def by_training(results: Results) -> pd.DataFrame:
+    """mAP by whether the encoder was trained on the languages of question and pool, for people to
+    read: columns `mono, both trained`, ...; empty where it was trained on all."""
+    rows = []
+    for setting, value in TRAINED if "trained" in results.sums else ():
+        for arm in (*results.arms, *results.references):
+            own = _row(results, arm, setting, "ap", lambda t, value=value: t[t["trained"] == value])
+            rows.append(own | {"part": f"{setting}, {value} trained"})
+    return wide(pd.DataFrame(rows), "part") if rows else pd.DataFrame()
+
+
 def bias(results: Results) -> pd.DataFrame:
-    """Language bias of every arm and reference over the whole pool, with intervals."""
+    """Language bias of every arm and reference over the whole pool, with intervals; empty where
+    no question has parallel passages in several languages."""
+    if not results.sums[[f"n_{metric}" for metric in BIAS]].to_numpy().any():
+        return pd.DataFrame()
     return pd.DataFrame(
         [
             _row(results, arm, "multi", metric, measure=metric)
@@ -78,17 +121,44 @@ def wide(table: pd.DataFrame, columns: str, intervals: bool = True) -> pd.DataFr
     return found.rename_axis(index=None, columns=None)
 
 
+def about(results: Results, spec: BenchmarkSpec, study: str):
+    """What the report is about in one paragraph: data, benchmark, encoder, training, seeds."""
+    from IPython.display import Markdown
+
+    trained = [run.train for run in results.runs if run.train.steps]
+    first = trained[0] if trained else results.runs[0].train
+    prepare = store.read_json(params.corpus_dir(study, first.corpus) / "params.json")
+    counts = store.read_json(params.corpus_dir(study, first.corpus) / "data/manifest.json")
+    rows = counts["counts"]["rows"]
+
+    def each(name: str) -> str:
+        return " / ".join(
+            dict.fromkeys(f"{getattr(train, name):g}" for train in trained or [first])
+        )
+
+    scratch = f"{each('layers')} layer(s) of width {each('width')} from scratch"
+    models = dict.fromkeys(train.model or scratch for train in trained or [first])
+    return Markdown(
+        f"**Training data** {prepare['source']}: {sum(rows.values()):,} rows in {len(rows)} "
+        f"languages ({', '.join(rows)}). **Benchmark** {results.name} ({spec.format}): "
+        f"{results.cells['question_language'].nunique()} languages. **Encoder** "
+        f"{', '.join(models)}. **Training** {each('steps')} steps of {each('batch_size')} pairs, "
+        f"seeds {', '.join(map(str, sorted({train.seed for train in trained or [first]})))}. "
+        "Figures hold for this data, this encoder and this length of training."
+    )
+
+
 def points(results: Results) -> pd.DataFrame:
     """One row a run of a trained arm: arm, seed, and mAP in mono, cross and multi."""
     parts = []
     for arm in results.arms:
         seeds = {}
-        for setting in SETTINGS:
+        for setting in results.settings:
             table = results.table(arm, setting)
             total = (table["value"] * table["weight"]).groupby(table["seed"]).sum()
             seeds[setting] = total / table["weight"].groupby(table["seed"]).sum()
         parts.append(pd.DataFrame(seeds).rename_axis("seed").reset_index().assign(arm=arm))
-    return pd.concat(parts, ignore_index=True)[["arm", "seed", *SETTINGS]]
+    return pd.concat(parts, ignore_index=True)[["arm", "seed", *results.settings]]
 
 
 def regions(results: Results) -> dict:
@@ -107,10 +177,17 @@ def front(means: dict) -> list[str]:
     ]
 
 
+def marks(table: pd.DataFrame, arms: list[str]) -> dict[str, tuple[float, float]]:
+    """arm -> its (mono, cross) mAP, of those that `table` (of `quality`) has."""
+    own = table[(table["metric"] == "ap") & table["arm"].isin(arms)]
+    ap = own.pivot(index="arm", columns="setting", values="estimate")
+    return {arm: tuple(ap.loc[arm, ["mono", "cross"]]) for arm in arms if arm in ap.index}
+
+
 def differences(results: Results) -> pd.DataFrame:
     """Each arm against the best other arm of each setting, paired by seed and question."""
     rows = []
-    for setting in SETTINGS:
+    for setting in results.settings:
         tables = {arm: results.table(arm, setting) for arm in results.arms}
         means = {arm: stats.interval(table).estimate for arm, table in tables.items()}
         for arm in results.arms if len(tables) > 1 else ():
@@ -132,25 +209,24 @@ def differences(results: Results) -> pd.DataFrame:
 
 
 def strata(results: Results) -> pd.DataFrame:
-    """mAP of each arm by hops and wording (mono), and by names (cross, headline questions)."""
+    """mAP of each arm by hops and wording, by names (cross, headline questions), and by whether
+    the languages of question and passages were trained on."""
     rows = []
-    for arm in results.arms:
-        own = results.sums[results.sums["arm"] == arm]
-        for setting, keys in (
-            ("mono", ["hops", "wording"]),
-            ("cross", ["hops", "wording"]),
-            ("cross", ["names"]),
-        ):
-            block = own[own["setting"] == setting]
-            if not set(keys) <= set(block):
-                continue
-            if keys == ["names"]:
-                block = headline(block, names=False)
-            sums = block.groupby(keys, observed=True)[["ap", "n_ap"]].sum()
-            for name, value in (sums["ap"] / sums["n_ap"]).items():
-                label = f"{name} names" if keys == ["names"] else ", ".join(name)
-                rows.append({"arm": arm, "setting": setting, "stratum": label, "estimate": value})
-    return pd.DataFrame(rows)
+    for setting, keys in STRATA:
+        block = results.sums[results.sums["setting"] == setting]
+        block = block[block["arm"].isin(results.arms)]
+        if not set(keys) <= set(block):
+            continue
+        if keys == ["names"]:
+            block = headline(block, names=False)
+        means = macro_mean(block, ["arm", *keys])
+        for (arm, *values), value in means.items():
+            label = f"{values[0]} {keys[0]}" if len(keys) == 1 else ", ".join(values)
+            rows.append({"arm": arm, "setting": setting, "stratum": label, "estimate": value})
+    order = {arm: place for place, arm in enumerate(results.arms)}
+    return pd.DataFrame(rows, columns=["arm", "setting", "stratum", "estimate"]).sort_values(
+        "arm", key=lambda arms: arms.map(order), kind="stable", ignore_index=True
+    )
 
 
 def exposure(results: Results) -> pd.DataFrame:
@@ -175,7 +251,7 @@ def bootstrap(results: Results, draws: int) -> pd.DataFrame:
     rows = {}
     for arm in results.arms:
         rows[arm] = {}
-        for setting in SETTINGS:
+        for setting in results.settings:
             table = results.table(arm, setting)
             t, (low, high) = stats.interval(table), stats.bootstrap(table, draws)
             rows[arm][setting] = f"[{t.low:.3f}, {t.high:.3f}] [{low:.3f}, {high:.3f}]"
@@ -195,10 +271,18 @@ def compared(table: pd.DataFrame) -> pd.DataFrame:
             "metric": table["metric"].map(LABELS),
             "value [95 %]": gap,
             "beyond": table["null"],
-            "p (Holm)": table["p_holm"].map("{:.3f}".format),
+            "p (Holm)": ["< .001" if p < 0.0005 else f"{p:.3f}" for p in table["p_holm"]],
             "verdict": table["verdict"],
         }
     )
+
+
+def titled(tables: dict[str, pd.DataFrame]):
+    """Tables below each other, each under its name; a word where there are none."""
+    from IPython.display import HTML
+
+    parts = [f"<h3>{name}</h3>{table.to_html()}" for name, table in tables.items() if len(table)]
+    return HTML("".join(parts) or "<p>None in this study.</p>")
 
 
 def seen(table: pd.DataFrame) -> pd.DataFrame:
@@ -224,7 +308,7 @@ def findings(results: Results, table: pd.DataFrame, gaps: pd.DataFrame, verdicts
 
     ap = table[table["metric"] == "ap"].set_index(["arm", "setting"])
     said = []
-    for setting in SETTINGS:
+    for setting in results.settings:
         best = max(results.arms, key=lambda arm: ap.loc[(arm, setting), "estimate"])
         own = ap.loc[(best, setting)]
         said.append(
@@ -255,7 +339,7 @@ def _lead(gaps: pd.DataFrame, arm: str, setting: str) -> str:
     if not len(gaps):
         return ""
     gap = gaps[(gaps["arm"] == arm) & (gaps["setting"] == setting)].iloc[0]
-    told = {"supported": "ahead", "equivalent": "equivalent to it"}.get(
+    told = {"supported": "told apart by this interval alone", "equivalent": "equivalent to it"}.get(
         gap["verdict"], "not told apart"
     )
     return (

@@ -6,19 +6,27 @@ follows from (pair, language) by arithmetic and the sampler needs no text at all
 
 from __future__ import annotations
 
+import os
+import shutil
+import weakref
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
-import regex
+import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset, disable_progress_bars, load_from_disk
 
 from lib import store
 
 TABLES = ("rows", "test", "pool")
+BATCH = 10_000  # rows written at once; each batch of a mapped file costs 64 KiB when it is opened
+TOKENIZER_ROWS = 300_000
 disable_progress_bars()
 
 
@@ -34,7 +42,8 @@ class PairIndex:
     patterns   bool [K, L], one row a distinct set of languages
     group      int32 [P], pairs of one group never share a batch (a passage lies in one group)
     negatives  optional CSR of explicit negatives: (offsets int64 [P+1], pairs int32 [N]); a
-               negative is named by a pair whose passage it is
+               negative is named by a pair whose passage it is, one a language where the passage
+               has pairs of its own (see ParallelCorpus)
     """
 
     languages: tuple[str, ...]
@@ -65,11 +74,14 @@ class PairIndex:
     @classmethod
     def from_present(cls, languages, present, group, negatives=None) -> PairIndex:
         """Index from a bool [P, L] table of which pair exists in which language."""
-        patterns, pattern = np.unique(np.asarray(present, bool), axis=0, return_inverse=True)
+        present = np.asarray(present, bool)
+        bits = np.packbits(present, axis=1)  # sorts as the table does, in a hundredth of the time
+        keys = bits.view(f"S{bits.shape[1]}").ravel()
+        _, first, pattern = np.unique(keys, return_index=True, return_inverse=True)
         return cls(
             tuple(languages),
-            pattern.reshape(-1).astype(np.int32),
-            patterns,
+            pattern.astype(np.int32),
+            present[first],
             np.asarray(group, np.int32),
             negatives,
         )
@@ -83,6 +95,10 @@ class ParallelCorpus:
     test  Dataset of the same columns plus strata (hops, wording, …); empty if there is no split
     pool  Dataset: passage_id, language, passage: what is searched; empty if there is no split
     meta  source, version, licence, counts: the manifest's own words
+
+    A row whose question is empty is a passage that is there only as an explicit negative. Its pair
+    exists in that one language, and pairs of one language are in no stream of the sampler, so it
+    is never asked and never anybody's positive.
     """
 
     rows: Dataset
@@ -90,6 +106,7 @@ class ParallelCorpus:
     pool: Dataset
     meta: dict
     folder: Path | None = None
+    place: Path | None = None
 
     @classmethod
     def from_rows(cls, rows, meta, test=(), pool=(), folder=None) -> ParallelCorpus:
@@ -101,6 +118,42 @@ class ParallelCorpus:
         tables = [Dataset.from_list(list(part)) for part in (rows, test, pool)]
         meta = meta | {"counts": _counts(tables), "content_hash": _digest(rows)}
         return cls(*tables, meta, folder)
+
+    @classmethod
+    def from_sorted(cls, rows, meta, place: Path, test=(), pool=()) -> ParallelCorpus:
+        """The same of iterables of dicts that come in order, for more rows than memory holds.
+
+        rows come by (pair, language), test by (language, pair), pool by (language, passage_id).
+        Tables are written below `place` as rows come; that folder is removed with the corpus.
+        Counted apart as "negatives" are rows without a question. Raises ValueError as from_rows,
+        and for rows out of order."""
+        digest, counts = sha256(), {name: Counter() for name in (*TABLES, "negatives")}
+        parts = _in_order(rows, digest, counts), _counted(test, counts["test"])
+        parts = *parts, _counted(pool, counts["pool"])
+        tables = [
+            _write(part, place / f"{name}.arrow") for name, part in zip(TABLES, parts, strict=True)
+        ]
+        counts = {name: dict(sorted(found.items())) for name, found in counts.items()}
+        meta = meta | {"counts": counts, "content_hash": digest.hexdigest()}
+        corpus = cls(*tables, meta, place=place)
+        corpus._check_groups()
+        weakref.finalize(corpus, shutil.rmtree, place, ignore_errors=True)
+        return corpus
+
+    def _check_groups(self) -> None:
+        """Raises ValueError for a passage in two groups; reads the columns that say so alone."""
+        if not len(self.rows):
+            raise ValueError("the corpus has no training rows")
+        passage, names = _codes(self._column("passage_id"))
+        group, _ = _codes(self._column("group"))
+        seen = np.zeros(len(names), np.int32)
+        seen[passage] = group
+        for other in passage[seen[passage] != group][:1]:
+            raise ValueError(f"passage {names[other]}: lies in two groups, expected one")
+
+    def _column(self, name: str) -> pa.ChunkedArray:
+        """A column of the rows as it lies on the disk: a Python text costs 60 bytes and more."""
+        return self.rows.with_format("arrow")[name][:]
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -115,30 +168,74 @@ class ParallelCorpus:
         """sha256 of the training rows: what a checkpoint was trained on."""
         return self.meta["content_hash"]
 
+    def every_text(self) -> Iterator[str]:
+        """Each training text as it comes, repeats included, in bounded memory."""
+        for batch in self._batches():
+            for side in ("question", "passage"):
+                yield from filter(None, batch.column(side).to_pylist())
+
+    def tokenizer_texts(self) -> list[str]:
+        """The distinct training texts, sorted; of more than TOKENIZER_ROWS rows about so many,
+        drawn with a fixed seed: a vocabulary needs no more, and its trainer holds every word."""
+        wanted, rng, found = TOKENIZER_ROWS / len(self.rows), np.random.default_rng(0), set()
+        for batch in self._batches():
+            drawn = batch.filter(pa.array(rng.random(len(batch)) < wanted))
+            found.update(*(drawn.column(side).to_pylist() for side in ("question", "passage")))
+        return sorted(found - {""})
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        """The rows, read from their files: pages of a mapped file would stay in our memory."""
+        if not self.rows.cache_files:
+            yield from self.rows.data.to_batches()
+        for part in self.rows.cache_files:
+            with pa.OSFile(part["filename"]) as file, pa.ipc.open_stream(file) as batches:
+                yield from batches
+
     @cached_property
     def index(self) -> PairIndex:
         """The training pairs x languages, numbered in the order of the rows."""
-        languages, column = np.unique(self.rows["language"][:], return_inverse=True)
-        _, first, pair = np.unique(self.rows["pair"][:], return_index=True, return_inverse=True)
-        present = np.zeros((len(first), len(languages)), bool)
-        present[pair, column] = True
-        group = np.unique(np.asarray(self.rows["group"][:])[first], return_inverse=True)[1]
+        language, names = _codes(self._column("language"))
+        pair = self._column("pair")
+        first = np.ones(len(pair), bool)
+        first[1:] = pc.not_equal(pair[1:], pair[:-1]).to_numpy()
+        present = np.zeros((first.sum(), len(names)), bool)
+        present[np.cumsum(first) - 1, language] = True
+        group, _ = _codes(self._column("group").filter(pa.array(first)))
         negatives = self._negatives(first) if "negatives" in self.rows.column_names else None
-        return PairIndex.from_present(languages.tolist(), present, group, negatives)
+        return PairIndex.from_present(names.to_pylist(), present, group, negatives)
 
     def _negatives(self, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """CSR of explicit negatives, each named by the first pair that has its passage."""
-        passages, named = self.rows["passage_id"][:], self.rows["negatives"][:]
-        pair_of = {passages[row]: pair for pair, row in reversed(list(enumerate(first.tolist())))}
-        lists = [[pair_of[x] for x in named[row]] for row in first.tolist()]
-        offsets = np.concatenate([[0], np.cumsum([len(x) for x in lists])]).astype(np.int64)
-        return offsets, np.array([x for found in lists for x in found], np.int32)
+        """CSR of explicit negatives, each named by the pairs that are its passage and nothing else;
+        where there are none, by the first pair that has it. first: bool [rows], starts of pairs.
+
+        Raises KeyError for a negative that is no row's passage_id."""
+        first = pa.array(first)
+        named = self._column("negatives").filter(first).cast(pa.list_(pa.string()))
+        length = pc.binary_length(self._column("question")).filter(first)
+        code, passages = _codes(self._column("passage_id").filter(first))
+        flat = pc.list_flatten(named)
+        wanted = pc.index_in(flat, value_set=passages)
+        for unknown in flat.filter(pc.is_null(wanted))[:1]:
+            raise KeyError(f"negative {unknown} is no row's passage_id")
+        start, pairs = _standing_for(code, len(passages), alone=length.to_numpy() == 0)
+        wanted = wanted.to_numpy().astype(np.int64)
+        count = (start[1:] - start[:-1])[wanted]
+        until = np.concatenate([[0], np.cumsum(count)])
+        places = np.arange(until[-1]) + np.repeat(start[wanted] - until[:-1], count)
+        ends = np.cumsum(pc.list_value_length(named).to_numpy())
+        return until[np.concatenate([[0], ends])].astype(np.int64), pairs[places].astype(np.int32)
 
     def save(self, folder: Path) -> None:
         """Write the three tables below `folder`; `meta` belongs into its manifest."""
         for name in TABLES:
-            if len(table := getattr(self, name)):  # datasets cannot read an empty one back
+            if not len(table := getattr(self, name)):  # datasets cannot read an empty one back
+                continue
+            if self.place is None:
                 table.save_to_disk(folder / name)
+            else:  # already a file of the same format: copying would read it all into memory
+                table.select(range(1)).save_to_disk(folder / name)
+                [part] = (folder / name).glob("*.arrow")
+                _same_file(self.place / f"{name}.arrow", part)
 
     @classmethod
     def load(cls, folder: Path) -> ParallelCorpus:
@@ -181,8 +278,81 @@ def _digest(rows: list[dict]) -> str:
     """sha256 of the training rows' texts and keys."""
     digest = sha256()
     for row in rows:
-        digest.update("\x1f".join(map(str, row.values())).encode() + b"\x1e")
+        digest.update(_content(row))
     return digest.hexdigest()
+
+
+def _content(row: dict) -> bytes:
+    return "\x1f".join(map(str, row.values())).encode() + b"\x1e"
+
+
+# --- rows that come one by one -----------------------------------------------------------------
+
+
+def _in_order(rows: Iterable[dict], digest, counts: dict[str, Counter]) -> Iterator[dict]:
+    """The rows as they come, hashed, counted, and checked but for groups."""
+    pair = language = passage = ""
+    for row in rows:
+        if row["pair"] == pair and row["passage_id"] != passage:
+            raise ValueError(f"pair {pair}: two passage_ids, expected the same in each language")
+        if (row["pair"], row["language"]) == (pair, language):
+            raise ValueError(f"pair {pair}: two rows in {language}, expected one")
+        if (row["pair"], row["language"]) < (pair, language):
+            raise ValueError(f"pair {row['pair']}: its row in {row['language']} is out of order")
+        pair, language, passage = row["pair"], row["language"], row["passage_id"]
+        counts["rows" if row["question"] else "negatives"][language] += 1
+        digest.update(_content(row))
+        yield row
+
+
+def _counted(rows: Iterable[dict], counts: Counter) -> Iterator[dict]:
+    for row in rows:
+        counts[row["language"]] += 1
+        yield row
+
+
+def _write(rows: Iterator[dict], file: Path) -> Dataset:
+    """Rows of texts and lists of texts as a mapped Arrow stream, the format `datasets` saves."""
+    first = next(rows, None)
+    if first is None:
+        return Dataset.from_list([])
+    kinds = {list: pa.list_(pa.string()), str: pa.string()}
+    schema = pa.schema([(name, kinds[type(value)]) for name, value in first.items()])
+    rows = chain([first], rows)
+    with pa.OSFile(str(file), "wb") as out, pa.ipc.new_stream(out, schema) as writer:
+        while batch := list(islice(rows, BATCH)):
+            writer.write_batch(pa.RecordBatch.from_pylist(batch, schema))
+    return Dataset.from_file(str(file))
+
+
+def _same_file(file: Path, place: Path) -> None:
+    """Put a file in another's place: a second name of it, or a copy on another disk."""
+    place.unlink()
+    try:
+        os.link(file, place)
+    except OSError:
+        shutil.copyfile(file, place)
+
+
+def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
+    """Numbers int32 of a column's texts in the sorted order of the distinct ones, and these."""
+    distinct = pc.unique(column)
+    distinct = distinct.take(pc.sort_indices(distinct))
+    return pc.index_in(column, value_set=distinct).to_numpy().copy(), distinct
+
+
+def _standing_for(code: np.ndarray, passages: int, alone: np.ndarray):
+    """CSR (starts int64 [passages + 1], pairs) of the pairs that name each passage.
+
+    code: the passage of each pair, int [P], all of range(passages) in it; alone: bool [P], pairs
+    that are a passage and nothing else."""
+    chosen, has = alone.copy(), np.zeros(passages, bool)
+    has[code[alone]] = True
+    chosen[np.unique(code, return_index=True)[1][~has]] = True
+    pairs = np.flatnonzero(chosen)
+    pairs = pairs[np.argsort(code[pairs], kind="stable")]
+    sizes = np.bincount(code[pairs], minlength=passages)
+    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), pairs
 
 
 def train_tokenizer(texts, vocabulary: int):
@@ -203,53 +373,3 @@ def train_tokenizer(texts, vocabulary: int):
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     return tokenizer
-
-
-# --- leak audit --------------------------------------------------------------------------------
-
-NGRAM = 13  # words, as in the contamination audits of GPT-3 (arXiv 2005.14165, appendix C)
-_UNSPACED = r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]"
-# With marks, which Python's \w leaves out: without its vowel signs Togo is Tonga in Hindi.
-_WORD = regex.compile(rf"{_UNSPACED}|(?:(?!{_UNSPACED})[\p{{L}}\p{{M}}\p{{N}}])+")
-
-
-def _words(text: str) -> list[str]:
-    """Case-folded words; each Han, kana or Thai character is a word of its own."""
-    return _WORD.findall(text.casefold())
-
-
-def _ngrams(words: list[str]) -> set[int]:
-    return {hash(tuple(words[i : i + NGRAM])) for i in range(len(words) - NGRAM + 1)}
-
-
-@dataclass(frozen=True)
-class Overlap:
-    """How many of `texts` also occur in training: as they are, but for case and punctuation, or
-    by any run of 13 words."""
-
-    texts: int
-    exact: int
-    normalised: int
-    ngram: int
-    examples: tuple[str, ...]
-
-
-def leak_audit(training, benchmark) -> Overlap:
-    """Overlap of distinct `benchmark` texts with `training` texts (iterables of str)."""
-    training, benchmark = set(training), sorted(set(benchmark))
-    normal, ngrams = set(), set()
-    for text in training:
-        words = _words(text)
-        normal.add(" ".join(words))
-        ngrams |= _ngrams(words)
-    words = {text: _words(text) for text in benchmark}
-    exact = [t for t in benchmark if t in training]
-    normalised = [t for t in benchmark if " ".join(words[t]) in normal]
-    shared = [t for t in benchmark if _ngrams(words[t]) & ngrams]
-    return Overlap(
-        len(benchmark),
-        len(exact),
-        len(normalised),
-        len(shared),
-        tuple(dict.fromkeys(exact + normalised + shared))[:5],
-    )

@@ -2,9 +2,9 @@
 
 Snakemake decides what runs when; papermill runs a notebook; this module decides what is *done*: a
 stage is done when its stamp file, written last, holds the hash of its parameters, of the notebook's
-code and of the stamps it builds on.
+code and of the stamps it builds on, and when what it made for others is still there.
 
-    python -m lib.execute study params/quick.yaml [--cores N]
+    python -m lib.execute study params/quick.yaml [--cores N] [--set stage.parameter=value]
     python -m lib.execute clean params/quick.yaml
     python -m lib.execute stage STAGE STUDY [KEY]     (what the Snakefile calls)
 """
@@ -24,9 +24,9 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -38,6 +38,15 @@ NOTEBOOKS = {
     "train": "02_train",
     "evaluate": "03_evaluate",
     "analyse": "04_analyse",
+}
+# What a stage leaves for others, below its folder. Looked for at each start, but not hashed: the
+# stage that reads it verifies it.
+PRODUCTS = {
+    "prepare": ("data/manifest.json",),
+    "train": ("model/manifest.json",),
+    "evaluate": ("scores/manifest.json", "metrics.json"),
+    "analyse": ("tables", "04_analyse.ipynb"),
+    "report": ("index.html",),
 }
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 POLL = 0.2  # seconds between two looks at what the stages tell
@@ -80,10 +89,14 @@ class Job:
         return self.folder / f"{NOTEBOOKS[self.stage]}.ipynb"
 
     @property
+    def study_folder(self) -> Path:
+        return self.folder.parents[bool(self.key)]
+
+    @property
     def log(self) -> Path:
         """What the stage printed."""
         file = f"{self.stage}-{self.key}" if self.key else self.stage
-        return self.folder.parents[bool(self.key)] / "logs" / f"{file}.log"
+        return self.study_folder / "logs" / f"{file}.log"
 
     @property
     def threads(self) -> int:
@@ -109,8 +122,18 @@ class Job:
             return {}
 
     @property
+    def missing(self) -> list[Path]:
+        """What the stage makes for others and is not there."""
+        files = (self.folder / name for name in PRODUCTS[self.stage])
+        return [file for file in files if not file.exists()]
+
+    @property
     def done(self) -> bool:
-        return self.recorded().get("stamp") == self.stamp
+        return self.is_done(self.stamp)
+
+    def is_done(self, stamp: str) -> bool:
+        """Whether the stage has ended with this stamp, and nobody took away what it made."""
+        return self.recorded().get("stamp") == stamp and not self.missing
 
 
 def plan(study: Study) -> list[Job]:
@@ -194,9 +217,8 @@ def run_stage(study: str, stage: str, key: str) -> None:
     tell = Events(params.study_dir(study)).teller(job)
     with store.locked(job.folder, say=lambda line: tell("waiting", cause=line)):
         stamp = job.stamp_on([need.recorded().get("stamp", "") for need in job.needs])
-        found = job.recorded()
-        if found.get("stamp") == stamp:  # an earlier start, killed meanwhile, has finished it
-            tell("finished", seconds=found["seconds"], found=True)
+        if job.is_done(stamp):  # an earlier start, killed meanwhile, has finished it
+            tell("finished", seconds=job.recorded()["seconds"], found=True)
             return
         job.ok.unlink(missing_ok=True)
         tell("started")
@@ -225,6 +247,8 @@ def _work(job: Job, study: str) -> None:
         report.render(study)
     else:
         _run_notebook(job)
+    for file in job.missing:
+        raise FileNotFoundError(f"{shown(file)} was not made")
 
 
 def _run_notebook(job: Job) -> None:
@@ -265,8 +289,25 @@ def _cause(error: Exception, job: Job) -> str:
         name, text = error.ename, error.evalue
     elif name == "DeadKernelError" or "Kernel died" in text:
         name, text, where = "the kernel died", "killed, or out of memory", job.log
-    lines = [line.strip() for line in ANSI.sub("", text).splitlines() if line.strip()]
-    return f"{name}: {lines[0] if lines else 'no message'}; see {shown(where)}"
+    first = next(iter(_lines(text)), "no message")
+    hint = way_out(first, job.study_folder) if name == store.Damaged.__name__ else ""
+    return f"{name}: {first}; see {shown(where)}{hint}"
+
+
+def way_out(damage: str, study_folder: Path) -> str:
+    """What to do about an artefact of a study that is not what its manifest says: remove the least
+    that a stage makes again by itself. damage: the message of a store.Damaged."""
+    found = re.search(rf"{re.escape(str(study_folder))}/((?:corpus|runs)/[^/:]+)/([^/:]+)", damage)
+    if not found:
+        return f"; `make clean STUDY={study_folder.name}.yaml` starts afresh"
+    folder, name = study_folder / found[1], found[2]
+    made = {Path(product).parts[0] for products in PRODUCTS.values() for product in products}
+    return f"; remove {shown(folder / name if name in made else folder)} to have it made again"
+
+
+def _lines(text: str) -> list[str]:
+    """The lines that say something, stripped and without colours."""
+    return [line.strip() for line in ANSI.sub("", text).splitlines() if line.strip()]
 
 
 class Events:
@@ -274,7 +315,7 @@ class Events:
 
     def __init__(self, folder: Path):
         self.file = folder / "logs" / "events.jsonl"
-        self.file.parent.mkdir(parents=True, exist_ok=True)
+        store.make_folder(self.file.parent)
         self.position = self.file.stat().st_size if self.file.exists() else 0
 
     def teller(self, job: Job):
@@ -313,6 +354,7 @@ class Progress:
     running: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, list[float]] = field(default_factory=dict)
     begin: float = field(default_factory=lambda: time.monotonic())
+    since: float = field(default_factory=time.time)  # what is older, an earlier start has left
 
     def __post_init__(self):
         for job in self.jobs.values():
@@ -352,16 +394,18 @@ class Progress:
         return ""
 
     def causes(self) -> dict[str, str]:
-        """Why each stage failed that could run: as it said, or else its process was killed, or
+        """Why each stage failed that was started: as it said, or else its process was killed, or
         ended before it could say anything."""
         found = {}
         for job in self.jobs.values():
-            if job.name in self.done or any(need.name not in self.done for need in job.needs):
+            if job.name in self.done:
                 continue
-            silent = _last_line(job.log)
-            if job.name in self.running:
-                silent = f"its process was killed; see {shown(job.log)}"
-            found[job.name] = self.failed.get(job.name, silent)
+            if job.name in self.failed:
+                found[job.name] = self.failed[job.name]
+            elif job.name in self.running:
+                found[job.name] = f"its process was killed; see {shown(job.log)}"
+            elif job.log.exists() and job.log.stat().st_mtime >= self.since:
+                found[job.name] = _last_words(job.log)
         return found
 
     @property
@@ -404,16 +448,19 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def run_study(path: str, cores: int) -> int:
+def run_study(path: str, cores: int, changes: Iterable[str] = ()) -> int:
     """Run what a study still needs; 0 once its report is there, 1 where a stage failed.
 
-    Raises BadParameter, BadNotebook, store.Busy or OSError, each with one clear line."""
-    study = params.load_study(path)
+    changes: as in lib.params.load_study. Raises BadParameter, BadNotebook, store.Busy or OSError, each with one clear line."""
+    study = params.load_study(path, changes)
     jobs = plan(study)
     folder = params.study_dir(study.name)
     store.make_folder(folder)
     with _alone(study.name) as lock:
+        _refuse_other_file(study, path)
         _refuse_other_parameters(jobs, path)
+        for job in jobs:
+            store.make_folder(job.folder)
         params.freeze(study)
         _remove_stale_stamps(jobs)
         progress = Progress({job.name: job for job in jobs}, _slots(jobs, cores))
@@ -446,12 +493,30 @@ def _slots(jobs: list[Job], cores: int) -> int:
     return max(1, cores // max(job.threads for job in jobs))
 
 
+def _refuse_other_file(study: Study, path: str) -> None:
+    """Two study files of one name share a folder of outputs. Raises BadParameter if what is there
+    was asked for by another file, which still is there and asks for something else."""
+    try:
+        frozen = params.load_frozen(study.name)
+    except params.BadParameter:
+        return  # nothing is there yet, or nothing to believe
+    same = frozen.file == study.file or replace(frozen, file=study.file) == study
+    if not same and (ROOT / frozen.file).is_file():
+        raise params.BadParameter(
+            f"{path}: {shown(params.study_dir(study.name))} belongs to another study, "
+            f"{frozen.file} (expected another name of this file)"
+        )
+
+
 def _refuse_other_parameters(jobs: list[Job], path: str) -> None:
     """What is half made must not be finished with other parameters. Raises BadParameter."""
     for job in jobs:
         file = job.folder / "params.json"
         if job.stage in params.VARIED and file.exists():
-            clash = store.difference(store.read_json(file), job.params.model_dump())
+            try:
+                clash = store.difference(store.read_json(file), job.params.model_dump())
+            except store.Damaged as damage:
+                raise store.Damaged(f"{damage}{way_out(str(damage), job.study_folder)}") from None
             if clash:
                 raise params.BadParameter(
                     f"{path}: {shown(job.folder)} {clash} (expected the same; "
@@ -469,7 +534,7 @@ def _schedule(folder: Path, progress: Progress, cores: int, lock: int) -> int:
         # Our own locks and stamps, not Snakemake's memory, say what runs and what is done.
         "--nolock", "--ignore-incomplete", "--drop-metadata", "--rerun-triggers", "params",
     ]  # fmt: skip
-    with open(folder / "logs" / "snakemake.log", "ab") as log:
+    with open(folder / "logs" / "snakemake.log", "wb") as log:
         scheduler = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -540,20 +605,36 @@ def _closing(progress: Progress, code: int, folder: Path) -> int:
     if len(progress.done) == len(progress.jobs) and code == 0:
         print(f"report: {shown(folder / 'report' / 'index.html')}   ({elapsed})", flush=True)
         return 0
-    causes = progress.causes()
+    causes = progress.failed if code < 0 else progress.causes()
     waiting = len(progress.jobs) - len(progress.done) - len(causes)
     print(f"{len(causes)} failed, {waiting} not run, {len(progress.done)} done ({elapsed}):")
-    scheduler = folder / "logs" / "snakemake.log"
-    for name, cause in (causes or {"the scheduler": _last_line(scheduler)}).items():
+    if code < 0 or not causes:
+        causes = causes | {"the scheduler": _scheduler_cause(code, folder / "logs/snakemake.log")}
+    for name, cause in causes.items():
         print(f"  {name}: {cause}", flush=True)
     return 1
 
 
-def _last_line(log: Path) -> str:
-    """The last words of a log, and where it is."""
-    text = ANSI.sub("", log.read_text(errors="replace")) if log.exists() else ""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return f"{lines[-1] if lines else 'stopped without a word'}; see {shown(log)}"
+def _scheduler_cause(code: int, log: Path) -> str:
+    """Why Snakemake itself ended before the study did."""
+    if code < 0:
+        return (
+            f"was killed by signal {-code}; what it had started goes on, and the same command "
+            "takes it up"
+        )
+    return _last_words(log)
+
+
+def _last_words(log: Path) -> str:
+    """The last error in a log, or else its last line, and where the log is."""
+    lines = _lines(log.read_text(errors="replace")) if log.exists() else []
+    errors = [i for i, line in enumerate(lines) if re.match(r"\w*(Error|Exception)\b", line)]
+    first = last = errors[-1] if errors else len(lines) - 1
+    while first > 0 and lines[first - 1].endswith(":"):  # "... in file x, line 3:"
+        first -= 1
+    while 0 <= last < len(lines) - 1 and lines[last].endswith(":"):
+        last += 1
+    return f"{' '.join(lines[first : last + 1]) or 'stopped without a word'}; see {shown(log)}"
 
 
 def clean(path: str) -> None:
@@ -582,6 +663,14 @@ def main(arguments: list[str]) -> int:
     study = commands.add_parser("study")
     study.add_argument("path")
     study.add_argument("--cores", type=int, default=_cores(), help="CPU cores (all)")
+    study.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="changes",
+        metavar="STAGE.PARAMETER=VALUE",
+        help="in place of what the study file says",
+    )
     commands.add_parser("clean").add_argument("path")
     stage = commands.add_parser("stage")
     stage.add_argument("stage")
@@ -613,7 +702,7 @@ def _cores() -> int:
 
 def _obey(asked: argparse.Namespace) -> int:
     if asked.command == "study":
-        return run_study(asked.path, max(1, asked.cores))
+        return run_study(asked.path, max(1, asked.cores), asked.changes)
     if asked.command == "clean":
         clean(asked.path)
     else:

@@ -17,12 +17,20 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from lib import store
 from lib.text import language_code
@@ -85,11 +93,14 @@ class Stage(BaseModel):
 
 
 class Prepare(Stage):
-    source: Literal["cldr", "pairs", "squad", "bitext"] = Field(
-        "cldr", description="where the texts come from: cldr ships with it, the others read files"
+    source: Literal["cldr", "pairs", "squad", "bitext", "translate", "xtreme_squad", "mmarco"] = (
+        Field("cldr", description="where texts come from")
     )
     files: dict[str, str] = Field(
-        {}, description="file of each language (for pairs any names); not for cldr"
+        {}, description="file of each language: pairs (any names), squad, bitext, translate (en)"
+    )
+    folder: str = Field(
+        "", description="xtreme_squad, mmarco: a folder that has their files; empty: downloaded"
     )
     form: Literal["sentences", "cards"] = Field(
         "sentences", description="cldr: questions written in 11 languages, or bare names in any"
@@ -99,7 +110,9 @@ class Prepare(Stage):
     folds: int = Field(5, ge=2, description="number of such shares")
     bridges: Count = Field(4, description="cldr: two-hop questions a final fact; 0: one-hop only")
     distractors: Count = Field(0, description="cldr: other facts told in the same passage")
-    pool: Count = Field(0, description="cldr: distractor passages a language in the pool; 0: all")
+    pool: Count = Field(
+        0, description="cldr, mmarco: distractor passages a language in the pool; 0: all"
+    )
     drop_cells: Share = Field(
         0.0, description="cldr: share of (entity, language) names never trained on"
     )
@@ -109,6 +122,12 @@ class Prepare(Stage):
         "sentence", description="squad: what answers a question"
     )
     unanswerable: bool = Field(False, description="squad: keep questions without an answer")
+    limit: Count = Field(0, description="mmarco: questions kept; 0: all")
+    hard_negatives: Count = Field(1, description="mmarco: negatives of its triples kept a question")
+    translator: str = Field("", description="translate: checkpoint name or folder")
+    translate_from: Literal["pairs", "squad"] = Field(
+        "pairs", description="translate: format of the English file"
+    )
     max_chars: Positive = Field(2000, description="files: rows with a longer text are dropped")
     vocabulary: int = Field(8000, ge=300, description="size of the tokenizer's vocabulary")
 
@@ -133,10 +152,21 @@ class Prepare(Stage):
                 f"prepare.fold: {self.fold} is out of range (expected 0 to folds - 1, "
                 f"{self.folds - 1})"
             )
-        if bool(self.files) == (self.source == "cldr"):
-            expected = "none, it ships with Babel" if self.files else "one file a language"
+        if bool(self.files) != (self.source in ("pairs", "squad", "bitext", "translate")):
+            expected = "none" if self.files else "one file a language"
             raise ValueError(
                 f"prepare.files: {len(self.files)} files do not go with source "
+                f"{self.source!r} (expected {expected})"
+            )
+        if self.folder and self.source not in ("xtreme_squad", "mmarco"):
+            raise ValueError(
+                f"prepare.folder: {self.folder!r} does not go with source {self.source!r} "
+                "(expected none)"
+            )
+        if bool(self.translator) != (self.source == "translate"):
+            expected = "none" if self.translator else "a checkpoint's name or folder"
+            raise ValueError(
+                f"prepare.translator: {self.translator!r} does not go with source "
                 f"{self.source!r} (expected {expected})"
             )
         if self.unanswerable and self.passage == "sentence":
@@ -186,7 +216,9 @@ class Train(Stage):
     checkpoint_every: Positive = Field(200, description="steps between checkpoints")
     keep_checkpoints: Positive = Field(1, description="how many of the latest are kept")
     log_every: Positive = Field(50, description="steps between lines of the log")
-    seed: Count = Field(0, description="of initial weights and of the batches")
+    seed: int = Field(
+        0, ge=0, le=2**63 - 1, description="of initial weights and of the batches"
+    )  # torch takes one bit more, but tables hold int64
     threads: Positive = Field(1, description="CPU threads; results depend on it in the last bits")
     device: Device = Field("auto", description="cuda where there is one, or as said")
 
@@ -216,19 +248,58 @@ class Train(Stage):
         return self
 
 
+class BenchmarkSpec(BaseModel):
+    """One entry of `evaluate.benchmarks`: where a benchmark comes from and what is used of it."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    format: Literal["heldout", "lareqa", "beir", "collection", "tatoeba", "miracl"]
+    folder: str = Field("", description="its files; empty: downloaded where that is possible")
+    languages: list[str] = Field([], description="language codes; []: all that it has")
+    trained: bool = Field(False, description="only languages that the corpus trains on")
+    candidate: Literal["sentence", "sentence+paragraph"] = Field(
+        "sentence", description="lareqa: what is searched"
+    )
+    split: str = Field("", description="lareqa: xquad-r or mlqa-r; beir, miracl: test, dev, ...")
+
+    @field_validator("languages")
+    @classmethod
+    def _known_languages(cls, value: list[str], info: ValidationInfo) -> list[str]:
+        if info.data.get("format") == "tatoeba":  # its names say which of two files is meant
+            return value
+        return [language_code(name) for name in value]
+
+
 class Evaluate(Stage):
     unnamed_run = "base"
 
     run: str = Field("", description="the run of 02_train to evaluate; empty: base")
+    benchmarks: dict[str, BenchmarkSpec] = Field(
+        {"heldout": {"format": "heldout"}},
+        validate_default=True,
+        description="name: what is evaluated (see lib/params.py); the first is the report's own",
+    )
+    mteb: list[str] = Field([], description="also these tasks or benchmarks of the mteb package")
     encode_batch: Positive = Field(256, description="texts encoded at a time")
     threads: Positive = Field(1, description="CPU threads")
     device: Device = Field("auto", description="cuda where there is one, or as said")
+
+    @field_validator("benchmarks")
+    @classmethod
+    def _named_benchmarks(cls, value: dict[str, BenchmarkSpec]) -> dict[str, BenchmarkSpec]:
+        if not value:
+            raise ValueError("is empty (expected one benchmark or more)")
+        for name in value:
+            if not LABEL.fullmatch(name):
+                raise ValueError(f"{name!r} cannot name a file (expected letters, digits, . _ + -)")
+        return value
 
 
 class Analyse(Stage):
     unnamed_run = ""
 
     run: str = Field("", description="one run of 02_train; empty: all of the study")
+    benchmark: str = Field("", description="what the report is about; empty: the first evaluated")
     bootstrap: Positive = Field(
         2000, description="resamples of the bootstrap that checks intervals"
     )
@@ -271,6 +342,11 @@ def corpus_dir(study: str, key: str) -> Path:
     return study_dir(study) / "corpus" / key
 
 
+def beside_dir(corpus: Path, benchmark: str) -> Path:
+    """Where the references of a benchmark lie, below the folder of a corpus."""
+    return corpus / "benchmarks" / benchmark
+
+
 def run_dir(study: str, key: str) -> Path:
     return study_dir(study) / "runs" / key
 
@@ -280,10 +356,18 @@ def report_dir(study: str) -> Path:
 
 
 def needs(folder: Path, notebook: str) -> Path:
-    """The folder, if it is there. Raises FileNotFoundError naming the notebook that makes it."""
-    if not folder.exists():
-        raise FileNotFoundError(f"{folder} is not there; run {notebook} first")
-    return folder
+    """A folder of a corpus or a run, if it is there. Raises FileNotFoundError naming the notebook
+    that makes it, and the corpora or runs that have one."""
+    if folder.exists():
+        return folder
+    below = folder.parent.parent
+    made = sorted(found.parent.name for found in below.glob(f"*/{folder.name}"))
+    parameter = {"corpus": "corpus", "runs": "run"}.get(below.name)
+    other = ""
+    if made and parameter:
+        more = f" and {len(made) - 5} more" * (len(made) > 5)
+        other = f", or set {parameter!r} to one that is there: {' '.join(made[:5])}{more}"
+    raise FileNotFoundError(f"{folder} is not there; run {notebook} first{other}")
 
 
 def _spelled(value: Any) -> str:
@@ -325,12 +409,19 @@ class Study:
     corpora: dict[str, Prepare]
     runs: dict[str, Run]
     analyse: Analyse
+    file: str = ""  # what it was read from, seen from ROOT
 
 
-def load_study(path: str | Path) -> Study:
-    """Read and expand a study file. Raises BadParameter in one line naming file and key."""
+def load_study(path: str | Path, changes: Iterable[str] = ()) -> Study:
+    """Read and expand a study file. Raises BadParameter in one line naming file and key.
+
+    changes: `stage.parameter=value`, each in place of what the file says; values as in YAML."""
     try:
-        return _expand(study_name(path), _read_yaml(path))
+        data = _read_yaml(path)
+        for change in changes:
+            _change(data, change)
+        study = _expand(study_name(path), data)
+        return replace(study, file=os.path.relpath(Path(path).resolve(), ROOT))
     except BadParameter as error:
         raise BadParameter(f"{path}: {error}") from None
 
@@ -342,7 +433,12 @@ def freeze(study: Study) -> None:
         for key, run in study.runs.items()
     }
     corpora = {key: corpus.model_dump() for key, corpus in study.corpora.items()}
-    frozen = {"corpora": corpora, "runs": runs, "analyse": study.analyse.model_dump()}
+    frozen = {
+        "file": study.file,
+        "corpora": corpora,
+        "runs": runs,
+        "analyse": study.analyse.model_dump(),
+    }
     store.write_json(study_dir(study.name) / "study.json", frozen)
 
 
@@ -356,7 +452,7 @@ def load_frozen(name: str) -> Study:
             key: Run(Train(**run["train"]), Evaluate(**run["evaluate"]))
             for key, run in found["runs"].items()
         }
-        return Study(name, corpora, runs, Analyse(**found["analyse"]))
+        return Study(name, corpora, runs, Analyse(**found["analyse"]), str(found.get("file", "")))
     except FileNotFoundError:
         raise BadParameter(f"{file}: no such study; `make study` starts one") from None
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -384,6 +480,7 @@ def study_name(path: str | Path) -> str:
 def _read_yaml(path: str | Path) -> dict[str, Any]:
     """YAML 1.2, so that `no` is a language and 1e-5 a number; duplicate keys are errors."""
     from ruamel.yaml import YAML
+    from ruamel.yaml.constructor import DuplicateKeyError
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     try:
@@ -392,13 +489,32 @@ def _read_yaml(path: str | Path) -> dict[str, Any]:
         raise BadParameter(f"cannot be read ({error.strerror})") from None
     except MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        problem = " ".join(str(error.problem).split())
-        raise BadParameter(f"{line}{problem} (expected YAML)") from None
+        problem, expected = " ".join(str(error.problem).split()), "YAML"
+        if isinstance(error, DuplicateKeyError):  # its values are not read yet, and shown as {}
+            problem, expected = problem.partition(" with value")[0], "it once"
+        raise BadParameter(f"{line}{problem} (expected {expected})") from None
     except (YAMLError, ValueError) as error:
         raise BadParameter(f"is not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(found, dict):
         raise BadParameter(f"is {_short(found)} (expected prepare, train, evaluate, analyse, vary)")
     return found
+
+
+def _change(data: dict[str, Any], change: str) -> None:
+    """Set one parameter of a parsed study file. Raises BadParameter."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    name, equals, text = change.partition("=")
+    stage, _, parameter = name.partition(".")
+    if not equals or not parameter or stage not in STAGES:
+        raise BadParameter(f"{change!r}: cannot be set (expected stage.parameter=value)")
+    try:
+        value = YAML(typ="safe", pure=True).load(text) if text else ""
+    except YAMLError:
+        raise BadParameter(f"{name}: {text!r} is not a YAML value") from None
+    own = _mapping(data.get(stage, {}), stage, "its parameters")
+    data[stage] = {**own, parameter: value}
 
 
 # --- from a parsed file to a grid ---
@@ -513,7 +629,7 @@ def _parameter(where: str, name: Any) -> tuple[str, str]:
     """(stage, parameter) of `stage.parameter`, if a study may vary it."""
     stage, _, parameter = str(name).partition(".")
     if not parameter or stage not in STAGES:
-        options = [f"{s}.{p}" for s in VARIED for p in STAGES[s].model_fields]
+        options = [f"{s}.{p}" for s in VARIED for p in STAGES[s].model_fields if p not in DRIVEN]
         found = [o for o in options if o.endswith(f".{name}")]
         hint = f" (did you mean {found[0]}?)" if found else _hint(name, options)
         raise BadParameter(f"{where}{name}: unknown parameter{hint}")
@@ -600,8 +716,12 @@ def _explain(model: type[Stage], name: str, error: Mapping[str, Any]) -> str:
     if kind == "value_error":
         return error["msg"].removeprefix("Value error, ")
     if kind == "literal_error":
-        options = get_args(model.model_fields[name].annotation)
-        return f"{_short(value)} is unknown (expected one of {', '.join(options)})"
+        options = error["ctx"]["expected"].replace("'", "").replace(" or ", ", ")
+        return f"{_short(value)} is unknown (expected one of {options})"
+    if kind == "missing":
+        return "is missing"
+    if kind == "extra_forbidden":
+        return f"unknown{_hint(error['loc'][-1], BenchmarkSpec.model_fields)}"
     if kind in EXPECTED:
         quoted = isinstance(value, str) and re.fullmatch(r"[-+.\deE]+", value)
         hint = " without quotes" if quoted and "number" in EXPECTED[kind] else ""

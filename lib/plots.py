@@ -41,6 +41,7 @@ FAMILIES = {
     "en-en": ("#ca9161", "p"),
 }
 REFERENCE = "#555555"
+LEADER = {"arrowstyle": "-", "color": REFERENCE, "lw": 0.7, "shrinkA": 0, "shrinkB": 4}
 
 
 def style() -> None:
@@ -133,6 +134,7 @@ def _label_points(ax, points: dict, bold, grey) -> None:
                 ha=side,
                 zorder=4,
                 color=REFERENCE if name in grey else "black",
+                arrowprops=LEADER if name in grey else None,
                 fontweight="bold" if name in bold else "normal",
             )
             box = text.get_window_extent()

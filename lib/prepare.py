@@ -1,17 +1,20 @@
-"""Build a corpus and all that is made once for it: tokenizer, name strata, reference scores."""
+"""Build a corpus and all that is made once for it: tokenizer, name strata."""
 
 from __future__ import annotations
 
 from importlib import import_module
 
+import numpy as np
 import pandas as pd
 
-from lib import metrics, params, retrieval, store
+from lib import evaluate, metrics, params, retrieval, store
 from lib.benchmarks import heldout
-from lib.corpus import ParallelCorpus, leak_audit, train_tokenizer
-from lib.params import Prepare
+from lib.corpus import ParallelCorpus, train_tokenizer
+from lib.params import BenchmarkSpec, Prepare
 from lib.results import REFERENCES
 from lib.sources.cldr_facts import shuffled
+
+COUNTED = 100_000  # rows whose tokens are counted
 
 
 def prepare(p: Prepare) -> ParallelCorpus:
@@ -29,29 +32,20 @@ def prepare(p: Prepare) -> ParallelCorpus:
     corpus = import_module(f"lib.sources.{p.source}").build(p)
     with store.atomic_folder(folder / "data", corpus.meta) as new:
         corpus.save(new)
-        tokenizer = train_tokenizer(_texts(corpus), p.vocabulary)
+        tokenizer = train_tokenizer(corpus.tokenizer_texts(), p.vocabulary)
         tokenizer.save(str(new / "tokenizer.json"), pretty=False)
-        if len(corpus.test):
-            names = heldout.name_strata(corpus)
+        names = heldout.name_strata(corpus)
+        if len(names):
             names.to_parquet(new / "names.parquet", index=False)
-            references(corpus, names, p.fold).to_parquet(new / "references.parquet", index=False)
     store.write_json(folder / "provenance.json", store.provenance(p.model_dump()))
     return ParallelCorpus.load(folder / "data")
 
 
-def _texts(corpus: ParallelCorpus) -> list[str]:
-    """Every distinct training text, sorted: the tokenizer sees nothing of the test split."""
-    return sorted({*corpus.rows["question"][:], *corpus.rows["passage"][:]})
-
-
-def references(corpus: ParallelCorpus, names: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Per-question scores of every reference ranker on the held-out split, in column `ranker`."""
-    benchmark, found = heldout.load(corpus), []
-    for name in REFERENCES:
-        ranks = retrieval.reference_ranks(benchmark, name, seed)
-        scores = heldout.annotate(metrics.question_scores(benchmark, ranks), benchmark, names)
-        found.append(scores.assign(ranker=name))
-    return pd.concat(found, ignore_index=True).astype({"ranker": "category"})
+def heldout_tables(corpus: ParallelCorpus) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Scores of the reference rankers on the held-out split, and its leak audit."""
+    spec = BenchmarkSpec(format="heldout")
+    folder = evaluate.beside("heldout", spec, heldout.load(corpus), corpus)
+    return tuple(pd.read_parquet(folder / f"{name}.parquet") for name in ("references", "leaks"))
 
 
 # --- what 01_prepare shows ---------------------------------------------------------------------
@@ -85,13 +79,17 @@ def sample(corpus: ParallelCorpus, hops: str, languages: int) -> pd.DataFrame:
 
 def token_lengths(corpus: ParallelCorpus) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Tokens of every distinct training text (language, side, tokens), and by language the mean
-    length of each side and the share of unknown tokens."""
+    length of each side and the share of unknown tokens; of a sample where rows are many."""
     from tokenizers import Tokenizer
 
     tokenizer, parts = Tokenizer.from_file(str(corpus.tokenizer_file)), []
-    rows = corpus.rows.to_pandas()
+    rows = corpus.rows
+    if len(rows) > COUNTED:
+        chosen = np.random.default_rng(0).permutation(len(rows))[:COUNTED]
+        rows = rows.select(np.sort(chosen))
+    rows = rows.to_pandas()
     for side in ("question", "passage"):
-        own = rows[["language", side]].drop_duplicates()
+        own = rows.loc[rows[side] != "", ["language", side]].drop_duplicates()
         ids = [code.ids for code in tokenizer.encode_batch(own[side].tolist())]
         unknown = tokenizer.token_to_id("[UNK]")
         parts.append(
@@ -110,9 +108,8 @@ def token_lengths(corpus: ParallelCorpus) -> tuple[pd.DataFrame, pd.DataFrame]:
     return table, means.assign(**{"unknown tokens": total["unknown"] / total["tokens"]})
 
 
-def difficulty(corpus: ParallelCorpus) -> pd.DataFrame:
+def difficulty(scores: pd.DataFrame) -> pd.DataFrame:
     """mAP of the reference rankers by setting and stratum: stratum, ranker, mAP, questions."""
-    scores = pd.read_parquet(corpus.folder / "references.parquet")
     scores = scores[scores["setting"].isin(["mono", "cross"])]
     mono, cross = (scores[scores["setting"] == s] for s in ("mono", "cross"))
     parts = {"mono": mono, "cross": cross}
@@ -146,23 +143,10 @@ def dropped(corpus: ParallelCorpus) -> pd.DataFrame:
 def different_names(corpus: ParallelCorpus) -> pd.DataFrame:
     """Language x language: share of test questions none of whose names are alike; empty where a
     corpus lists no names."""
-    names = pd.read_parquet(corpus.folder / "names.parquet")
+    names = heldout.name_strata(corpus)
     keys = ["question_language", "candidate_language"]
     share = (names["names"] == "different").groupby([names[k] for k in keys], observed=True).mean()
     return share.unstack()
-
-
-def leaks(corpus: ParallelCorpus) -> pd.DataFrame:
-    """Overlap of the test split with training, a row for questions and one for the passages that
-    answer them; columns as lib.corpus.Overlap."""
-    training, test = _texts(corpus), corpus.test.to_pandas()
-    pool = corpus.pool.to_pandas()
-    answers = pool[pool["passage_id"].isin(set(test["passage_id"]))]["passage"]
-    found = {
-        "test questions": leak_audit(training, test["question"]),
-        "their passages": leak_audit(training, answers),
-    }
-    return pd.DataFrame({name: vars(overlap) for name, overlap in found.items()}).T
 
 
 def findings(corpus: ParallelCorpus, audit: pd.DataFrame, hard: pd.DataFrame):
@@ -170,15 +154,16 @@ def findings(corpus: ParallelCorpus, audit: pd.DataFrame, hard: pd.DataFrame):
     from IPython.display import Markdown
 
     meta, counts = corpus.meta, corpus.meta["counts"]
-    leaked, shared = int(audit[["exact", "normalised"]].to_numpy().sum()), audit["ngram"].sum()
+    asked = audit[audit["part"] != "candidates"]
+    leaked, shared = asked["normalised"].sum(), (asked["overlapping"] - asked["normalised"]).sum()
     best = hard.sort_values("mAP").groupby("stratum", sort=False).tail(1)
     hardest = best.sort_values("mAP").iloc[0]
     return Markdown(
         f"{sum(counts['rows'].values()):,} training rows in {len(corpus.languages)} languages, "
         f"{sum(counts['test'].values()):,} test questions over {sum(counts['pool'].values()):,} "
         f"passages ({meta['source']}, {meta['version']}; {meta['licence']}). "
-        f"The leak audit found {leaked} test texts in training, and {shared} that share a run of "
-        "13 words with it (long wordings do, since a wording is used for many names). "
+        f"The leak audit found {leaked} test texts in training, and {shared} more that share a run "
+        "of 13 words with it (long wordings do, since a wording is used for many names). "
         f"The stratum where words alone help least is *{hardest['stratum']}*: "
         f"the best ranker without training reaches an mAP of {hardest['mAP']:.3f} there."
     )

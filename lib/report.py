@@ -1,7 +1,7 @@
 """Render the executed notebooks of a study as HTML that works anywhere, offline and on a phone.
 
 All pages are made in one process: nbconvert's imports cost more than its work. index.html is the
-analysis; every corpus and every run has a page a stage.
+analysis, and without that there is no report; every corpus and every run has a page a stage.
 
     python -m lib.report params/quick.yaml
 """
@@ -56,36 +56,72 @@ class Page:
 
 
 def render(study: str) -> Path:
-    """Write report/*.html of what a study has executed so far; the path of its index.html.
+    """Write report/*.html of an analysed study and remove all others; the path of its index.html.
 
-    Raises FileNotFoundError if there is no such study."""
+    Raises FileNotFoundError if there is no such study, ValueError if it was not analysed: the
+    pages of before then stay."""
     if not params.study_dir(study).is_dir():
         raise FileNotFoundError(f"{params.study_dir(study)}: no such study")
+    _require_analysis(study)
     folder = params.report_dir(study)
-    store.make_folder(folder)
-    pages = {page: nb for page in find_pages(study) if (nb := _read(page))}
-    for old in folder.glob("*.html"):
-        old.unlink()
+    found = {page: _read(page.notebook) for page in find_pages(study)}
+    pages = {page: notebook for page, notebook in found.items() if notebook}
+    for page in found.keys() - pages.keys():
+        print(f"{page.notebook}: is not a whole notebook; left out", flush=True)
     links = _links(pages)
     for page, notebook in pages.items():
         html, _ = _exporter().from_notebook_node(notebook, resources={"page": page, **links})
         with store.atomic_file(folder / page.file) as file:
             file.write_text(html, encoding="utf-8")
+    for file in set(folder.glob("*.html")) - {folder / page.file for page in pages}:
+        file.unlink()
     return folder / "index.html"
 
 
+def _require_analysis(study: str) -> None:
+    """Raises ValueError, saying what to run, unless the analysis was executed to its end."""
+    file = params.report_dir(study) / "04_analyse.ipynb"
+    frozen, fault = params.study_dir(study) / "study.json", _fault(file)
+    if fault and frozen.exists():
+        path = params.load_frozen(study).file or f"params/{study}.yaml"
+        start = f"{'remove it and ' * file.exists()}start `make study STUDY={path}`"
+        raise ValueError(f"{file}: {fault}, so there is no report; {start}")
+    if fault:
+        raise ValueError(
+            f"{frozen}: is not there, and runs made by hand have no report; open 04_analyse with "
+            f"study = {study!r}, or start `make study STUDY=...`"
+        )
+
+
+def _fault(file: Path) -> str:
+    """Why a notebook cannot count as executed, "" if it can."""
+    if not file.exists():
+        return "is not there"
+    notebook = _read(file)
+    if notebook is None:
+        return "is not a whole notebook"
+    ran = notebook.metadata.get("papermill")  # None: somebody else executed it
+    if ran is not None and (ran.get("exception") or not ran.get("end_time")):
+        return "was not executed to its end"
+    return ""
+
+
 def find_pages(study: str) -> list[Page]:
-    """Every executed notebook, the analysis first, runs in the order of the study's grid."""
-    folder, grid = params.study_dir(study), params.grid_keys(study)
+    """Every executed notebook, the analysis first, then those of the study's grid in its order;
+    of a study without a study file all that there are."""
+    folder, grid = params.study_dir(study), {}
+    if (folder / "study.json").exists():
+        frozen = params.load_frozen(study)
+        grid = {"corpus": list(frozen.corpora), "runs": list(frozen.runs)}
     pages = [Page(study, "analyse", "", params.report_dir(study) / "04_analyse.ipynb")]
-    for stage, pattern in (
-        ("prepare", "corpus/*/01_prepare.ipynb"),
-        ("train", "runs/*/02_train.ipynb"),
-        ("evaluate", "runs/*/03_evaluate.ipynb"),
+    for stage, below, name in (
+        ("prepare", "corpus", "01_prepare.ipynb"),
+        ("train", "runs", "02_train.ipynb"),
+        ("evaluate", "runs", "03_evaluate.ipynb"),
     ):
-        found = {notebook.parent.name: notebook for notebook in sorted(folder.glob(pattern))}
-        order = [key for key in grid if key in found] + [k for k in found if k not in grid]
-        pages += [Page(study, stage, key, found[key]) for key in order]
+        keys = grid.get(below) or sorted(f.parent.name for f in folder.glob(f"{below}/*/{name}"))
+        files = {key: folder / below / key / name for key in keys}
+        pages += [Page(study, stage, key, file) for key, file in files.items() if file.exists()]
     return pages
 
 
@@ -98,15 +134,11 @@ def _links(pages: Iterable[Page]) -> dict:
     return {"corpora": [page for page in pages if page.stage == "prepare"], "runs": runs}
 
 
-def _read(page: Page) -> nbformat.NotebookNode | None:
+def _read(file: Path) -> nbformat.NotebookNode | None:
     """The executed notebook; None for one that a killed stage left half written."""
-    if page.stage == "analyse" and not page.notebook.exists():
-        text = f"# Study {page.study}\n\nThe analysis has not run yet; the pages above have."
-        return nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)])
     try:
-        return nbformat.read(page.notebook, as_version=4)
+        return nbformat.read(file, as_version=4)
     except (ValueError, KeyError, nbformat.reader.NotJSONError):
-        print(f"{page.notebook}: is not a whole notebook; left out", flush=True)
         return None
 
 

@@ -10,10 +10,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from lib import params, store
-from lib.params import Train
+from lib.params import BenchmarkSpec, Train
 
 QUALITY = ("ap", "ap20", "r1", "r10", "r100", "ndcg10")
 BIAS = ("rank_distance", "rank_distance_ratio", "max_at_r", "own_language_advantage")
@@ -26,7 +27,8 @@ REFERENCES = {
     "bm25_words": "BM25 words",
     "bm25_chars": "BM25 char n-grams",
 }
-STRATA = ("hops", "wording", "cell", "names")
+STRATA = ("hops", "wording", "cell", "names", "trained")
+CELL = ["question_language", "candidate_language"]
 IDENTITIES = {"mono": ("hybrid", 1.0), "cross": ("hybrid", 0.0), "x-x": ("mix", 1.0)}
 
 
@@ -96,9 +98,10 @@ def _grid(study: str) -> list[str]:
 
 
 def cluster_sums(scores: pd.DataFrame) -> pd.DataFrame:
-    """Sums and counts of every metric by setting, stratum and cluster (column `group`)."""
+    """Sums and counts of every metric by setting, languages, stratum and cluster (`group`)."""
+    scores = scores[scores["setting"] != "one_target"]
     metrics = [m for m in (*QUALITY, *BIAS) if m in scores]
-    keys = ["setting", *(s for s in STRATA if s in scores), "group"]
+    keys = ["setting", *CELL, *(s for s in STRATA if s in scores), "group"]
     found = scores.groupby(keys, observed=True, dropna=False)[metrics].agg(["sum", "count"])
     found.columns = [m if kind == "sum" else f"n_{m}" for m, kind in found.columns]
     return found.reset_index()
@@ -108,8 +111,15 @@ def language_cells(scores: pd.DataFrame) -> pd.DataFrame:
     """Mean AP by setting and (question language, candidate language), of the headline's
     questions; names are not selected, so that every cell has the same questions."""
     own = headline(scores, names=False)
-    keys = ["setting", "question_language", "candidate_language"]
-    return own.groupby(keys, observed=True)["ap"].mean().reset_index()
+    return own.groupby(["setting", *CELL], observed=True)["ap"].mean().reset_index()
+
+
+def macro_mean(sums: pd.DataFrame, keys: list[str], metric: str = "ap") -> pd.Series:
+    """Mean of a metric by `keys`: over questions first, then over pairs of languages, each of
+    which weighs the same however many questions it has. sums: a table of `cluster_sums`."""
+    cells = sums.groupby([*keys, *CELL], observed=True)[[metric, f"n_{metric}"]].sum()
+    means = (cells[metric] / cells[f"n_{metric}"]).dropna()
+    return means.groupby(keys, observed=True).mean()
 
 
 def headline(table: pd.DataFrame, names: bool = True) -> pd.DataFrame:
@@ -136,13 +146,16 @@ def stratum(table: pd.DataFrame) -> str:
 
 @dataclass(frozen=True)
 class Results:
-    """All figures of a study.
+    """All figures of a study on one benchmark.
 
+    name   of the benchmark
     runs   the trained runs (untrained ones among them)
-    sums   arm, seed, setting, strata, group, metric sums and counts; references are arms too
+    sums   arm, seed, setting, languages, strata, group, metric sums and counts; references are
+           arms too
     cells  arm, seed, setting, question_language, candidate_language, ap
     """
 
+    name: str
     runs: list[Run]
     sums: pd.DataFrame
     cells: pd.DataFrame
@@ -153,24 +166,38 @@ class Results:
         return list(dict.fromkeys(r.arm for r in self.runs if r.train.steps))
 
     @property
+    def settings(self) -> list[str]:
+        """Those of SETTINGS that the benchmark has: one in a single language has no cross."""
+        return [setting for setting in SETTINGS if (self.sums["setting"] == setting).any()]
+
+    @property
     def references(self) -> list[str]:
         """Rows that are not trained here: random, oracle, BM25, the untrained encoder."""
         return [arm for arm in dict.fromkeys(self.sums["arm"]) if arm not in self.arms]
 
     def table(self, arm: str, setting: str, metric: str = "ap", select=headline) -> pd.DataFrame:
-        """Per-cluster means of an arm: columns seed, cluster, value, weight, as lib.stats asks."""
+        """Per-cluster means of an arm: columns seed, cluster, value, weight, as lib.stats asks.
+
+        Weights are such that the weighted mean of a seed is the mean over pairs of languages, as
+        in `macro_mean`; with as many questions in every pair they count questions."""
         own = self.sums[(self.sums["arm"] == arm) & (self.sums["setting"] == setting)]
-        own = select(own).groupby(["seed", "group"], observed=True)
-        own = own[[metric, f"n_{metric}"]].sum().reset_index()
-        own = own[own[f"n_{metric}"] > 0]
-        return pd.DataFrame(
+        own = select(own)
+        total, count = own[metric].to_numpy(float), own[f"n_{metric}"]
+        in_cell = count.groupby([own["seed"], *(own[c] for c in CELL)], observed=True)
+        questions = in_cell.transform("sum").to_numpy(float)
+        mean_size = in_cell.sum().groupby("seed").mean().reindex(own["seed"]).to_numpy(float)
+        share = np.divide(mean_size, questions, out=np.zeros_like(total), where=questions > 0)
+        sums = pd.DataFrame(
             {
-                "seed": own["seed"],
-                "cluster": own["group"].astype(str),
-                "value": own[metric] / own[f"n_{metric}"],
-                "weight": own[f"n_{metric}"],
+                "seed": own["seed"].to_numpy(),
+                "cluster": own["group"].astype(str).to_numpy(),
+                "value": total * share,
+                "weight": count.to_numpy() * share,
             }
         )
+        found = sums.groupby(["seed", "cluster"], as_index=False).sum()
+        found = found[found["weight"] > 0].reset_index(drop=True)
+        return found.assign(value=found["value"] / found["weight"])
 
     def family(self, name: str) -> list[str]:
         """Arms of `hybrid` or `mix` in order of alpha; the ends are cross, and mono or x-x."""
@@ -189,17 +216,44 @@ def load(study: str, benchmark: str, only: str = "") -> Results:
 
     Raises ValueError when a run of the grid has not been evaluated, or its files were altered."""
     found, sums, cells, seen = runs(study, only), [], [], set()
+    with_references = benchmarks(study, only)[benchmark].format != "miracl"  # too large for them
     for run in found:
         corpus = (run.train.corpus, run.seed)
-        if corpus not in seen:
+        beside = params.beside_dir(params.corpus_dir(study, run.train.corpus), benchmark)
+        if corpus not in seen and with_references:
             seen.add(corpus)
-            data = params.corpus_dir(study, run.train.corpus) / "data"
-            references = _verified(data, "references.parquet")
+            references = _verified(beside, "references.parquet")
             for name, own in references.groupby("ranker", observed=True):
                 _add(sums, cells, own, REFERENCES[name], run.seed)
         scores = _verified(run.folder / "scores", f"{benchmark}.parquet")
         _add(sums, cells, scores, run.arm, run.seed)
-    return Results(found, pd.concat(sums, ignore_index=True), pd.concat(cells, ignore_index=True))
+    return Results(
+        benchmark,
+        found,
+        pd.concat(sums, ignore_index=True),
+        pd.concat(cells, ignore_index=True),
+    )
+
+
+def benchmarks(study: str, only: str = "") -> dict[str, BenchmarkSpec]:
+    """The benchmarks that every run of a study was evaluated on, the report's own first."""
+    found = [
+        store.read_json(run.folder / "metrics.json")["benchmarks"] for run in runs(study, only)
+    ]
+    return {
+        name: BenchmarkSpec(**spec)
+        for name, spec in found[0].items()
+        if all(other.get(name) == spec for other in found)
+    }
+
+
+def leaks(study: str, benchmark: str, only: str = "") -> pd.DataFrame:
+    """The leak audits of a benchmark with the corpora of a study, one below the other; empty
+    where none was made."""
+    corpora = {run.train.corpus: None for run in runs(study, only)}
+    folders = [params.beside_dir(params.corpus_dir(study, key), benchmark) for key in corpora]
+    parts = [_verified(folder, "leaks.parquet") for folder in folders if folder.exists()]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
 def _verified(folder: Path, file: str) -> pd.DataFrame:

@@ -133,7 +133,9 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        blocking = next(p for p in (folder, *folder.parents) if p.exists() and not p.is_dir())
+        blocking = next(
+            p for p in (folder, *folder.parents) if os.path.lexists(p) and not p.is_dir()
+        )
         raise NotADirectoryError(f"{blocking}: is a file where a folder is expected") from None
 
 

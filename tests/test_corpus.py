@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib import store
-from lib.corpus import PairIndex, ParallelCorpus, leak_audit
+from lib.corpus import PairIndex, ParallelCorpus
+from lib.leaks import leak_audit
 
 
 def row(pair, language, **changes):

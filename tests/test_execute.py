@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import nbformat
 import psutil
@@ -27,7 +28,8 @@ from lib import params, store
 p = params.Prepare.from_cell(globals())
 folder = params.corpus_dir(p.study, p.run)
 store.remember(folder, p.model_dump())
-store.write_json(folder / "corpus.json", 10 + p.fold)
+with store.atomic_folder(folder / "data") as new:
+    store.write_json(new / "corpus.json", 10 + p.fold)
 """,
     "train": """
 import os, signal, time
@@ -36,11 +38,13 @@ from lib import params, store
 p = params.Train.from_cell(globals())
 folder = params.run_dir(p.study, p.run)
 store.remember(folder, p.model_dump())
-if p.seed == 7 and Path("BROKEN").exists():
+if p.seed == 7 and Path("broken").exists():
     raise ValueError("no such luck\\nsecond line")
-if p.seed == 8 and Path("BROKEN").exists():
+if p.seed == 8 and Path("broken").exists():
     os.kill(os.getpid(), signal.SIGKILL)
-corpus = store.read_json(params.corpus_dir(p.study, p.corpus) / "corpus.json")
+data = params.needs(params.corpus_dir(p.study, p.corpus) / "data", "01_prepare")
+store.verify(data)
+corpus = store.read_json(data / "corpus.json")
 state = folder / "state.json"
 step, value = store.read_json(state) if state.exists() else (0, p.seed)
 with open(folder / "starts.txt", "a") as starts:
@@ -49,20 +53,27 @@ while step < p.steps:
     step, value = step + 1, (value * 31 + corpus) % 1_000_003
     store.write_json(state, [step, value])
     time.sleep(0.1)
+    while Path("hold").exists():
+        time.sleep(0.1)
+with store.atomic_folder(folder / "model") as new:
+    store.write_json(new / "value.json", value)
 print("trained to", step)
-""".replace('Path("BROKEN")', 'Path(os.environ["BATCHES_OUTPUTS"], "broken")'),
+""".replace('Path("', 'Path(os.environ["BATCHES_OUTPUTS"], "'),
     "evaluate": """
 from lib import params, store
 p = params.Evaluate.from_cell(globals())
 folder = params.run_dir(p.study, p.run)
-store.write_json(folder / "metrics.json", store.read_json(folder / "state.json")[1])
+value = store.read_json(folder / "model" / "value.json")
+with store.atomic_folder(folder / "scores") as new:
+    store.write_json(new / "value.json", value)
+store.write_json(folder / "metrics.json", value)
 """,
     "analyse": """
 from lib import params, store
 p = params.Analyse.from_cell(globals())
 found = {k: store.read_json(params.run_dir(p.study, k) / "metrics.json")
          for k in params.grid_keys(p.study)}
-store.write_json(params.report_dir(p.study) / "table.json", found)
+store.write_json(params.report_dir(p.study) / "tables" / "table.json", found)
 """,
 }
 LINE = re.compile(
@@ -149,10 +160,23 @@ def planned(path):
     return {job.name: job for job in execute.plan(params.load_study(path))}
 
 
+def make_products(job):
+    """Something of each name that a job leaves for others."""
+    for file in job.missing:
+        store.make_folder(file)
+
+
 def pretend_done(jobs):
-    """Stamps as if every job had run."""
+    """Stamps and products as if every job had run."""
     for job in jobs.values():
+        make_products(job)
         store.write_json(job.ok, {"stamp": job.stamp, "seconds": 1.0})
+
+
+def stamps(place, study="tiny"):
+    """The stamp files of a study, below its folder."""
+    folder = place.outputs / study
+    return {str(f.relative_to(folder)) for f in folder.rglob("*.ok")}
 
 
 def test_plan_is_the_grid(place):
@@ -201,6 +225,45 @@ def test_prose_and_outputs_do_not_count(place):
     assert {n: j.stamp for n, j in planned(place.study(GRID)).items()} == {
         n: j.stamp for n, j in jobs.items()
     }
+
+
+DOWNSTREAM = {
+    "corpus/base/data": {"prepare", "train", "evaluate", "analyse", "report"},
+    "runs/base/model": {"train", "evaluate", "analyse", "report"},
+    "runs/base/model/manifest.json": {"train", "evaluate", "analyse", "report"},
+    "runs/base/scores": {"evaluate", "analyse", "report"},
+    "runs/base/metrics.json": {"evaluate", "analyse", "report"},
+    "report/tables": {"analyse", "report"},
+    "report/04_analyse.ipynb": {"analyse", "report"},
+    "report/index.html": {"report"},
+}
+
+
+@pytest.mark.parametrize("removed", DOWNSTREAM)
+def test_what_was_taken_away_is_made_again(place, monkeypatch, capsys, removed):
+    """With all that builds on it: Snakemake sees stamps only, so theirs are gone before it starts.
+    A stage that is asked for then does not find itself done."""
+    path = place.study("train: {steps: 2}")
+    pretend_done(planned(path))
+    before = stamps(place)
+    shutil.rmtree(place.outputs / "tiny" / removed)
+    monkeypatch.setattr(execute, "_schedule", lambda *_: 0)
+    execute.main(["study", path])
+    gone = {Path(file).stem for file in before - stamps(place)}
+    assert gone == DOWNSTREAM[removed] and len(before) == 5
+    left = f"{5 - len(gone)} of 5 stages are done, {len(gone)} to run"
+    assert left in capsys.readouterr().out.splitlines()[0]
+
+
+def test_a_stage_that_makes_nothing_has_failed(place, monkeypatch, capsys):
+    """A notebook of one's own that forgets what the next stage reads gets no stamp."""
+    params.freeze(params.load_study(place.study(GRID)))
+    job = planned(place.study(GRID))["evaluate seed=0"]
+    monkeypatch.setattr(execute, "_run_notebook", lambda job: store.make_folder(job.missing[0]))
+    assert execute.main(["stage", "evaluate", "tiny", "seed=0"]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"FileNotFoundError: {job.folder}/metrics.json was not made; see ")
+    assert not job.ok.exists()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"stamp": "x"}', '{"stamp": 1, "seconds": "a"}'])
@@ -278,6 +341,39 @@ def test_bad_input_is_one_line(place, capsys):
     assert capsys.readouterr().err == "study tiny has no stage train seed=9\n"
 
 
+@pytest.mark.parametrize("name", ["logs", "corpus", "runs", "report", "runs/seed=0"])
+def test_a_file_where_a_folder_is_to_be(place, capsys, name):
+    """Named before anything starts."""
+    file = place.outputs / "tiny" / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("in the way")
+    assert execute.main(["study", place.study(GRID)]) == 1
+    assert capsys.readouterr().err == f"{file}: is a file where a folder is expected\n"
+    assert not (place.outputs / "tiny" / "logs" / "snakemake.log").exists()
+
+
+def test_two_studies_of_one_name(place, monkeypatch, capsys):
+    """The second file may say the same, but not something else while the first is there."""
+    monkeypatch.setattr(execute, "_schedule", lambda *_: 1)  # 1: it came so far, and was accepted
+    path, other = place.study(GRID), place.folder / "other" / "tiny.yaml"
+    store.make_folder(other.parent)
+    other.write_text(GRID)
+    assert execute.main(["study", path]) == 1
+    assert execute.main(["study", place.study(GRID + "analyse: {bootstrap: 5}")]) == 1
+    before = (place.outputs / "tiny" / "study.json").read_text()
+    capsys.readouterr()
+    assert execute.main(["study", str(other)]) == 2
+    assert capsys.readouterr().err == (
+        f"{other}: {place.outputs}/tiny belongs to another study, {os.path.relpath(path, ROOT)} "
+        "(expected another name of this file)\n"
+    )
+    assert (place.outputs / "tiny" / "study.json").read_text() == before
+    assert execute.main(["study", place.study(GRID)]) == 1
+    assert execute.main(["study", str(other)]) == 1  # the same: from now on it is this file's
+    os.remove(other)
+    assert execute.main(["study", place.study(GRID + "analyse: {bootstrap: 9}")]) == 1
+
+
 def test_a_done_study_starts_nothing(place, capsys):
     """It says so and names the report."""
     path = place.study(GRID)
@@ -338,6 +434,123 @@ def test_clock():
     assert [execute.clock(s) for s in (0, 9.6, 190, 3790)] == ["0:00", "0:10", "3:10", "1:03:10"]
 
 
+# --- what went wrong, and the way out ---
+
+DAMAGE = {
+    "corpus/base/data/rows/0.arrow: was altered": "remove {}/corpus/base/data to have it made",
+    "runs/a=1,b=x.y/model/weights: is missing": "remove {}/runs/a=1,b=x.y/model to have it made",
+    "runs/base/metrics.json: is not readable": "remove {}/runs/base/metrics.json to have it made",
+    "runs/base/params.json: is not readable": "remove {}/runs/base to have it made",
+    "corpus/base/other/x: was altered": "remove {}/corpus/base to have it made",
+    "study.json: is not readable": "`make clean STUDY=tiny.yaml` starts afresh",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_the_way_out_of_damage(place, damage):
+    """The least that a stage makes again when it is not there; runs and corpora are made whole."""
+    folder = place.outputs / "tiny"
+    hint = execute.way_out(f"{folder}/{damage}", folder)
+    assert hint.startswith(f"; {DAMAGE[damage]}".format(folder))
+
+
+def test_damage_behind_a_stamp(place, capsys):
+    """A flipped byte in a corpus whose stamp holds: the stage that reads it names the folder to
+    remove; once that is gone the corpus counts as not made. In a real kernel."""
+    path = place.study("train: {steps: 1}")
+    params.freeze(params.load_study(path))
+    jobs = planned(path)
+    data = jobs["prepare base"].folder / "data"
+    with store.atomic_folder(data) as new:
+        store.write_json(new / "corpus.json", 10)
+    pretend_done({"prepare base": jobs["prepare base"]})
+    (data / "corpus.json").write_text("11")
+    assert jobs["prepare base"].done
+    assert execute.main(["stage", "train", "tiny", "base"]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"Damaged: {data}/corpus.json: was altered after it was written; "
+        f"see {jobs['train base'].notebook}; remove {data} to have it made again"
+    )
+    shutil.rmtree(data)
+    assert not jobs["prepare base"].done
+
+
+def test_damaged_parameters_say_the_way_out(place, capsys):
+    """They are read before anything starts."""
+    path = place.study(GRID)
+    folder = planned(path)["train seed=1"].folder
+    folder.mkdir(parents=True)
+    (folder / "params.json").write_text("{")
+    assert execute.main(["study", path]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"{folder}/params.json: is not readable as JSON (")
+    assert said.endswith(f"; remove {folder} to have it made again\n")
+
+
+def schedule_with(place, monkeypatch, snakefile):
+    """Exit status of a study whose graph is another one."""
+    (place.folder / "Snakefile").write_text(snakefile)
+    monkeypatch.setattr(execute, "ROOT", place.folder)
+    return execute.main(["study", place.study("train: {steps: 1}")])
+
+
+def test_an_error_of_the_scheduler_is_its_own(place, monkeypatch, capsys):
+    """No stage has started, so none is blamed; a log of before says nothing about now."""
+    old = place.outputs / "tiny" / "logs" / "prepare-base.log"
+    old.parent.mkdir(parents=True)
+    old.write_text("ValueError: long ago")
+    os.utime(old, (1, 1))
+    assert schedule_with(place, monkeypatch, "import os\nX = absent\n") == 1
+    _, counts, cause = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"0 failed, 5 not run, 0 done \(0:\d\d\):", counts)
+    assert cause == (
+        f'  the scheduler: NameError in file "{place.folder}/Snakefile", line 2: '
+        "name 'absent' is not defined; see outputs/tiny/logs/snakemake.log"
+    )
+
+
+SUICIDE = """
+import os, signal
+with open("logs/events.jsonl", "a") as events:
+    print('{"event": "started", "name": "prepare base"}', file=events)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_scheduler_is_not_a_killed_stage(place, monkeypatch, capsys):
+    """The stage that it had started may well go on."""
+    assert schedule_with(place, monkeypatch, SUICIDE) == 1
+    _, counts, cause = capsys.readouterr().out.splitlines()
+    assert counts.startswith("0 failed, 5 not run, 0 done")
+    assert cause == (
+        "  the scheduler: was killed by signal 9; what it had started goes on, and the same "
+        "command takes it up"
+    )
+
+
+LOGS = {
+    "": "stopped without a word",
+    "\n\n": "stopped without a word",
+    "one\n\x1b[31mtwo\x1b[0m\n\n": "two",
+    "only:\n": "only:",
+    "Building\nMissingInput in rule all:\nfiles:\n    x\n": "MissingInput in rule all: files: x",
+    "Traceback (most recent call last):\n  File\n\nOSError: [Errno 20] Not: 'y'\n  File z\n":
+        "OSError: [Errno 20] Not: 'y'",
+    "DAG\nInputFunctionException in rule x, line 3:\nError:\n  KeyError: 'a'\nWildcards:\n":
+        "InputFunctionException in rule x, line 3: Error: KeyError: 'a'",
+    'SyntaxError in file "S", line 3:\nColon expected after output.:\nNone\n':
+        'SyntaxError in file "S", line 3: Colon expected after output.: None',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", LOGS)
+def test_last_words_of_a_log(tmp_path, text):
+    """The last error with the lines that belong to it, or else the last line."""
+    log = tmp_path / "x.log"
+    log.write_text(text)
+    assert execute._last_words(log) == f"{LOGS[text]}; see {log}"
+
+
 # --- whole studies in processes of their own ---
 
 
@@ -362,8 +575,11 @@ def test_failures_are_told_and_only_they_run_again(place):
     assert re.fullmatch(r"2 failed, 4 not run, 3 done \(\d:\d\d\):", lines[-3])
     assert lines[-2:] == [f"  {raised}", f"  {killed}"]
     assert len(lines) == 9 and sum(bool(LINE.fullmatch(line)) for line in lines) == 3
-    done = {str(f.relative_to(place.outputs / "tiny")) for f in place.outputs.rglob("*.ok")}
-    assert done == {"corpus/base/prepare.ok", "runs/seed=1/train.ok", "runs/seed=1/evaluate.ok"}
+    assert stamps(place) == {
+        "corpus/base/prepare.ok",
+        "runs/seed=1/train.ok",
+        "runs/seed=1/evaluate.ok",
+    }
     executed = nbformat.read(runs / "seed=7" / "02_train.ipynb", as_version=4)
     assert any(o["output_type"] == "error" for c in executed.cells for o in c.get("outputs", []))
 
@@ -375,7 +591,7 @@ def test_failures_are_told_and_only_they_run_again(place):
     assert all(LINE.fullmatch(line) for line in lines[1:-1]) and len(lines) == 8
     assert lines[-1].startswith(f"report: {place.outputs}/tiny/report/index.html")
     assert (runs / "seed=1" / "02_train.ipynb").stat().st_mtime_ns == before
-    table = store.read_json(place.outputs / "tiny" / "report" / "table.json")
+    table = store.read_json(place.outputs / "tiny" / "report" / "tables" / "table.json")
     assert table == {f"seed={s}": expected(s, 3) for s in (1, 7, 8)}
     assert "trained to 3" in (place.outputs / "tiny" / "logs" / "train-seed=7.log").read_text()
     pages = {f.name for f in (place.outputs / "tiny" / "report").glob("*.html")}
@@ -385,7 +601,7 @@ def test_failures_are_told_and_only_they_run_again(place):
     write_notebooks(place.folder / "notebooks", changed)
     code, lines = place.run("study", path)
     assert code == 0 and "7 of 9 stages are done, 2 to run" in lines[0] and len(lines) == 4
-    table = store.read_json(place.outputs / "tiny" / "report" / "table.json")
+    table = store.read_json(place.outputs / "tiny" / "report" / "tables" / "table.json")
     assert table == ["seed=1", "seed=7", "seed=8"]
 
     shutil.rmtree(runs / "seed=7")  # a run that was thrown away is made again, and its report
@@ -441,6 +657,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_result(place):
     killed = step()
 
     process, stage, kernel, scheduler = started(killed + 3)
+    (place.outputs / "hold").touch()  # or the orphan might be done before anybody waits for it
     code, lines = place.run("study", path)
     assert code == 1
     assert lines == [f"tiny: in use by process {process.pid}; nothing was started"]
@@ -450,15 +667,18 @@ def test_killed_anywhere_it_goes_on_to_the_same_result(place):
     process.wait()
     wait_for(lambda: gone(scheduler), 5)
     assert not gone(stage) and not gone(kernel)  # the stage is an orphan now, and goes on
-    code, lines = place.run("study", path)
-    assert code == 0, lines
+    process, log = place.start("study", path), place.outputs / "tiny" / "logs" / "events.jsonl"
+    wait_for(lambda: '"waiting"' in log.read_text())
+    (place.outputs / "hold").unlink()
+    lines = process.communicate(timeout=120)[0].splitlines()
+    assert process.returncode == 0, lines
     assert lines[0].endswith("1 of 5 stages are done, 4 to run, 2 at a time") or lines[0].endswith(
         "1 of 5 stages are done, 4 to run, 1 at a time"
     )
     assert sum("train base waits" in line for line in lines) == 1
     starts = [int(x) for x in (folder / "starts.txt").read_text().split()]
     assert len(starts) == 3 and starts[0] == 0 < starts[1] < starts[2] < steps
-    table = store.read_json(place.outputs / "tiny" / "report" / "table.json")
+    table = store.read_json(place.outputs / "tiny" / "report" / "tables" / "table.json")
     assert table == {"base": expected(0, steps)}
 
 
@@ -483,7 +703,7 @@ def test_a_stage_builds_on_what_is_there(place, monkeypatch):
     params.freeze(params.load_study(place.study(GRID)))
     jobs = planned(place.study(GRID))
     store.write_json(jobs["prepare base"].ok, {"stamp": "another", "seconds": 1.0})
-    monkeypatch.setattr(execute, "_run_notebook", lambda job: None)
+    monkeypatch.setattr(execute, "_run_notebook", make_products)
     execute.run_stage("tiny", "train", "seed=0")
     assert jobs["train seed=0"].recorded()["stamp"] == jobs["train seed=0"].stamp_on(["another"])
     assert not jobs["train seed=0"].done

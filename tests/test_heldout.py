@@ -1,6 +1,5 @@
 """A corpus' held-out split as a benchmark."""
 
-import pandas as pd
 import pytest
 
 from lib.benchmarks import heldout
@@ -58,17 +57,3 @@ def test_a_corpus_without_a_split_is_refused():
     """There is nothing to evaluate on, and the message says so."""
     with pytest.raises(ValueError, match="no held-out questions"):
         heldout.load(ParallelCorpus.from_rows([row("t", "en", "x")], {}))
-
-
-def test_names_are_optional():
-    """Without names scores keep their columns; with them each cross-lingual row is labelled."""
-    scores = pd.DataFrame(
-        {"setting": ["cross"], "question": [0], "question_language": ["de"],
-         "candidate_language": ["en"], "ap": [1.0]}
-    )  # fmt: skip
-    for strata, labelled in (({}, False), ({"names": ["Wien"]}, True)):
-        own = corpus({"a": "one"}, **strata)
-        names = heldout.name_strata(own)
-        found = heldout.annotate(scores, heldout.load(own), names)
-        assert ("names" in found) == labelled
-    assert found["names"].tolist() == ["identical"]

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -189,7 +190,7 @@ MISTAKES = {
     "prepare: {source: squad}": "prepare.files: 0 files do not go with source "
     "'squad' (expected one file a language)",
     "prepare: {files: {en: a.jsonl}}": "prepare.files: 1 files do not go with "
-    "source 'cldr' (expected none, it ships with Babel)",
+    "source 'cldr' (expected none)",
     "prepare: {keep: {de: 2}}": "prepare.keep[de]: 2 is out of range (expected 0 to 1)",
     "prepare: {languages: [de], keep: {fr: 0.5}}": "prepare.keep: fr is not one of "
     "prepare.languages",
@@ -218,8 +219,10 @@ MISTAKES = {
     "vary: {arm: {a: {train.seed: 1}, b: {train.seed: 1}}}": "vary: runs arm=a and arm=b are the "
     "same",
     "vary: {train.seed: [1], s: {a: {train.seed: 2}}}": "vary: seed and s both set train.seed",
-    "train: {alpha: 0.1, alpha: 0.2}": 'line 1: found duplicate key "alpha" with value "0.2" '
-    '(original value: "0.1") (expected YAML)',
+    "train: {alpha: 0.1, alpha: 0.2}": 'line 1: found duplicate key "alpha" (expected it once)',
+    "train: {alpha: 0.1}\ntrain: {steps: 2}": 'line 2: found duplicate key "train" '
+    "(expected it once)",
+    f"train: {{seed: {2**63}}}": f"train.seed: {2**63} is out of range (expected 0 to {2**63 - 1})",
     "train: {alpha: 0.1": "line 1: expected ',' or '}', but got '<stream end>' (expected YAML)",
     "just words": "is 'just words' (expected prepare, train, evaluate, analyse, vary)",
     "": "is empty (expected prepare, train, evaluate, analyse, vary)",
@@ -234,6 +237,31 @@ def test_each_mistake_is_one_line(load, tmp_path, text, message):
     with pytest.raises(BadParameter) as caught:
         load(text)
     assert str(caught.value) == f"{tmp_path / 'tiny.yaml'}: {message}"
+
+
+@pytest.mark.parametrize("name", ["zzz", "run", "train.zzz", "corpus", "prepare.studyy"])
+def test_what_may_not_be_set_is_not_suggested(load, name):
+    """study, run and corpus are the study's own."""
+    with pytest.raises(BadParameter) as caught:
+        load(f"vary: {{{name}: [1]}}")
+    suggested = str(caught.value).partition("unknown parameter")[2]
+    assert suggested and not re.search(r"\b(study|run|corpus)\b", suggested)
+
+
+def test_the_largest_seed_is_one_everywhere(load):
+    """For torch, numpy and the batches, and as a number of a table beside others."""
+    import numpy as np
+    import pandas as pd
+    import torch
+
+    from lib.sampler import uniform
+
+    seed = load(f"train: {{seed: {2**63 - 1}}}").runs["base"].train.seed
+    assert torch.Generator().manual_seed(seed).initial_seed() == seed
+    assert np.random.SeedSequence([seed, 0]).entropy == [seed, 0]
+    assert uniform(seed, 1) != uniform(seed - 1, 1)
+    table = pd.concat([pd.DataFrame({"seed": [s]}) for s in (0, seed - 1, seed)])
+    assert table["seed"].tolist() == [0, seed - 1, seed]
 
 
 @pytest.mark.parametrize("name", ["lab", "reference", "a b", ".yaml", "a=b"])
@@ -284,6 +312,7 @@ def test_a_frozen_study_is_the_study(outputs, load):
     study = load("vary: {train.alpha: [0.1, 1], prepare.keep: [{}, {de: 0.5}]}")
     params.freeze(study)
     assert params.load_frozen("tiny") == study
+    assert not Path(study.file).is_absolute() and Path(study.file).name == "tiny.yaml"
     assert params.grid_keys("tiny") == list(study.runs)
     assert params.grid_keys("lab") == []
 
@@ -308,6 +337,27 @@ def test_paths_start_from_the_project(monkeypatch, tmp_path):
     assert params.run_dir("s", "k") == outputs / "s" / "runs" / "k"
     assert params.corpus_dir("s", "k") == outputs / "s" / "corpus" / "k"
     assert params.report_dir("s") == outputs / "s" / "report"
+
+
+def test_what_is_needed_and_what_there_is(outputs):
+    """The notebook to run first, or the parameter to set to what was made already."""
+    corpus, model = params.corpus_dir("lab", "base") / "data", params.run_dir("lab", "b") / "model"
+    with pytest.raises(FileNotFoundError) as caught:
+        params.needs(corpus, "01_prepare")
+    assert str(caught.value) == f"{corpus} is not there; run 01_prepare first"
+    for key in ("pool=100", "fold=1"):
+        (params.corpus_dir("lab", key) / "data").mkdir(parents=True)
+    (params.corpus_dir("lab", "half") / "figures").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="first, or set 'corpus' to one that is there: "
+                       "fold=1 pool=100$"):  # fmt: skip
+        params.needs(corpus, "01_prepare")
+    for number in range(7):
+        (params.run_dir("lab", f"seed={number}") / "model").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="first, or set 'run' to one that is there: "
+                       "seed=0 seed=1 seed=2 seed=3 seed=4 and 2 more$"):  # fmt: skip
+        params.needs(model, "02_train")
+    model.mkdir(parents=True)
+    assert params.needs(model, "02_train") == model
 
 
 def test_no_name_leaves_its_folder():
@@ -342,3 +392,24 @@ def test_the_command_prints_a_cell(capsys):
     assert params.main(["--cell", "train"]) == 0
     assert capsys.readouterr().out == params.cell("train") + "\n"
     assert params.main(["--cell", "nothing"]) == params.main([]) == 2
+
+
+def test_a_change_takes_the_place_of_what_the_file_says(tmp_path):
+    """`stage.parameter=value` is read as YAML; what is not a parameter is refused in one line."""
+    file = tmp_path / "s.yaml"
+    file.write_text("prepare: {fold: 1}\nvary: {train.seed: [0, 1]}\n")
+    changes = ["prepare.fold=2", "train.learning_rate=1e-4", "prepare.languages=[no]"]
+    study = params.load_study(file, changes)
+    assert study.corpora["base"].fold == 2
+    assert study.corpora["base"].languages == ["no"]
+    assert {run.train.learning_rate for run in study.runs.values()} == {1e-4}
+    for change, words in {
+        "fold=2": "cannot be set",
+        "prepare.fold": "cannot be set",
+        "prepare.flod=2": "did you mean fold",
+        "prepare.fold=two": "expected a whole number",
+        "prepare.fold=[": "not a YAML value",
+        "prepare.run=x": "is set by the study itself",
+    }.items():
+        with pytest.raises(BadParameter, match=words):
+            params.load_study(file, [change])

@@ -178,16 +178,85 @@ def test_pages_are_small(study):
 
 
 def test_whatever_exists_is_rendered(study, capsys):
-    """A run without evaluation, a half-written notebook, no analysis yet, pages of before."""
+    """A run without evaluation, a half-written notebook, pages of before."""
     (params.run_dir(study, KEYS[0]) / "03_evaluate.ipynb").unlink()
     (params.run_dir(study, KEYS[1]) / "02_train.ipynb").write_text('{"cells": [')
-    (params.report_dir(study) / "04_analyse.ipynb").unlink()
     (params.report_dir(study) / "train-old.html").write_text("")
     report.render(study)
     assert set(pages(study)) == {"index.html", "prepare-seed=0.html", f"train-{KEYS[0]}.html",
                                  f"evaluate-{KEYS[1]}.html"}  # fmt: skip
-    assert "has not run yet" in pages(study)["index.html"]
     assert "is not a whole notebook" in capsys.readouterr().out
+
+
+def freeze(study, keys):
+    """The study's file asked for these runs."""
+    runs = {key: params.Run(params.Train(), params.Evaluate()) for key in keys}
+    corpora = {"seed=0": params.Prepare()}
+    params.freeze(params.Study(study, corpora, runs, params.Analyse(), "params/tiny.yaml"))
+
+
+def test_pages_of_an_arm_that_was_removed_go(study):
+    """Its results may stay, but the report of the grid does not show them."""
+    freeze(study, KEYS)
+    report.render(study)
+    assert f"train-{KEYS[1]}.html" in pages(study)
+    write(params.corpus_dir(study, "old") / "01_prepare.ipynb", executed("Corpus"))
+    freeze(study, KEYS[:1])
+    report.render(study)
+    assert set(pages(study)) == {"index.html", "prepare-seed=0.html", f"train-{KEYS[0]}.html",
+                                 f"evaluate-{KEYS[0]}.html"}  # fmt: skip
+    assert "cross" not in pages(study)["index.html"]
+
+
+def left_by_papermill(end_time, exception):
+    """A notebook that papermill wrote, or was writing when it was killed."""
+    notebook = executed("Findings")
+    notebook.metadata["papermill"] = {"end_time": end_time, "exception": exception}
+    return nbformat.writes(notebook)
+
+
+UNFINISHED = {
+    "is not there": None,
+    "is not a whole notebook": '{"cells": [',
+    "was not executed to its end": left_by_papermill(None, None),
+    "was not executed to its end (it raised)": left_by_papermill("2026-01-01T00:00:00", True),
+}
+
+
+@pytest.mark.parametrize("fault", UNFINISHED)
+def test_no_report_without_its_analysis(study, capsys, fault):
+    """One line says what to run, and the pages of before stay."""
+    freeze(study, KEYS)
+    report.render(study)
+    before = pages(study)
+    file = params.report_dir(study) / "04_analyse.ipynb"
+    file.unlink() if UNFINISHED[fault] is None else file.write_text(UNFINISHED[fault])
+    assert report.main(["params/tiny.yaml"]) == 1
+    said = capsys.readouterr()
+    start = "start" if UNFINISHED[fault] is None else "remove it and start"
+    assert said.err == (
+        f"{file}: {fault.partition(' (')[0]}, so there is no report; "
+        f"{start} `make study STUDY=params/tiny.yaml`\n"
+    )
+    assert said.out == "" and pages(study) == before
+
+
+def test_what_papermill_finished_is_rendered(study):
+    """Its own word for it, as in the notebooks of a study."""
+    file = params.report_dir(study) / "04_analyse.ipynb"
+    file.write_text(left_by_papermill("2026-01-01T00:00:00", None))
+    assert report.render(study).exists()
+
+
+def test_runs_made_by_hand_have_no_report(outputs, capsys):
+    """An empty page would look like one."""
+    write(params.run_dir("lab", "base") / "02_train.ipynb", executed("Training"))
+    assert report.main(["lab"]) == 1
+    assert capsys.readouterr().err == (
+        f"{outputs}/lab/study.json: is not there, and runs made by hand have no report; open "
+        "04_analyse with study = 'lab', or start `make study STUDY=...`\n"
+    )
+    assert not (outputs / "lab" / "report").exists()
 
 
 def test_the_command(study, capsys, outputs):

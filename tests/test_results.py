@@ -6,9 +6,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import analyse, claims
-from lib.params import Train
-from lib.results import Results, Run, _labels, cluster_sums, headline, language_cells, stratum
+from lib import analyse, claims, published
+from lib.params import BenchmarkSpec, Train
+from lib.results import (
+    Results,
+    Run,
+    _labels,
+    cluster_sums,
+    headline,
+    language_cells,
+    macro_mean,
+    stratum,
+)
 
 
 def scores(gain=0.0, seed=0):
@@ -55,9 +64,10 @@ def study(gains: dict, seeds=3) -> Results:
             own = scores(gain, seed)
             sums.append(cluster_sums(own).assign(arm=arm, seed=seed))
             cells.append(language_cells(own).assign(arm=arm, seed=seed))
-    return Results(runs, pd.concat(sums), pd.concat(cells))
+    return Results("made-up", runs, pd.concat(sums), pd.concat(cells))
 
 
+NO_AUDIT = pd.DataFrame()
 GAINS = {"mono": 0.0, "cross": 0.0, "hybrid(0.5)": 0.05, "mix(0.5)": 0.0}
 
 
@@ -70,6 +80,26 @@ def test_sums_give_back_the_means():
     table = results.table("mono", "cross")
     assert np.average(table["value"], weights=table["weight"]) == pytest.approx(expected)
     assert len(table) == 40
+
+
+def test_every_pair_of_languages_weighs_the_same():
+    """Two pairs with 3 and 1 questions, AP 0 and 1: the mean is 1/2 and not 1/4, by hand; the
+    cluster with a question of both holds 1/3 of the first pair's weight and all of the second's."""
+    scores = pd.DataFrame(
+        {
+            "setting": "cross",
+            "question_language": ["de", "de", "de", "en"],
+            "candidate_language": ["en", "en", "en", "de"],
+            "group": ["a", "b", "c", "c"],
+            "ap": [0.0, 0.0, 0.0, 1.0],
+        }
+    )
+    sums = cluster_sums(scores).assign(arm="mono", seed=0)
+    table = Results("made-up", [], sums, None).table("mono", "cross").set_index("cluster")
+    assert np.average(table["value"], weights=table["weight"]) == pytest.approx(1 / 2)
+    assert table["weight"].to_dict() == pytest.approx({"a": 2 / 3, "b": 2 / 3, "c": 2 / 3 + 2})
+    assert table.loc["c", "value"] == pytest.approx(2 / (2 / 3 + 2))
+    assert macro_mean(sums, ["arm"])["mono"] == pytest.approx(1 / 2)
 
 
 def test_headline_selects_by_stratum():
@@ -129,15 +159,72 @@ def test_a_claim_fails_with_any_of_its_comparisons():
             "verdict": ["supported", "contradicted", "supported", "inconclusive"],
         }
     )
-    found = claims.verdicts(table).set_index("claim")["verdict"]
+    found = claims.verdicts(table, NO_AUDIT).set_index("claim")["verdict"]
     assert found["A"] == "contradicted" and found["B"] == "inconclusive"
     assert set(found[list(claims.UNTESTABLE)]) == {"not testable here"}
+
+
+def unseen(results: Results, gain: float) -> Results:
+    """The same study on a benchmark none of whose languages were trained on; hybrid gains."""
+    better = results.sums["arm"].str.startswith("hybrid")
+    sums = results.sums.assign(trained="neither")
+    return Results("unseen", results.runs, sums.assign(ap=sums["ap"] + gain * better), None)
+
+
+def test_zero_shot_is_decided_where_languages_were_not_trained_on():
+    """A benchmark with such languages makes the claim testable, by mono and cross there."""
+    own = study(GAINS | {"hybrid(0.5)": 0.0})
+    table = claims.decide(own, [own, unseen(own, -0.05), unseen(own, 0.05)])
+    mine = table[table["claim"] == claims.ZERO_SHOT]
+    assert list(zip(mine["setting"], mine["versus"], strict=True)) == [
+        ("mono", "mono"),
+        ("cross", "cross"),
+    ]
+    assert set(mine["verdict"]) == {"contradicted"}
+    found = claims.verdicts(table, NO_AUDIT).set_index("claim")
+    assert found.loc[claims.ZERO_SHOT, "verdict"] == "contradicted"
+    assert claims.ZERO_SHOT not in set(claims.decide(own)["claim"])
+
+
+def test_a_training_text_in_the_benchmark_contradicts_disjointness():
+    """Verbatim questions or answers count; shared runs of words, and distractors, are only told."""
+    audit = pd.DataFrame(
+        {
+            "part": ["questions", "relevant candidates", "candidates"],
+            "texts": [10, 5, 100],
+            "exact": [0, 0, 90],
+            "normalised": [0, 0, 90],
+            "ngram": [2, 1, 95],
+            "overlapping": [2, 1, 95],
+        }
+    )
+    claim = claims.verdicts(NO_AUDIT, audit).set_index("claim").loc[claims.DISJOINT]
+    assert claim["verdict"] == "supported"
+    assert claim["why"].startswith("0 of 15 ") and "3 more share a run" in claim["why"]
+    audit.loc[1, "normalised"] = 1
+    claim = claims.verdicts(NO_AUDIT, audit).set_index("claim").loc[claims.DISJOINT]
+    assert claim["verdict"] == "contradicted"
+
+
+def test_published_rows_need_the_whole_benchmark():
+    """The paper's rows stand below XQuAD-R in all its languages, and below nothing else."""
+    spec = BenchmarkSpec(format="lareqa")
+    rows = published.rows(spec, 11)
+    assert list(rows.loc["published: XLM-R, hybrid(0.5) (arXiv 2408.10536)"]) == [
+        "0.798",
+        "0.705",
+        "0.593",
+    ]
+    assert list(rows.loc["published: mBERT, x-x (arXiv 2004.05484)"]) == ["", "", "0.23"]
+    assert not len(published.rows(spec, 3))
+    assert not len(published.rows(BenchmarkSpec(format="beir", folder="x"), 11))
+    assert len(published.rows(BenchmarkSpec(format="lareqa", split="mlqa-r"), 7)) == 10
 
 
 def test_study_without_hybrid_has_no_claims():
     """Nothing is claimed where the arm in question was not run."""
     assert len(claims.decide(study({"mono": 0.0}))) == 0
-    assert set(claims.verdicts(claims.decide(study({"mono": 0.0})))["verdict"]) == {
+    assert set(claims.verdicts(claims.decide(study({"mono": 0.0})), NO_AUDIT)["verdict"]) == {
         "not testable here"
     }
 
@@ -186,19 +273,22 @@ def test_findings_name_the_best_arm():
     """The report's first words hold the arm and figure that the tables hold."""
     results = study(GAINS)
     results = Results(
+        "made-up",
         results.runs,
         pd.concat([results.sums, cluster_sums(scores()).assign(arm="BM25 char n-grams", seed=0)]),
         results.cells,
     )
     quality, gaps = analyse.quality(results), analyse.differences(results)
-    text = analyse.findings(results, quality, gaps, claims.verdicts(claims.decide(results))).data
+    text = analyse.findings(
+        results, quality, gaps, claims.verdicts(claims.decide(results), NO_AUDIT)
+    ).data
     best = quality[
         (quality["arm"] == "hybrid(0.5)")
         & (quality["metric"] == "ap")
         & (quality["setting"] == "mono")
     ]["estimate"].iloc[0]
     assert f"**mono**: **hybrid(0.5)** has the highest mAP, {best:.3f}" in text
-    assert "(ahead)" in text
+    assert "(told apart by this interval alone)" in text
 
 
 def test_commits_are_collected(tmp_path):
@@ -211,4 +301,4 @@ def test_commits_are_collected(tmp_path):
         folder.mkdir()
         store.write_json(folder / "provenance.json", {"commit": commit, "dirty": False})
         runs.append(SimpleNamespace(folder=folder))
-    assert analyse.commits(Results(runs, None, None)) == ["aaa", "bbb"]
+    assert analyse.commits(Results("made-up", runs, None, None)) == ["aaa", "bbb"]

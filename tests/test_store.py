@@ -187,6 +187,13 @@ def test_a_file_in_the_way_is_named(tmp_path, name):
         store.write_json(tmp_path / "f" / "x.json", {})
 
 
+def test_a_link_to_nowhere_is_in_the_way(tmp_path):
+    """It does not exist for Path.exists, and mkdir fails on it."""
+    (tmp_path / "f").symlink_to(tmp_path / "absent")
+    with pytest.raises(NotADirectoryError, match=r"f: is a file where a folder is expected"):
+        store.make_folder(tmp_path / "f")
+
+
 WRITER = """
 import itertools, sys
 from pathlib import Path

@@ -125,7 +125,9 @@ def test_training_beats_the_untrained_encoder(toy):
             json.loads((folder / f"arm={arm},seed={seed}/metrics.json").read_text())
             for arm in ("mono", "untrained")
         )
-        assert trained["heldout"]["mono"]["ap"] > fresh["heldout"]["mono"]["ap"]
+        assert (
+            trained["summary"]["heldout"]["mono"]["ap"] > fresh["summary"]["heldout"]["mono"]["ap"]
+        )
 
 
 def test_killed_study_ends_in_the_same_tables(toy):

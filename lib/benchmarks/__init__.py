@@ -7,6 +7,7 @@ cross, multi and one-target follow from the languages of the two sides.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -56,6 +57,21 @@ class Benchmark:
             question[order],
             candidate[order],
             grade[order].astype(np.float32),
+        )
+
+    def restricted(self, languages: Collection[str]) -> Benchmark:
+        """The same benchmark with the questions and candidates of these languages only."""
+        if set(languages) >= set(self.languages):
+            return self
+        kept, place = [], []
+        for table in self.questions, self.candidates:
+            chosen = table["language"].isin(languages).to_numpy()
+            kept.append(table[chosen].reset_index(drop=True))
+            place.append(np.where(chosen, np.cumsum(chosen) - 1, -1))
+        question, candidate = place[0][self.question], place[1][self.candidate]
+        both = (question >= 0) & (candidate >= 0)
+        return Benchmark.from_pairs(
+            self.name, *kept, question[both], candidate[both], self.grade[both]
         )
 
     @cached_property

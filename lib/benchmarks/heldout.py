@@ -74,20 +74,3 @@ def name_strata(corpus: ParallelCorpus) -> pd.DataFrame:
                 rows.append((pair, a, b, ("different", "similar", "identical")[alike]))
     table = pd.DataFrame(rows, columns=NAME_COLUMNS)
     return table.astype(dict.fromkeys(NAME_COLUMNS[1:], "category"))
-
-
-def annotate(scores: pd.DataFrame, benchmark: Benchmark, names: pd.DataFrame) -> pd.DataFrame:
-    """Per-question scores with question_id, group and strata, ready to be saved and summed.
-
-    names: a table of `name_strata`."""
-    kept = benchmark.questions[
-        ["question_id", "group", *(s for s in STRATA if s in benchmark.questions)]
-    ]
-    own = kept.astype("category").iloc[scores["question"].to_numpy()].reset_index(drop=True)
-    found = pd.concat([scores.drop(columns="question").reset_index(drop=True), own], axis=1)
-    if names.empty:
-        return found
-    keys = NAME_COLUMNS[:3]
-    alike = names.set_index(keys)["names"].astype(str)
-    wanted = pd.MultiIndex.from_frame(found[keys].astype(str))
-    return found.assign(names=alike.reindex(wanted).astype("category").to_numpy())

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 
 from lib.corpus import ParallelCorpus
 from lib.sources import files
@@ -27,15 +28,21 @@ def build(p) -> ParallelCorpus:
 
     Raises ValueError naming file and row."""
     languages = sorted(map(language_code, p.languages))
+    rows = read(p.files)
+    found = languages or sorted({row["language"] for row in rows})
+    return files.corpus(p, "pairs", dict.fromkeys(found, ""), rows, Counter())
+
+
+def read(named: Mapping[str, str]) -> list[dict]:
+    """The rows of the files, label -> file. Raises ValueError naming file and row."""
     rows, places = [], Places()
-    for label, file in p.files.items():
+    for label, file in named.items():
         for record in files.records(file):
             row = _row(record, label)
             places.add(row, record)
             rows.append(row)
     _share_negatives(rows, places)
-    found = languages or sorted({row["language"] for row in rows})
-    return files.corpus(p, "pairs", dict.fromkeys(found, ""), rows, Counter())
+    return rows
 
 
 def _row(record: Record, source: str) -> dict:

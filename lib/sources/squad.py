@@ -56,20 +56,32 @@ def build(p) -> ParallelCorpus:
     (without it: by the first one), which is therefore read even if English is not asked for.
 
     Raises ValueError naming file and row, also for unanswerable questions with sentences."""
+    return corpus(p, "squad", read(p))
+
+
+def read(p, search: bool = False) -> dict[str, list[Question]]:
+    """language -> its questions, of the languages asked for; the one that names the paragraphs
+    comes first. search: see `questions`."""
     if p.unanswerable and p.passage == "sentence":
         raise ValueError("unanswerable: needs passage: paragraph, there is no answer sentence")
     every = files.by_language(p.files, ())
     languages = files.by_language(p.files, p.languages)
     first = "en" if "en" in every else min(every, default="")
     order = [first, *(x for x in languages if x != first)] if every else []
-    read = {language: list(questions(every[language], p.passage)) for language in order}
-    rows, dropped = _rows(read, p.unanswerable)
+    return {language: list(questions(every[language], p.passage, search)) for language in order}
+
+
+def corpus(p, source: str, found: dict[str, list[Question]]) -> ParallelCorpus:
+    """The corpus of one fold out of what was read. source: the name that its rows bear."""
+    rows, dropped = _rows(found, p.unanswerable, source)
     if p.passage == "sentence":
         _name_sentences(rows)
-    return files.corpus(p, "squad", languages, rows, dropped)
+    return files.corpus(p, source, files.by_language(p.files, p.languages), rows, dropped)
 
 
-def _rows(read: dict[str, list[Question]], unanswerable: bool) -> tuple[list[dict], Counter]:
+def _rows(
+    read: dict[str, list[Question]], unanswerable: bool, source: str
+) -> tuple[list[dict], Counter]:
     """Rows whose passage_id and group are the paragraph, and {(reason, language): number}."""
     paragraph, rows, dropped = name_paragraphs(read), [], Counter()
     for language, found in read.items():
@@ -85,7 +97,7 @@ def _rows(read: dict[str, list[Question]], unanswerable: bool) -> tuple[list[dic
                     "passage": question.passage,
                     "passage_id": paragraph[question.id],
                     "group": paragraph[question.id],
-                    "source": "squad",
+                    "source": source,
                 }
             )
     return rows, dropped
@@ -144,14 +156,16 @@ def _is_same(a: dict[str, str], b: dict[str, str]) -> bool:
 # --- reading one file --------------------------------------------------------------------------
 
 
-def questions(file: str, passage: str) -> Iterator[Question]:
+def questions(file: str, passage: str, search: bool = False) -> Iterator[Question]:
     """The questions of a file; their passage is the answer's "sentence" or its "paragraph".
 
+    search  whether an answer that is not where the file says is searched for in its context, as
+            machine translations need; one that is not there exactly once has no sentence
     Raises ValueError naming file and row (of SQuAD JSON: the question's running number)."""
     first_row: dict[str, int] = {}
     numbers: dict[str, dict[str, int]] = {}
     for record in _articles(file) if files.kind(file) == ".json" else files.records(file):
-        question = _question(record, numbers, passage)
+        question = _question(record, numbers, passage, search)
         if question.id in first_row:
             raise record.fault(f"id {question.id!r} is already in row {first_row[question.id]}")
         first_row[question.id] = record.row
@@ -170,9 +184,12 @@ def _articles(file: str) -> Iterator[Record]:
                 yield Record(file, row, question.values | about)
 
 
-def _question(record: Record, numbers: dict[str, dict[str, int]], passage: str) -> Question:
+def _question(
+    record: Record, numbers: dict[str, dict[str, int]], passage: str, search: bool
+) -> Question:
     """A flat record's question. numbers: title -> context -> running number, filled here."""
     context, answer = record.text("context"), _answer(record)
+    place = answer and (_searched if search else _stated)(record, *answer)
     answerable = record.values.get("answerable")
     if answerable is None:
         impossible = record.values.get("is_impossible")
@@ -185,7 +202,7 @@ def _question(record: Record, numbers: dict[str, dict[str, int]], passage: str) 
     return Question(
         id=record.key("id"),
         text=record.text("question"),
-        passage=context if passage == "paragraph" else _sentence(record, answer, answerable),
+        passage=context if passage == "paragraph" else _sentence(record, place, answerable),
         paragraph=record.as_key(name, "passage_id"),
         shared=shared,
         answerable=bool(answerable),
@@ -193,11 +210,8 @@ def _question(record: Record, numbers: dict[str, dict[str, int]], passage: str) 
     )
 
 
-def _answer(record: Record) -> tuple[int, int] | None:
-    """Where the first answer begins and ends in the context; None where there is none, or it was
-    not found (null, or -1 as str.find says it).
-
-    Raises ValueError for an answer outside its context."""
+def _answer(record: Record) -> tuple[object, str] | None:
+    """(answer_start, text) of the first answer, as the file has them; None where there is none."""
     found = record.values.get("answers", record.values)
     if isinstance(found, list):
         found = found[0] if found else {}
@@ -205,25 +219,46 @@ def _answer(record: Record) -> tuple[int, int] | None:
     start, text = found.get("answer_start"), found.get("text", found.get("answer"))
     if isinstance(start, list):
         start, text = (start or [None])[0], (text or [""])[0]
-    if start is None or start == -1:
+    return None if start in (None, -1) and not text else (start, str(text or ""))
+
+
+def _stated(record: Record, start: object, text: str) -> tuple[int, int] | None:
+    """Where an answer begins and ends in the context; None where the file says that it was not
+    found (null, or -1 as str.find says it).
+
+    Raises ValueError for an answer outside its context."""
+    if start in (None, -1):
         return None
-    context, text = record.text("context"), str(text or "")
-    inside = type(start) is int and 0 <= start < len(context)
-    if not inside or start + len(text) > len(context):
+    if not _is_inside(record, start, text):
         raise record.fault(
             f"answer_start {start!r} with {len(text)} characters lies outside its context "
-            f"({len(context)} characters)"
+            f"({len(record.text('context'))} characters)"
         )
     return start, start + len(text)
 
 
-def _sentence(record: Record, answer: tuple[int, int] | None, answerable: bool) -> str | None:
+def _searched(record: Record, start: object, text: str) -> tuple[int, int] | None:
+    """The same where the context has the answer there, or else exactly once; otherwise None."""
+    context = record.text("context")
+    if text and _is_inside(record, start, text) and context.startswith(text, start):
+        return start, start + len(text)
+    if text and context.count(text) == 1:
+        return context.index(text), context.index(text) + len(text)
+    return None
+
+
+def _is_inside(record: Record, start: object, text: str) -> bool:
+    size = len(record.text("context"))
+    return type(start) is int and 0 <= start < size and start + len(text) <= size
+
+
+def _sentence(record: Record, place: tuple[int, int] | None, answerable: bool) -> str | None:
     if not answerable:
         return None
     given = record.values.get("answer_sentence")
     if given is not None:
         return record.text("answer_sentence")
-    return None if answer is None else sentence(record.text("context"), *answer)
+    return None if place is None else sentence(record.text("context"), *place)
 
 
 @lru_cache(maxsize=256)  # neighbouring questions share their context

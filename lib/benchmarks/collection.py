@@ -1,0 +1,131 @@
+"""Questions in many languages over one collection of passages, as MKQA over English Wikipedia.
+
+The setting of a search engine whose index is in English: only questions change their language.
+Translations of a question share its id, and judgements name ids, so a passage is relevant for the
+question in every language. `mono` then means questions in the collection's language, `cross` those
+in the others, and `multi` ranks the same pool.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from lib import store
+from lib.benchmarks import Benchmark
+from lib.benchmarks.beir import existing, joined, judgements, rows, table, texts, titled, told
+from lib.sources import files
+from lib.sources.files import Record
+from lib.text import language_code
+
+QUESTION_FILE = re.compile(r"(mkqa|questions(\.(?P<language>[\w-]+))?)\.jsonl(\.gz)?")
+COLUMNS = ("question_id", "passage_id", "grade")
+
+
+def load(name: str, spec) -> Benchmark:
+    """The benchmark of a folder (spec.folder, relative to the project's root), files plain or .gz:
+
+    questions.jsonl             id, language, question; or one
+    questions.<language>.jsonl  a language: id, question; or MKQA's own file
+    mkqa.jsonl                  (see `from_mkqa`)
+    passages.jsonl              id, text; optional: title, language (en)
+    qrels.tsv                   question_id, passage_id, grade; relevant above 0
+
+    spec.languages: of the questions kept, [] is all. Raises ValueError naming file and row."""
+    found = _question_files(spec.folder)
+    passages, qrels = existing(spec.folder, "passages.jsonl"), existing(spec.folder, "qrels.tsv")
+    if Path(found[0]).name.startswith("mkqa"):
+        return from_mkqa(name, found[0], passages, qrels, spec.languages)
+    asked = (question for file in found for question in _questions(file))
+    return _build(name, asked, passages, qrels, spec.languages)
+
+
+def from_mkqa(name: str, mkqa: str, passages: str, qrels: str, languages=()) -> Benchmark:
+    """The benchmark of MKQA's published file (a line a question: example_id, queries {language:
+    text}) over a collection of one's own: MKQA has answers, which are not read, but no passages.
+
+    passages, qrels  as in `load`; qrels name example_ids
+    Raises ValueError naming file and row."""
+    return _build(name, _mkqa_questions(mkqa), passages, qrels, languages)
+
+
+def _build(name: str, asked: Iterable[tuple], passages: str, qrels: str, languages) -> Benchmark:
+    """asked: (record, id, language, text) of every question, also of languages not wanted, since
+    judgements may name them."""
+    candidates, questions = _passages(passages), _by_key(asked)
+    ids = {*questions["question_id"]}, {*candidates["candidate_id"]}
+    judged = judgements(qrels, COLUMNS, *ids)
+    present = {*questions["language"]}
+    wanted = {*map(language_code, languages)} or present
+    for language in sorted(wanted - present):
+        have = " ".join(sorted(present))
+        raise ValueError(f"{name}: has no questions of language {language} (there are: {have})")
+    kept = questions[questions["language"].isin(wanted)].reset_index(drop=True)
+    return joined(name, kept, candidates, judged, qrels)
+
+
+def _question_files(folder: str) -> list[str]:
+    """The files that hold the questions of a folder, in one of the three forms."""
+    if not folder:
+        raise ValueError("folder: is empty; collections are not downloaded (expected a folder)")
+    root = store.ROOT / folder
+    if not root.is_dir():
+        raise ValueError(f"{folder}: no such folder")
+    matches = [m for x in sorted(root.iterdir()) if (m := QUESTION_FILE.fullmatch(x.name))]
+    forms = {bool(match["language"]) or match[0] for match in matches}
+    if len(forms) != 1:
+        names = " ".join(match[0] for match in matches) or "none"
+        raise ValueError(
+            f"{folder}: holds {names} (expected questions.jsonl, questions.<language>.jsonl or "
+            "mkqa.jsonl, one of the three)"
+        )
+    return [str(Path(folder) / match[0]) for match in matches]
+
+
+def _questions(file: str) -> Iterator[tuple[Record, str, str, str]]:
+    language = QUESTION_FILE.fullmatch(Path(file).name)["language"]
+    for record in rows(file):
+        spoken = _language(record, language or record.text("language"))
+        yield record, record.key("id"), spoken, told(record, "question")
+
+
+def _mkqa_questions(file: str) -> Iterator[tuple[Record, str, str, str]]:
+    for record in rows(file):
+        queries = files.record(file, record.row, record["queries"])
+        for language in queries.values:
+            spoken = _language(record, language)
+            yield record, record.key("example_id"), spoken, told(queries, language)
+
+
+def _passages(file: str) -> pd.DataFrame:
+    languages = []
+
+    def text(record: Record) -> str:
+        spoken = record.text("language") if "language" in record.values else ""
+        languages.append(_language(record, spoken or "en"))
+        return titled(record)
+
+    return table("candidate_id", texts(file, "id", text), languages)
+
+
+def _language(record: Record, name: str) -> str:
+    try:
+        return language_code(name)
+    except ValueError as error:
+        raise record.fault(str(error)) from None
+
+
+def _by_key(asked: Iterable[tuple[Record, str, str, str]]) -> pd.DataFrame:
+    """Columns question_id, language, text, group of questions (record, id, language, text).
+
+    Raises ValueError for an id that a language has twice."""
+    found: dict[tuple[str, str], str] = {}
+    for record, key, language, text in asked:
+        if (key, language) in found:
+            raise record.fault(f"id {key!r} in {language} was in an earlier row already")
+        found[key, language] = text
+    questions = pd.DataFrame(found.keys(), columns=["question_id", "language"])
+    return questions.assign(text=found.values(), group=questions["question_id"])

@@ -1,0 +1,275 @@
+"""MIRACL (Zhang et al. 2023, arXiv 2210.09984): Wikipedia passages in 18 languages, each searched
+with questions of its own language.
+
+Its collections have up to 32.9 million passages, so this format has no Benchmark that holds them
+all: passages are encoded to disk file by file and searched from there (lib.shards). It is read as
+the hub's data sets miracl/miracl (topics, qrels) and miracl/miracl-corpus hold it. Everything is
+read through and checked before the first passage is encoded.
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lib import metrics, shards, store
+from lib.benchmarks import CANDIDATE_COLUMNS, QUESTION_COLUMNS, Benchmark
+from lib.retrieval import Ranks
+from lib.shards import Shard
+from lib.sources import files
+from lib.sources.files import Record
+from lib.text import clean, language_code
+
+LAYOUT = (
+    "miracl-v1.0-<lang>/topics/topics.miracl-v1.0-<lang>-{split}.tsv and "
+    "miracl-v1.0-<lang>/qrels/qrels.miracl-v1.0-<lang>-{split}.tsv of the hub's data set "
+    "miracl/miracl, miracl-corpus-v1.0-<lang>/docs-*.jsonl.gz of miracl/miracl-corpus"
+)
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of one language."""
+
+    topics: str
+    qrels: str
+    docs: list[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One language, checked.
+
+    questions  the columns of Benchmark.questions
+    relevant   question (row of `questions`), candidate_id, row (of the collection), grade; a row a
+               relevant pair, sorted by question and row
+    """
+
+    language: str
+    questions: pd.DataFrame
+    relevant: pd.DataFrame
+    shards: list[Shard]
+
+
+def evaluate(
+    name: str,
+    spec,
+    encode: Callable[[list[str], str], np.ndarray],
+    folder: Path,
+    encoder: str,
+    passages_at_a_time: int = 10_000,
+    memory_mib: float = 256,
+    say: Callable[[str], None] = print,
+) -> pd.DataFrame:
+    """Scores a question, in the setting mono: the columns of metrics.question_scores, with
+    question_id and group in place of question. Every question is a group of its own.
+
+    spec      folder (holds the files of LAYOUT, at any depth), split ("": dev), languages ([]: all
+              of the folder)
+    encode    (texts, "question" or "passage") -> float [n, d]; a passage is its title, a blank, and
+              its text, cleaned like training texts (lib.text.clean)
+    folder    takes the vectors, 2 d bytes a passage; given again, encoding goes on where it ended
+    encoder   what tells this encoder from any other: vectors of another one are made again
+    passages_at_a_time, memory_mib  bound the memory of encoding, and of search and checks
+    Passages judged irrelevant count as all others do. Questions without a relevant passage have no
+    row and are reported by `say`. Raises ValueError in one line that names file and row."""
+    tasks = [
+        _task(language, found, Path(folder) / language, memory_mib)
+        for language, found in _layout(spec).items()
+    ]
+    ranks = []
+    for task in tasks:
+        rest = len(task.questions) - task.relevant["question"].nunique()
+        if rest:
+            total = len(task.questions)
+            say(f"{name} {task.language}: {rest} of {total} questions have no relevant passage")
+        ranks.append(_ranks(task, encode, encoder, passages_at_a_time, memory_mib, say))
+    return _scores(_benchmark(name, tasks), np.concatenate(ranks))
+
+
+def _ranks(task: Task, encode, encoder, at_a_time: int, memory_mib: float, say) -> np.ndarray:
+    """float64 [N]: mid-rank of each relevant pair in its language's collection."""
+    passages = partial(encode, kind="passage")
+    shards.encode(task.shards, _passages, passages, encoder, at_a_time, say)
+    return shards.relevant_ranks(
+        encode(task.questions["text"].tolist(), "question"),
+        task.shards,
+        task.relevant["question"].to_numpy(),
+        task.relevant["row"].to_numpy(),
+        memory_mib,
+    )
+
+
+def _benchmark(name: str, tasks: list[Task]) -> Benchmark:
+    """Questions, and as candidates the relevant passages alone, without their texts."""
+    questions, candidates, question, candidate, grade = [], [], [], [], []
+    for task in tasks:
+        known = task.relevant.drop_duplicates("row").sort_values("row")
+        question.append(task.relevant["question"].to_numpy() + sum(map(len, questions)))
+        place = np.searchsorted(known["row"], task.relevant["row"])
+        candidate.append(place + sum(map(len, candidates)))
+        grade.append(task.relevant["grade"])
+        questions.append(task.questions)
+        candidates.append(known.assign(language=task.language, text="")[list(CANDIDATE_COLUMNS)])
+    return Benchmark(
+        name,
+        pd.concat(questions, ignore_index=True),
+        pd.concat(candidates, ignore_index=True),
+        np.concatenate(question).astype(np.int32),
+        np.concatenate(candidate).astype(np.int32),
+        np.concatenate(grade).astype(np.float32),
+    )
+
+
+def _scores(benchmark: Benchmark, rank: np.ndarray) -> pd.DataFrame:
+    """Rows of mono; ranks in other pools are not known, so the other settings are left out."""
+    unused = np.empty((len(benchmark.questions), 0), np.float32)
+    ranks = Ranks(own=rank, pool=rank, alone=rank, tied=np.ones(len(rank)), top10=unused)
+    scores = metrics.question_scores(benchmark, ranks)
+    scores = scores[scores["setting"] == "mono"].reset_index(drop=True)
+    own = benchmark.questions[["question_id", "group"]].astype("category")
+    own = own.iloc[scores.pop("question").to_numpy()].reset_index(drop=True)
+    return pd.concat([scores, own], axis=1)
+
+
+# --- which files -------------------------------------------------------------------------------
+
+
+def _layout(spec) -> dict[str, Files]:
+    """Code -> files of the languages asked for (none: all that have topics), sorted."""
+    split = spec.split or "dev"
+    layout = LAYOUT.format(split=split)
+    if not spec.folder:
+        raise ValueError(f"miracl: folder is empty; put into one folder, and name it: {layout}")
+    if not (store.ROOT / spec.folder).is_dir():
+        raise ValueError(f"{spec.folder}: no such folder (expected one that holds {layout})")
+    found = _found(spec.folder, split)
+    if not found["topics"]:
+        raise ValueError(f"{spec.folder}: holds no topics of split {split} (expected {layout})")
+    try:
+        wanted = files.by_language({code: code for code in found["topics"]}, spec.languages)
+        return {
+            code: Files(
+                _single(found["topics"][code], f"topics.miracl-v1.0-{code}-{split}.tsv"),
+                _single(found["qrels"][code], f"qrels.miracl-v1.0-{code}-{split}.tsv"),
+                _docs(found["docs"][code], code),
+            )
+            for code in wanted
+        }
+    except ValueError as error:
+        raise ValueError(f"{spec.folder}: {error}") from None
+
+
+def _found(folder: str, split: str) -> Mapping[str, Mapping[str, list[str]]]:
+    """topics, qrels, docs -> language -> files at any depth, as messages show them."""
+    table = rf"{{}}\.miracl-v1\.0-([a-z]+)-{re.escape(split)}\.tsv"
+    patterns = {
+        "topics": table.format("topics"),
+        "qrels": table.format("qrels"),
+        "docs": r"miracl-corpus-v1\.0-([a-z]+)/docs-\d+\.jsonl(?:\.gz)?",
+    }
+    root, found = store.ROOT / folder, {kind: defaultdict(list) for kind in patterns}
+    for path in sorted(glob.iglob("**/*.*", root_dir=root, recursive=True)):
+        for kind, pattern in patterns.items():
+            if match := re.search(rf"/{pattern}$", (root / path).as_posix()):
+                found[kind][language_code(match[1])].append(str(Path(folder) / path))
+    return found
+
+
+def _single(paths: list[str], name: str) -> str:
+    if not paths:
+        raise ValueError(f"holds no {name}")
+    if len(paths) > 1:
+        raise ValueError(f"{paths[0]} and {paths[1]} are both {name}")
+    return paths[0]
+
+
+def _docs(paths: list[str], code: str) -> list[str]:
+    """The files of a collection by number; they must count 0, 1, ... without a gap."""
+    number = {path: int(re.search(r"docs-(\d+)\.jsonl", path)[1]) for path in paths}
+    for place in range(max(len(paths), 1)):
+        own = [path for path in paths if number[path] == place]
+        _single(own, f"miracl-corpus-v1.0-{code}/docs-{place}.jsonl.gz")
+    return sorted(paths, key=number.get)
+
+
+# --- what is in them ---------------------------------------------------------------------------
+
+
+def _task(language: str, found: Files, folder: Path, memory_mib: float) -> Task:
+    """A language read and checked; ids of its collection are written below `folder`."""
+    topics = _topics(found.topics)
+    number = {question: place for place, question in enumerate(topics)}
+    judged = list(_judgements(found.qrels, number))
+    collection = shards.index(found.docs, _passages, folder)
+    _check_unique(collection, memory_mib)
+    rows = shards.find(collection, {passage for _, _, passage, _ in judged})
+    for row, _, passage, _ in judged:
+        if passage not in rows:
+            raise ValueError(f"{found.qrels}: row {row}: no file of {language} holds {passage!r}")
+    relevant = [(number[q], passage, rows[passage], grade) for _, q, passage, grade in judged]
+    relevant = pd.DataFrame(relevant, columns=["question", "candidate_id", "row", "grade"])
+    relevant = relevant[relevant["grade"] > 0].sort_values(["question", "row"], ignore_index=True)
+    if relevant.empty:
+        raise ValueError(f"{found.qrels}: no question has a relevant passage")
+    questions = [(q, language, clean(text), f"{language}:{q}") for q, text in topics.items()]
+    return Task(language, pd.DataFrame(questions, columns=QUESTION_COLUMNS), relevant, collection)
+
+
+def _topics(file: str) -> dict[str, str]:
+    """Question id -> text, in the file's order."""
+    found: dict[str, str] = {}
+    for row, line in files.lines(file):
+        fields = line.split("\t")
+        if len(fields) != 2 or not all(field.strip() for field in fields):
+            raise ValueError(f"{file}: row {row}: is not an id, a tab and a question")
+        if fields[0] in found:
+            raise ValueError(f"{file}: row {row}: question {fields[0]!r} is given twice")
+        found[fields[0]] = fields[1]
+    return found
+
+
+def _judgements(file: str, topics: Mapping[str, int]) -> Iterator[tuple[int, str, str, int]]:
+    """(row, question, passage, grade) of each line of a TREC file; a grade above 0 is relevant."""
+    seen = set()
+    for row, line in files.lines(file):
+        fields = line.split()
+        if len(fields) != 4 or not re.fullmatch(r"-?\d+", fields[3]):
+            raise ValueError(f"{file}: row {row}: is not question, Q0, passage and a whole number")
+        question, _, passage, grade = fields
+        if question not in topics:
+            raise ValueError(f"{file}: row {row}: the topics have no question {question!r}")
+        if (question, passage) in seen:
+            raise ValueError(f"{file}: row {row}: judges {passage!r} twice for {question!r}")
+        seen.add((question, passage))
+        yield row, question, passage, int(grade)
+
+
+def _passages(file: str) -> Iterator[tuple[str, str]]:
+    """(id, title and text) of the passages of a file."""
+    for record in files.records(file):
+        yield _id(record), clean(f"{record.text('title')} {record.text('text')}")
+
+
+def _id(record: Record) -> str:
+    name = record.key("docid")
+    if name.split() != [name]:  # qrels could not name it
+        raise record.fault(f"docid {name!r} holds white space")
+    return name
+
+
+def _check_unique(collection: list[Shard], memory_mib: float) -> None:
+    name = shards.repeated(collection, memory_mib)
+    if name is not None:
+        records = (record for shard in collection for record in files.records(shard.file))
+        first, again = islice((record for record in records if _id(record) == name), 2)
+        raise again.fault(f"docid {name!r} is already in {first.file}, row {first.row}")

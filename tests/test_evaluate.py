@@ -1,0 +1,117 @@
+"""Encoders on benchmarks: languages chosen, strata, and what is made once."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import evaluate, store
+from lib.benchmarks import Benchmark, heldout
+from lib.corpus import ParallelCorpus
+from lib.params import BenchmarkSpec, Evaluate
+from tests.test_heldout import corpus, row
+
+HELDOUT = BenchmarkSpec(format="heldout")
+
+
+def saved(folder, passages, **strata) -> ParallelCorpus:
+    """A corpus on disk, as 01_prepare leaves it."""
+    own = corpus(passages, **strata)
+    with store.atomic_folder(folder / "data", own.meta) as new:
+        own.save(new)
+        if len(names := heldout.name_strata(own)):
+            names.to_parquet(new / "names.parquet", index=False)
+    return ParallelCorpus.load(folder / "data")
+
+
+def made(languages=("de", "en", "th")) -> Benchmark:
+    """One question and its passage in each language, all parallel."""
+    questions = pd.DataFrame(
+        {"question_id": "q", "language": languages, "text": "which word", "group": "g"}
+    )
+    candidates = pd.DataFrame({"candidate_id": "c", "language": languages, "text": "this word"})
+    size = len(languages)
+    place = np.arange(size)
+    return Benchmark.from_pairs(
+        "made", questions, candidates, np.repeat(place, size), np.tile(place, size)
+    )
+
+
+def test_restricted_keeps_pairs_within_the_languages():
+    """Of three languages two are kept: 2 questions, 2 candidates, 4 pairs; all three: the same."""
+    own = made().restricted(["th", "de"])
+    assert own.languages == ("de", "th")
+    assert (len(own.questions), len(own.candidates), len(own.question)) == (2, 2, 4)
+    assert own.question.tolist() == [0, 0, 1, 1] and own.candidate.tolist() == [0, 1, 0, 1]
+    whole = made()
+    assert whole.restricted(["de", "en", "th", "zh"]) is whole
+
+
+def test_trained_languages_and_others(tmp_path):
+    """de and en are trained on, th is not: pairs are labelled by how many sides were."""
+    own = saved(tmp_path, {"a": "one"})
+    scores = pd.DataFrame(
+        {
+            "question": [0, 0, 2, 2, 1],
+            "question_language": ["de", "de", "th", "th", "en"],
+            "candidate_language": ["en", "th", "th", "*", "*"],
+        }
+    )
+    found = evaluate.annotate(scores, made(), own)
+    assert found["trained"].tolist() == ["both", "one", "neither", "neither", "one"]
+    known = evaluate.annotate(scores.iloc[:1], made(("de", "en")), own)
+    assert "trained" not in known
+
+
+def test_only_trained_languages_are_loaded(tmp_path):
+    """`trained` drops what the corpus does not train on; nothing left is an error."""
+    own = saved(tmp_path, {"a": "one"})
+    spec = BenchmarkSpec(format="heldout", trained=True, languages=["de"])
+    assert evaluate.load("heldout", spec, own).languages == ("de",)
+    with pytest.raises(ValueError, match="none of its languages is left"):
+        evaluate.load("heldout", BenchmarkSpec(format="heldout", languages=["th"]), own)
+
+
+def test_names_are_labelled_where_a_corpus_lists_them(tmp_path):
+    """Without names scores keep their columns; with them each cross-lingual row is labelled."""
+    scores = pd.DataFrame(
+        {"question": [0], "question_language": ["de"], "candidate_language": ["en"]}
+    )
+    for strata, labelled in (({}, False), ({"names": ["Wien"]}, True)):
+        own = saved(tmp_path / str(labelled), {"a": "one"}, **strata)
+        found = evaluate.annotate(scores, heldout.load(own), own)
+        assert ("names" in found) == labelled
+    assert found["names"].tolist() == ["identical"]
+
+
+def test_references_are_made_once_and_again_for_another_benchmark(tmp_path):
+    """The second call reads the files of the first; another spec, or damage, makes them again."""
+    own = saved(tmp_path, {"a": "one two", "b": "three four"})
+    folder = evaluate.beside("heldout", HELDOUT, heldout.load(own), own)
+    first = (folder / "references.parquet").stat().st_mtime_ns
+    evaluate.beside("heldout", HELDOUT, heldout.load(own), own)
+    assert (folder / "references.parquet").stat().st_mtime_ns == first
+    spec = BenchmarkSpec(format="heldout", languages=["de"])
+    evaluate.beside("heldout", spec, evaluate.load("heldout", spec, own), own)
+    table = pd.read_parquet(folder / "references.parquet")
+    assert set(table["question_language"]) == {"de"}
+    assert set(table["ranker"]) == {"random", "oracle", "bm25_words", "bm25_chars"}
+    (folder / "leaks.parquet").write_bytes(b"x")
+    evaluate.beside("heldout", spec, evaluate.load("heldout", spec, own), own)
+    leaked = pd.read_parquet(folder / "leaks.parquet").set_index("part")
+    assert leaked.loc["questions", "exact"] == 0 and leaked.loc["candidates", "exact"] == 1
+
+
+def test_a_perfect_encoder_finds_everything(tmp_path):
+    """Vectors that name the pair, whatever the language, give an AP of 1 in every setting."""
+
+    class Oracle:
+        def encode(self, texts, kind, batch_size):
+            return (
+                np.array([[t.split()[-2] == x for x in ("a", "b", "trained")] for t in texts]) + 0.0
+            )
+
+    own = saved(tmp_path, {"a": "a", "b": "b"})
+    found = evaluate.run("heldout", Evaluate(), Oracle(), own, tmp_path)
+    assert found.texts == 4 + 6 and set(found.scores["ap"]) == {1.0}
+    assert set(found.scores["setting"]) == {"mono", "cross", "multi", "one_target"}
+    assert row("a", "de", "x")["pair"] in set(found.scores["question_id"])

@@ -1,0 +1,309 @@
+"""Downloads from a server of this machine: resumed, refused, broken, trusted, offline."""
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+
+import pytest
+
+from lib import fetch, store
+
+BODY = bytes(range(256)) * 9000  # 2.3 MB, 36 chunks
+HASH = sha256(BODY).hexdigest()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Serves server.body with or without ranges, cut off after server.cut bytes a request."""
+
+    def do_GET(self):
+        server = self.server
+        server.asked.append(self.headers.get("Range"))
+        if self.path == "/missing":
+            return self.send_error(404)
+        begin = 0
+        if server.ranges and (wanted := self.headers.get("Range")):
+            begin = int(wanted.removeprefix("bytes=").removesuffix("-"))
+        if begin and begin >= len(server.body):
+            return self.send_error(416)
+        self.send_response(206 if begin else 200)
+        self.send_header("Content-Length", str(len(server.body) - begin))
+        self.end_headers()
+        self.wfile.write(server.body[begin:][: server.cut])
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A server and an empty cache."""
+    monkeypatch.setenv("BATCHES_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as found:
+        found.body, found.ranges, found.cut, found.asked = BODY, True, None, []
+        threading.Thread(target=found.serve_forever, args=(0.01,), daemon=True).start()
+        found.url = f"http://127.0.0.1:{found.server_port}/a.bin"
+        yield found
+        found.shutdown()
+
+
+def refused(call, *parts):
+    """`call` raises a ValueError of one line that holds all parts."""
+    with pytest.raises(ValueError) as caught:
+        call()
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message, message
+
+
+def held(path):
+    """Names of the files beside `path` and itself, the lock apart."""
+    return sorted(p.name for p in path.parent.iterdir() if p.name != ".lock")
+
+
+def test_the_cache_is_where_it_is_asked_for(monkeypatch):
+    """BATCHES_CACHE, or the system's place for caches."""
+    monkeypatch.setenv("BATCHES_CACHE", "/some/where")
+    assert str(fetch.cache_dir()) == "/some/where"
+    monkeypatch.delenv("BATCHES_CACHE")
+    assert fetch.cache_dir().name == "batch-composition"
+
+
+def test_a_file_is_downloaded_once(server, tmp_path):
+    """It lies in the cache under its name and is asked for no more."""
+    for _ in range(2):
+        path = fetch.fetch(server.url, HASH, "set/a.bin")
+        assert path == tmp_path / "cache/set/a.bin" and path.read_bytes() == BODY
+    assert server.asked == [None]
+    assert held(path) == ["a.bin"]
+
+
+def test_what_stopped_goes_on(server, tmp_path):
+    """With ranges only the rest is asked for; without them the file is fetched from its start."""
+    part = tmp_path / "cache/a.bin.part"
+    for ranges in (True, False):
+        server.ranges = ranges
+        store.make_folder(part.parent)
+        part.write_bytes(BODY[:1000])
+        path = fetch.fetch(server.url, HASH, "a.bin")
+        assert path.read_bytes() == BODY and held(path) == ["a.bin"]
+        path.unlink()
+    assert server.asked == ["bytes=1000-"] * 2
+
+
+def test_a_part_that_is_whole_is_taken(server, tmp_path):
+    """A process may be killed between the last byte and the renaming."""
+    part = tmp_path / "cache/a.bin.part"
+    store.make_folder(part.parent)
+    part.write_bytes(BODY)
+    assert fetch.fetch(server.url, HASH, "a.bin").read_bytes() == BODY
+    assert server.asked == [f"bytes={len(BODY)}-"]
+
+
+@pytest.mark.parametrize("left", [b"another file", BODY + b"more"])
+def test_a_part_of_another_file_is_thrown_away(server, tmp_path, left):
+    """The hash tells; the file is then fetched from its start."""
+    part = tmp_path / "cache/a.bin.part"
+    store.make_folder(part.parent)
+    part.write_bytes(left)
+    path = fetch.fetch(server.url, HASH, "a.bin")
+    assert path.read_bytes() == BODY and held(path) == ["a.bin"]
+    assert server.asked == [f"bytes={len(left)}-", None]
+
+
+def test_a_broken_connection_is_taken_up_again(server):
+    """As long as every attempt brings something."""
+    server.cut = 12 * fetch.CHUNK + 1
+    assert fetch.fetch(server.url, HASH, "a.bin").read_bytes() == BODY
+    begin = [12 * fetch.CHUNK, 24 * fetch.CHUNK]
+    assert server.asked == [None, *(f"bytes={n}-" for n in begin)]
+
+
+def test_a_body_that_always_ends_early_is_refused(server, tmp_path):
+    """Without ranges no attempt gets further; what came is no cached file."""
+    server.cut, server.ranges = 500_000, False
+    refused(lambda: fetch.fetch(server.url, HASH, "a.bin"), server.url, "broke off", "a.bin")
+    assert len(server.asked) == 2
+    assert not (tmp_path / "cache/a.bin").exists()
+
+
+def test_a_wrong_hash_is_refused(server, tmp_path):
+    """Nothing of it is kept."""
+    wrong = "0" * 64
+    refused(lambda: fetch.fetch(server.url, wrong, "a.bin"), server.url, HASH, f"expected {wrong}")
+    assert held(tmp_path / "cache/a.bin") == []
+
+
+def test_an_altered_cached_file_is_fetched_again(server, tmp_path):
+    """The hash is looked at whenever the file is used."""
+    path = fetch.fetch(server.url, HASH, "a.bin")
+    path.write_bytes(BODY[:-1])
+    assert fetch.fetch(server.url, HASH, "a.bin").read_bytes() == BODY
+    assert server.asked == [None, None]
+
+
+def test_without_a_server_the_place_is_named(server, tmp_path):
+    """Put there by hand, the file is found."""
+    server.shutdown()
+    server.server_close()
+    place = tmp_path / "cache/set/a.bin"
+    refused(
+        lambda: fetch.fetch(server.url, HASH, "set/a.bin"),
+        f"{server.url}: cannot be downloaded (no connection)",
+        f"put the file at {place}",
+    )
+    place.write_bytes(BODY)
+    assert fetch.fetch(server.url, HASH, "set/a.bin") == place
+
+
+def test_a_missing_file_is_refused(server):
+    """With what the server says."""
+    url = server.url.replace("a.bin", "missing")
+    refused(lambda: fetch.fetch(url, HASH, "a.bin"), url, "HTTP 404 Not Found")
+
+
+def test_a_full_disk_is_refused(server, tmp_path):
+    """/dev/full takes no byte: one line, and no file in the cache."""
+    part = tmp_path / "cache/a.bin.part"
+    store.make_folder(part.parent)
+    part.symlink_to("/dev/full")
+    refused(lambda: fetch.fetch(server.url, HASH, "a.bin"), "a.bin: cannot", "No space left on")
+    assert not (tmp_path / "cache/a.bin").exists()
+
+
+def test_a_cache_that_cannot_be_made_is_refused(server, tmp_path):
+    """A file is in its place."""
+    (tmp_path / "cache").write_text("")
+    refused(lambda: fetch.fetch(server.url, HASH, "a.bin"), "a.bin: cannot be written", "folder")
+
+
+def test_an_unknown_hash_is_trusted_once(server):
+    """Afterwards the file must stay what it was: altered it is fetched again, and what is
+    fetched then must be the first file."""
+    path = fetch.fetch(server.url, None, "a.bin")
+    kept = path.with_name("a.bin.sha256").read_text()
+    assert kept == f"{HASH}  a.bin\n"
+    path.write_bytes(b"altered")
+    assert fetch.fetch(server.url, None, "a.bin").read_bytes() == BODY
+    assert server.asked == [None, None]
+    path.unlink()
+    server.body = b"another"
+    refused(lambda: fetch.fetch(server.url, None, "a.bin"), f"expected {HASH}")
+    assert path.with_name("a.bin.sha256").read_text() == kept
+
+
+def test_an_unknown_hash_is_never_resumed(server, tmp_path):
+    """A mixture of two files could not be told."""
+    part = tmp_path / "cache/a.bin.part"
+    store.make_folder(part.parent)
+    part.write_bytes(b"left over")
+    server.cut = 500_000
+    refused(lambda: fetch.fetch(server.url, None, "a.bin"), "broke off")
+    assert server.asked == [None]
+    server.cut = None
+    assert fetch.fetch(server.url, None, "a.bin").read_bytes() == BODY
+
+
+def test_a_file_put_there_by_hand_is_trusted(server, tmp_path):
+    """Where its hash is not known."""
+    place = tmp_path / "cache/a.bin"
+    store.make_folder(place.parent)
+    place.write_bytes(b"mine")
+    for _ in range(2):
+        assert fetch.fetch(server.url, None, "a.bin").read_bytes() == b"mine"
+    assert server.asked == []
+
+
+def test_two_processes_fetch_a_file_once(server):
+    """The second one waits and finds it."""
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        jobs = [pool.apply_async(fetch.fetch, (server.url, HASH, "a.bin")) for _ in range(2)]
+        assert {job.get(20).read_bytes() == BODY for job in jobs} == {True}
+    assert server.asked == [None]
+
+
+def test_progress_is_plain_lines(server, monkeypatch, capsys):
+    """One every few seconds, here one a chunk."""
+    monkeypatch.setattr(fetch, "EVERY", 0)
+    monkeypatch.setattr(fetch, "CHUNK", 1 << 20)
+    fetch.fetch(server.url, HASH, "a.bin")
+    assert capsys.readouterr().out.splitlines() == [
+        "a.bin: 1.0 of 2.3 MB", "a.bin: 2.1 of 2.3 MB", "a.bin: 2.3 of 2.3 MB"
+    ]  # fmt: skip
+
+
+# --- the hub -----------------------------------------------------------------------------------
+
+SHA = "0123456789" * 4
+
+
+class Hub(BaseHTTPRequestHandler):
+    """The two answers of a hub that a download needs."""
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def do_GET(self):
+        self.server.asked.append(f"{self.command} {self.path}")
+        if "/api/datasets/some/data/revision/" in self.path:
+            body = json.dumps({"id": "some/data", "sha": SHA}).encode()
+        elif self.path == f"/datasets/some/data/resolve/{SHA}/b/c.txt":
+            body = b"text"
+        else:
+            return self.send_error(404)
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", '"e"')
+        self.send_header("X-Repo-Commit", SHA)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    log_message = Handler.log_message
+
+
+def ask_hub(folder, endpoint, *arguments):
+    """Output of fetch.hub in a process of its own, which reads the hub's address when it starts."""
+    code = "import sys; from lib import fetch; print(fetch.hub(*sys.argv[1:]))"
+    known = {"BATCHES_CACHE": str(folder), "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1"}
+    known |= {"NO_PROXY": "127.0.0.1"}
+    run = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(
+        run, cwd=store.ROOT, env=os.environ | known, capture_output=True, text=True, timeout=60
+    )
+    return SimpleNamespace(out=done.stdout.splitlines(), err=done.stderr.splitlines())
+
+
+def test_a_branch_of_the_hub_stands_for_its_first_commit(tmp_path):
+    """Asked for again, the file is there without any request, and so it is when put by hand."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as found:
+        found.asked = []
+        threading.Thread(target=found.serve_forever, args=(0.01,), daemon=True).start()
+        endpoint = f"http://127.0.0.1:{found.server_port}"
+        for _ in range(2):
+            done = ask_hub(tmp_path, endpoint, "some/data", "b/c.txt", "refs/convert/parquet")
+            folder = tmp_path / "hub/dataset/some/data/refs--convert--parquet"
+            assert done.out[-1:] == [str(folder / "b/c.txt")], done.err
+        found.shutdown()
+    assert (folder / "b/c.txt").read_text() == "text"
+    assert (folder / "commit.txt").read_text() == f"{SHA}\n"
+    assert len([x for x in found.asked if "/api/datasets" in x]) == 1
+    assert len([x for x in found.asked if x.startswith("GET /datasets")]) == 1
+
+
+def test_without_the_hub_the_place_is_named(tmp_path):
+    """In one line; put there by hand the file is found."""
+    done = ask_hub(tmp_path, "http://127.0.0.1:9", "some/data", "b.txt", SHA)
+    place = tmp_path / f"hub/dataset/some/data/{SHA}/b.txt"
+    assert "ValueError: dataset some/data, b.txt at 0123" in done.err[-1]
+    assert done.err[-1].endswith(f"put the file at {place}")
+    place.write_text("mine")
+    done = ask_hub(tmp_path, "http://127.0.0.1:9", "some/data", "b.txt", SHA)
+    assert done.out == [str(place)]
