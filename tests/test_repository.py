@@ -80,9 +80,10 @@ def test_the_lock_pins_everything_exactly():
 
 
 def test_the_lock_holds_what_the_package_needs():
-    """Every dependency, those of the tests too."""
+    """Every dependency, those of the extras too."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    needs = project["dependencies"] + project["optional-dependencies"]["test"]
+    extras = [need for own in project["optional-dependencies"].values() for need in own]
+    needs = project["dependencies"] + [x for x in extras if not x.startswith(project["name"])]
 
     def plain(line):
         return re.sub(r"[-_.]+", "-", re.match(r"[A-Za-z0-9._-]+", line)[0]).lower()

@@ -25,4 +25,4 @@ def test_metrics_agree_with_other_evaluators():
     assert names == {"ours", "ranx_arrays", *PEERS}
     assert all(row["difference"] < 1e-6 for row in found["rows"])
     assert all(row["seconds"] > 0 and row["ratio"] > 0 for row in found["rows"])
-    assert 0.1 < found["rows"][0]["map_multi"] < 0.9  # a perfect ranking would show no difference
+    assert 0.1 < found["rows"][0]["map_multi"] < 0.99  # a perfect ranking would show no difference
