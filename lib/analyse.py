@@ -9,8 +9,8 @@ from __future__ import annotations
 import pandas as pd
 
 from lib import params, published, stats, store
-from lib.params import BenchmarkSpec
-from lib.results import BIAS, QUALITY, Results, headline, macro_mean, stratum
+from lib.params import Analyse, BenchmarkSpec
+from lib.results import BIAS, QUALITY, Results, accuracy, headline, macro_mean, stratum
 
 LABELS = {
     "ap": "mAP",
@@ -81,6 +81,28 @@ def with_published(table: pd.DataFrame, results: Results, spec: BenchmarkSpec) -
     return pd.concat([wide(table, "setting"), published.rows(spec, languages)]).fillna("")
 
 
+def sentence_search(study: str, specs: dict[str, BenchmarkSpec], only: str = "") -> pd.DataFrame:
+    """Tatoeba's accuracy by arm and direction, mean over languages, for people to read: columns
+    `<benchmark>, <direction>`; empty where it was not asked for. Intervals resample languages."""
+    rows = []
+    for name in (n for n, spec in specs.items() if spec.format == "tatoeba"):
+        table = accuracy(study, name, only)
+        for (arm, direction), own in table.groupby(["arm", "direction"], sort=False):
+            found = stats.interval(own[["seed", "cluster", "value", "weight"]])
+            rows.append(
+                {
+                    "arm": arm,
+                    "part": f"{name}, {direction}",
+                    "text": f"{found.estimate:.3f} [{found.low:.3f}, {found.high:.3f}]",
+                }
+            )
+    if not rows:
+        return pd.DataFrame()
+    wanted = pd.DataFrame(rows).pivot(index="arm", columns="part", values="text")
+    order = dict.fromkeys(row["arm"] for row in rows)
+    return wanted.reindex(order).rename_axis(index=None, columns=None)
+
+
 def by_training(results: Results) -> pd.DataFrame:
     """mAP by whether the encoder was trained on the languages of question and pool, for people to
     read: columns `mono, both trained`, ...; empty where it was trained on all."""
@@ -121,14 +143,14 @@ def wide(table: pd.DataFrame, columns: str, intervals: bool = True) -> pd.DataFr
     return found.rename_axis(index=None, columns=None)
 
 
-def about(results: Results, spec: BenchmarkSpec, study: str):
+def about(results: Results, spec: BenchmarkSpec, p: Analyse):
     """What the report is about in one paragraph: data, benchmark, encoder, training, seeds."""
     from IPython.display import Markdown
 
     trained = [run.train for run in results.runs if run.train.steps]
     first = trained[0] if trained else results.runs[0].train
-    prepare = store.read_json(params.corpus_dir(study, first.corpus) / "params.json")
-    counts = store.read_json(params.corpus_dir(study, first.corpus) / "data/manifest.json")
+    prepare = store.read_json(params.corpus_dir(p.study, first.corpus) / "params.json")
+    counts = store.read_json(params.corpus_dir(p.study, first.corpus) / "data/manifest.json")
     rows = counts["counts"]["rows"]
 
     def each(name: str) -> str:
@@ -145,6 +167,8 @@ def about(results: Results, spec: BenchmarkSpec, study: str):
         f"{', '.join(models)}. **Training** {each('steps')} steps of {each('batch_size')} pairs, "
         f"seeds {', '.join(map(str, sorted({train.seed for train in trained or [first]})))}. "
         "Figures hold for this data, this encoder and this length of training."
+        + f"\n\n**Note.** {p.note}"
+        * bool(p.note)
     )
 
 

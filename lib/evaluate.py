@@ -26,14 +26,14 @@ STRATA = ("hops", "wording", "cell", "trained")
 class Evaluated:
     """One encoder on one benchmark.
 
-    scores  per question and setting (of tatoeba: per language and direction)
-    share   languages of the top 10 against the pool; empty where there is no pool of several
-    texts   how many texts were encoded
+    scores    per question and setting (of tatoeba: per language and direction)
+    share     languages of the top 10 against the pool; empty where there is no pool of several
+    left_out  questions that a setting left out, for want of a relevant candidate, in all settings
     """
 
     scores: pd.DataFrame
     share: pd.DataFrame
-    texts: int
+    left_out: int = 0
 
 
 def load(name: str, spec: BenchmarkSpec, corpus: ParallelCorpus) -> Benchmark:
@@ -65,7 +65,7 @@ def run(name: str, p: Evaluate, encoder, corpus: ParallelCorpus, folder: Path) -
         return encoder.encode(list(texts), kind, p.encode_batch)
 
     if spec.format == "tatoeba":
-        return Evaluated(tatoeba.evaluate(spec, encode), pd.DataFrame(), 0)
+        return Evaluated(tatoeba.evaluate(spec, encode), pd.DataFrame())
     if spec.format == "miracl":
         scores = miracl.evaluate(
             name,
@@ -74,7 +74,7 @@ def run(name: str, p: Evaluate, encoder, corpus: ParallelCorpus, folder: Path) -
             folder / "index" / name,
             store.sha256(folder / "model/manifest.json"),
         )
-        return Evaluated(scores, pd.DataFrame(), 0)
+        return Evaluated(scores, pd.DataFrame())
     benchmark = load(name, spec, corpus)
     questions = encode(benchmark.questions["text"], "question")
     passages = encode(benchmark.candidates["text"], "passage")
@@ -83,7 +83,7 @@ def run(name: str, p: Evaluate, encoder, corpus: ParallelCorpus, folder: Path) -
     return Evaluated(
         annotate(metrics.question_scores(benchmark, ranks), benchmark, corpus),
         metrics.language_share(ranks, benchmark),
-        len(questions) + len(passages),
+        int(metrics.left_out(benchmark)["left_out"].sum()),
     )
 
 

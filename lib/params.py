@@ -300,6 +300,7 @@ class Analyse(Stage):
 
     run: str = Field("", description="one run of 02_train; empty: all of the study")
     benchmark: str = Field("", description="what the report is about; empty: the first evaluated")
+    note: str = Field("", description="what readers must know of the data, for the report's top")
     bootstrap: Positive = Field(
         2000, description="resamples of the bootstrap that checks intervals"
     )
