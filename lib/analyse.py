@@ -158,7 +158,7 @@ def about(results: Results, spec: BenchmarkSpec, p: Analyse):
             dict.fromkeys(f"{getattr(train, name):g}" for train in trained or [first])
         )
 
-    scratch = f"{each('layers')} layer(s) of width {each('width')} from scratch"
+    scratch = f"from scratch, layers {each('layers')}, width {each('width')}"
     models = dict.fromkeys(train.model or scratch for train in trained or [first])
     return Markdown(
         f"**Training data** {prepare['source']}: {sum(rows.values()):,} rows in {len(rows)} "
@@ -345,10 +345,8 @@ def findings(results: Results, table: pd.DataFrame, gaps: pd.DataFrame, verdicts
     return Markdown(
         "\n".join(
             [
-                f"Over {seeds} seed{'s' * (seeds > 1)} and {clusters} clusters of questions, "
-                "with 95 % intervals:",
-                "",
-                f"({stratum(results.sums)})",
+                f"{stratum(results.sums)} Over {seeds} seed{'s' * (seeds > 1)} and {clusters} "
+                "clusters of questions, with 95 % intervals:",
                 "",
                 *said,
                 f"- without training, BM25 over character n-grams reaches {bm25:.3f} in mono;",

@@ -451,7 +451,8 @@ def clock(seconds: float) -> str:
 def run_study(path: str, cores: int, changes: Iterable[str] = ()) -> int:
     """Run what a study still needs; 0 once its report is there, 1 where a stage failed.
 
-    changes: as in lib.params.load_study. Raises BadParameter, BadNotebook, store.Busy or OSError, each with one clear line."""
+    changes: as in lib.params.load_study. Raises BadParameter, BadNotebook, store.Busy or OSError,
+    each with one clear line."""
     study = params.load_study(path, changes)
     jobs = plan(study)
     folder = params.study_dir(study.name)

@@ -30,12 +30,8 @@ class _Texts:
 
     def __init__(self, corpus: ParallelCorpus, schedule: Schedule):
         self.schedule, self.index = schedule, corpus.index
+        self.batch_size = len(schedule.batch(0).pair)
         self.tables = {s: corpus.rows.select_columns(s) for s in ("question", "passage")}
-
-    @property
-    def batch_size(self) -> int:
-        """B, rows of one global batch."""
-        return self.schedule.batch_size
 
     def __call__(self, rows: dict[str, list[int]]) -> dict[str, list[str]]:
         """Columns anchor, positive and, with H explicit negatives, negative_1 to negative_H."""
@@ -62,11 +58,15 @@ def _columns(batch: Batch) -> list[np.ndarray]:
 
 def scheduled(corpus: ParallelCorpus, schedule: Schedule) -> Dataset:
     """All rows of all batches of `schedule`, in order, as a train_dataset of anchors, positives and
-    explicit negatives; the schedule has to be one of `corpus.index`.
+    explicit negatives.
 
-    Prompts are the trainer's own matter: its `prompts` takes these column names."""
-    rows = Dataset.from_dict({"row": np.arange(len(schedule) * schedule.batch_size)})
-    return rows.with_transform(_Texts(corpus, schedule))
+    Prompts are the trainer's own matter: its `prompts` takes these column names. Raises ValueError
+    for a schedule that was not made from `corpus.index`, IndexError for one without steps."""
+    if schedule.index is not corpus.index:
+        raise ValueError("the schedule is of another corpus, expected one of corpus.index")
+    texts = _Texts(corpus, schedule)
+    rows = Dataset.from_dict({"row": np.arange(len(schedule) * texts.batch_size)})
+    return rows.with_transform(texts)
 
 
 class HybridBatchSampler(BatchSampler):

@@ -114,7 +114,7 @@ def tradeoff(points, regions: dict, paths: dict, references: dict, front: list[s
 
 
 def _label_points(ax, points: dict, bold, grey) -> None:
-    """Write each name beside its point, on the first side where no earlier name stands."""
+    """Write each name beside its point, on the first side with room where no earlier name stands."""
     ax.figure.canvas.draw()
     taken = []
     for name, xy in points.items():
@@ -138,7 +138,8 @@ def _label_points(ax, points: dict, bold, grey) -> None:
                 fontweight="bold" if name in bold else "normal",
             )
             box = text.get_window_extent()
-            if not any(box.overlaps(other) for other in taken):
+            fits = box.x1 <= ax.get_window_extent().x1
+            if fits and not any(box.overlaps(other) for other in taken):
                 break
             text.remove()
         taken.append(box)
