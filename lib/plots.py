@@ -114,7 +114,7 @@ def tradeoff(points, regions: dict, paths: dict, references: dict, front: list[s
 
 
 def _label_points(ax, points: dict, bold, grey) -> None:
-    """Write each name beside its point, on the first side with room where no earlier name stands."""
+    """Write each name beside its point, on the first side that has room and no earlier name."""
     ax.figure.canvas.draw()
     taken = []
     for name, xy in points.items():
