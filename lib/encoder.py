@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 
 from lib import store
 
@@ -81,15 +82,22 @@ class Encoder(torch.nn.Module):
         return [np.array(code.ids, np.int32) for code in codes]
 
     def forward(self, ids: torch.Tensor, mask: torch.Tensor, rows=None) -> torch.Tensor:
-        """Unit vectors float32 [n, d] of token numbers int64 [n, t], where mask [n, t] is 1.
+        """Unit vectors [n, d], float32 or wider, of token numbers int64 [n, t], where mask [n, t]
+        is 1.
 
         rows  float [U, e]: word vectors looked up beforehand, which ids then count into"""
         words = self._table()(ids) if rows is None else F.embedding(ids, rows)
         hidden = self.model(inputs_embeds=words, attention_mask=mask).last_hidden_state
-        return F.normalize(self._pool(hidden.float(), mask.float()), dim=-1)
+        hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+        return F.normalize(self._pool(hidden, mask.to(hidden.dtype)), dim=-1)
 
-    def embed(self, token_lists: Sequence[np.ndarray]) -> torch.Tensor:
+    def embed(self, token_lists: Sequence[np.ndarray], chunk: int = 0) -> torch.Tensor:
         """Unit vectors [n, d] with gradient, in the order given.
+
+        chunk  0, or how many texts are in memory at a time: activations are dropped, and computed
+               again when the gradient of the vectors is known, with the same dropout. So a loss
+               over any number of texts has its exact gradient (GradCache: Gao et al., arXiv
+               2101.06983) in the memory of one chunk, at the price of another forward.
 
         The word vectors of the whole batch are looked up once: else every chunk would add a dense
         gradient of the size of the vocabulary."""
@@ -97,8 +105,15 @@ class Encoder(torch.nn.Module):
         used, place = np.unique(np.concatenate(token_lists), return_inverse=True)
         places = np.split(place, np.cumsum(length)[:-1])
         rows = self._table()(torch.from_numpy(used.astype(np.int64)).to(self.device))
-        chunks = chunked(length)
-        vectors = [self(*self._padded([places[i] for i in chunk]), rows) for chunk in chunks]
+        chunks = [part for whole in chunked(length) for part in _cut(whole, chunk)]
+        vectors = []
+        for part in chunks:
+            ids, mask = self._padded([places[i] for i in part])
+            vectors.append(
+                checkpoint(self, ids, mask, rows, use_reentrant=False)
+                if chunk
+                else self(ids, mask, rows)
+            )
         back = torch.from_numpy(np.argsort(np.concatenate(chunks))).to(self.device)
         return torch.cat(vectors).index_select(0, back)
 
@@ -176,6 +191,11 @@ def chunked(length: np.ndarray, charge: float = CHARGE) -> list[np.ndarray]:
     while end:
         cuts, end = [until[end], *cuts], begin[end]
     return np.split(order, cuts)
+
+
+def _cut(texts: np.ndarray, size: int) -> list[np.ndarray]:
+    """Pieces of at most `size` texts; 0: all in one."""
+    return np.split(texts, range(size, len(texts), size)) if size else [texts]
 
 
 def pick_device(wanted: str) -> str:

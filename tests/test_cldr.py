@@ -250,9 +250,9 @@ def test_same_bytes_in_every_process(tmp_path):
     """Corpus and tokenizer do not depend on hash seeds, threads or the process."""
     code = (
         "import sys; from lib.params import Prepare; from lib.sources.cldr import build;"
-        "from lib.corpus import train_tokenizer; from lib.prepare import _texts;"
+        "from lib.corpus import train_tokenizer;"
         "c = build(Prepare(languages=['en', 'hi', 'zh'])); print(c.content_hash);"
-        "print(train_tokenizer(_texts(c), 3000).to_str())"
+        "print(train_tokenizer(c.tokenizer_texts(), 3000).to_str())"
     )
     outputs = [
         subprocess.run(
@@ -270,9 +270,8 @@ def test_same_bytes_in_every_process(tmp_path):
 def test_tokenizer_covers_every_script(corpus):
     """No character of the training texts is unknown."""
     from lib.corpus import train_tokenizer
-    from lib.prepare import _texts
 
-    texts = _texts(corpus)
+    texts = corpus.tokenizer_texts()
     tokenizer = train_tokenizer(texts, 8000)
     unknown = tokenizer.token_to_id("[UNK]")
     assert not any(unknown in code.ids for code in tokenizer.encode_batch(texts[::7]))

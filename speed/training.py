@@ -1,0 +1,484 @@
+"""What a training step costs, beside sentence-transformers' trainer and a plain loop.
+
+    python -m speed.training [--quick] [--threads 2] [--only sentences-64 ...] [--profile]
+
+All three start from the same weights and see the same batches of one schedule, in fp32, without
+dropout, with the same fused AdamW, clipping, maximum length and number of threads; so their losses
+agree, and the largest difference over the run is printed. Texts and weights are made up: words of
+four languages by Zipf's law, texts of the lengths that XQuAD's have, a Unigram tokenizer of the
+size of XLM-R's vocabulary, encoders of MiniLM's and XLM-R-base's shape with random weights.
+
+ours       lib.trainer.train, nothing saved on the way
+peer       SentenceTransformerTrainer with HybridBatchSampler and MultipleNegativesRankingLoss; no
+           logging, saving or progress bar (without sentence-transformers it is left out, aloud)
+plain      two padded forwards of a `transformers` model in a loop
+
+Each runs in a process of its own. In a round all take their turn, in changing order, each training
+the whole run from the start; the first WARM steps of a turn are not counted. Step: from the end of
+one to the end of the next, batch and tokens included. ratio: of the median step to ours in the same
+round, median over rounds. tokens_s: real tokens (no padding) a second. peak: memory of the process
+(Linux). With --profile each also says where its time goes, in a turn of its own. The last line is
+one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from itertools import pairwise
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from lib import store
+from lib.corpus import ParallelCorpus
+from lib.params import Train
+from lib.sampler import Schedule
+
+WARM, LANGUAGES, TEMPERATURE, RATE = 2, ("de", "en", "th", "zh"), 0.05, 2e-5
+SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Size of an encoder; its inner layers are four times its width."""
+
+    layers: int
+    width: int
+    heads: int
+    vocabulary: int
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Median words of questions and passages, lognormal; pairs; and where texts are cut."""
+
+    question: int
+    passage: int
+    pairs: int
+    max_length: int
+
+
+SHAPES = {
+    "toy": Shape(2, 32, 2, 2_000),
+    "small": Shape(6, 384, 12, 250_002),
+    "base": Shape(12, 768, 12, 250_002),
+}
+TEXTS = {
+    "short": Texts(6, 10, 100, 32),
+    "sentences": Texts(12, 27, 3_000, 128),
+    "paragraphs": Texts(12, 140, 3_000, 256),
+}
+
+
+@dataclass(frozen=True)
+class Regime:
+    """One line of the comparison; a turn has WARM steps more than `steps`."""
+
+    texts: str
+    batch: int
+    shape: str = "small"
+    steps: int = 10
+    rounds: int = 3
+
+    @property
+    def name(self) -> str:
+        return f"{self.texts}-{self.batch}" + ("" if self.shape == "small" else f"-{self.shape}")
+
+
+QUICK = [Regime("short", 8, "toy", 4, 2)]
+FULL = [
+    Regime("sentences", 32, steps=20),
+    Regime("sentences", 64, steps=16),
+    Regime("sentences", 256, steps=6),
+    Regime("paragraphs", 32, steps=8),
+    Regime("paragraphs", 64, steps=5),
+    Regime("paragraphs", 256, steps=2, rounds=2),
+    Regime("sentences", 32, "base", 4, 2),
+    Regime("paragraphs", 32, "base", 2, 2),
+]
+
+
+# ---- the input ----
+
+
+def words_of(size: int) -> list[str]:
+    """Made-up words, distinct, common ones first."""
+    rng = np.random.default_rng(0)
+    syllables = [a + b for a in "bdfgklmnprstvz" for b in "aeiou"]
+    found: dict[str, None] = {}
+    while len(found) < size:
+        length = 1 + rng.integers(0, 4, size)
+        parts = rng.integers(0, len(syllables), (size, 4))
+        found.update(
+            ("".join(syllables[i] for i in row[:n]), None)
+            for row, n in zip(parts, length, strict=True)
+        )
+    return list(found)[:size]
+
+
+def save_model(shape: Shape, folder: Path) -> None:
+    """A checkpoint of random weights with a Unigram tokenizer that knows every word."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaModel
+
+    letters = ["\u2581", *"abcdefghijklmnopqrstuvwxyz"]
+    words = words_of(shape.vocabulary - len(SPECIAL) - len(letters))
+    pieces = [(token, 0.0) for token in SPECIAL] + [(letter, -20.0) for letter in letters]
+    pieces += [(f"\u2581{word}", -np.log(i + 2.0)) for i, word in enumerate(words)]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=SPECIAL.index("<unk>")))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    names = ("bos_token", "pad_token", "eos_token", "unk_token", "mask_token")
+    special = dict(zip(names, SPECIAL, strict=True)) | {"cls_token": "<s>", "sep_token": "</s>"}
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=512, **special)
+    fast.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = XLMRobertaConfig(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.width,
+        intermediate_size=4 * shape.width,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        max_position_embeddings=514,
+        type_vocab_size=1,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    XLMRobertaModel(config, add_pooling_layer=False).save_pretrained(folder)
+
+
+def save_corpus(texts: Texts, vocabulary: int, folder: Path) -> None:
+    """Pairs in every language; languages share no words but by chance."""
+    rng, words = np.random.default_rng(1), np.array(words_of(vocabulary - 100))
+    rows = []
+    for language in LANGUAGES:
+        own = rng.permutation(len(words))[: len(words) // 5]
+        chance = 1 / (np.arange(len(own)) + 2.0)
+        until = np.cumsum(chance / chance.sum())
+        for pair in range(texts.pairs):
+            sides = {}
+            for side in ("question", "passage"):
+                length = max(2, round(getattr(texts, side) * rng.lognormal(0, 0.4)))
+                drawn = np.searchsorted(until, rng.random(length)).clip(max=len(own) - 1)
+                sides[side] = " ".join(words[own[drawn]])
+            key = f"{pair:06}"
+            same = {"pair": key, "passage_id": key, "group": key, "source": "made up"}
+            rows.append(same | sides | {"language": language})
+    corpus = ParallelCorpus.from_rows(rows, {})
+    with store.atomic_folder(folder, corpus.meta) as new:
+        corpus.save(new)
+
+
+class Job(NamedTuple):
+    """What a process is asked to do: train `steps` steps of `batch` rows in `out`."""
+
+    model: Path
+    corpus: Path
+    out: Path
+    batch: int
+    steps: int
+    max_length: int
+    threads: int
+
+    @property
+    def params(self) -> Train:
+        return Train(
+            model=str(self.model),
+            batch_size=self.batch,
+            steps=self.steps,
+            max_length=self.max_length,
+            threads=self.threads,
+            temperature=TEMPERATURE,
+            learning_rate=RATE,
+            schedule="constant",
+            warmup=0,
+            checkpoint_every=10**9,
+            log_every=10**9,
+            device="cpu",
+        )
+
+    def schedule(self, corpus: ParallelCorpus) -> Schedule:
+        return Schedule(
+            corpus.index, "hybrid", alpha=0.5, batch_size=self.batch, steps=self.steps, seed=0
+        )
+
+    def tokens(self) -> list[int]:
+        """Real tokens of each batch, special ones included."""
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(self.model)
+        corpus = ParallelCorpus.load(self.corpus)
+        return [
+            sum(map(len, tokenizer(side, truncation=True, max_length=self.max_length).input_ids))
+            for pair in texts_of(corpus, self.schedule(corpus))
+            for side in [pair[0] + pair[1]]
+        ]
+
+
+def texts_of(corpus: ParallelCorpus, schedule: Schedule):
+    """(questions, passages) of each batch, lists of texts."""
+    sides = {side: corpus.rows[side][:] for side in ("question", "passage")}
+    for batch in schedule:
+        asked = corpus.index.rows(batch.pair, batch.question_language)
+        answered = corpus.index.rows(batch.pair, batch.passage_language)
+        yield [sides["question"][i] for i in asked], [sides["passage"][i] for i in answered]
+
+
+# ---- those who train: each gives seconds and loss of every step ----
+
+Steps = tuple[list[float], list[float]]
+
+
+def ours(job: Job) -> Steps:
+    """This project's trainer."""
+    from lib.trainer import train
+
+    log = train(ParallelCorpus.load(job.corpus), job.params, job.out).log
+    return log["seconds"].tolist(), log["loss"].tolist()
+
+
+def plain(job: Job) -> Steps:
+    """What one would write down first."""
+    import torch
+    import torch.nn.functional as F
+    from transformers import AutoModel, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(job.model)
+    model = AutoModel.from_pretrained(job.model, add_pooling_layer=False).train()
+    optimizer = torch.optim.AdamW(decayed(model), lr=RATE, fused=True)
+
+    def vectors(texts: list[str]) -> torch.Tensor:
+        cut = {"truncation": True, "max_length": job.max_length}
+        found = tokenizer(texts, padding=True, return_tensors="pt", **cut)
+        hidden = model(**found).last_hidden_state
+        mask = found["attention_mask"][:, :, None].float()
+        return F.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
+
+    corpus, stamps, losses = ParallelCorpus.load(job.corpus), [perf_counter()], []
+    for asked, answered in texts_of(corpus, job.schedule(corpus)):
+        optimizer.zero_grad()
+        scores = vectors(asked) @ vectors(answered).T / TEMPERATURE
+        loss = F.cross_entropy(scores, torch.arange(len(scores)))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), job.params.clip)
+        optimizer.step()
+        losses.append(loss.item())
+        stamps.append(perf_counter())
+    return [after - before for before, after in pairwise(stamps)], losses
+
+
+def decayed(model) -> list[dict]:
+    """Parameter groups: weight decay on matrices only."""
+    weights = list(model.parameters())
+    return [
+        {"params": [p for p in weights if p.ndim > 1], "weight_decay": 0.01},
+        {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def peer(job: Job) -> Steps:
+    """SentenceTransformerTrainer."""
+    from sentence_transformers import (
+        SentenceTransformer,
+        SentenceTransformerTrainer,
+        SentenceTransformerTrainingArguments,
+        losses,
+    )
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+    from transformers import TrainerCallback
+
+    from lib.hybrid_batch_sampler import HybridBatchSampler, scheduled
+
+    stamps, values = [], []
+
+    class Clock(TrainerCallback):
+        def on_train_begin(self, *_, **__):
+            stamps.append(perf_counter())
+
+        on_step_end = on_train_begin
+
+    class Loss(losses.MultipleNegativesRankingLoss):
+        def forward(self, *given):
+            value = super().forward(*given)
+            values.append(value.item())
+            return value
+
+    body = Transformer(str(job.model), max_seq_length=job.max_length)
+    pooling = Pooling(body.get_embedding_dimension())
+    model = SentenceTransformer(modules=[body, pooling], device="cpu")
+    args = SentenceTransformerTrainingArguments(
+        str(job.out),
+        num_train_epochs=1,
+        per_device_train_batch_size=job.batch,
+        batch_sampler=HybridBatchSampler,
+        learning_rate=RATE,
+        lr_scheduler_type="constant",
+        weight_decay=0.01,
+        max_grad_norm=job.params.clip,
+        optim="adamw_torch_fused",
+        use_cpu=True,
+        logging_strategy="no",
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+    )
+    corpus = ParallelCorpus.load(job.corpus)
+    rows = scheduled(corpus, job.schedule(corpus))
+    loss = Loss(model, scale=1 / TEMPERATURE)
+    SentenceTransformerTrainer(model, args, rows, loss=loss, callbacks=[Clock()]).train()
+    return [after - before for before, after in pairwise(stamps)], values
+
+
+TRAINERS = {f.__name__: f for f in (ours, peer, plain)}
+
+
+# ---- processes ----
+
+
+def worker(pipe, name: str, threads: int) -> None:
+    """Train whenever a job comes, after a turn of no account that pays for imports."""
+    import torch
+
+    torch.set_num_threads(threads)
+    pipe.send("ready")
+    while asked := pipe.recv():
+        job, profile = asked
+        shutil.rmtree(job.out, ignore_errors=True)
+        found = profiled(TRAINERS[name], job) if profile else TRAINERS[name](job)
+        peak = int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+        shutil.rmtree(job.out, ignore_errors=True)
+        pipe.send((found, peak))
+
+
+def profiled(trainer: Callable[[Job], Steps], job: Job) -> list[dict]:
+    """The ten operations that take most time of their own, in percent of all."""
+    import torch
+
+    with torch.profiler.profile() as profile:
+        trainer(job)
+    events = sorted(profile.key_averages(), key=lambda e: -e.self_cpu_time_total)
+    total = sum(e.self_cpu_time_total for e in events)
+    return [
+        {"operation": e.key, "percent": round(100 * e.self_cpu_time_total / total, 1)}
+        for e in events[:10]
+    ]
+
+
+def start(name: str, threads: int):
+    """A fresh process with so many threads, and the pipe to it."""
+    limits = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
+    os.environ.update(dict.fromkeys(limits, str(threads)))
+    context = get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=worker, args=(there, name, threads), daemon=True)
+    process.start()
+    there.close()  # a worker that dies then ends recv() instead of leaving it to wait
+    return here, process
+
+
+def compare(regime: Regime, job: Job, names: list[str], profile: bool) -> list[dict]:
+    """Rows of a regime; profiles are made in turns of their own, since they slow steps down."""
+    open_ = {name: start(name, job.threads) for name in names}
+    for pipe, _ in open_.values():
+        pipe.recv()
+
+    def turn(name: str, profile: bool = False):
+        open_[name][0].send((job, profile))
+        return open_[name][0].recv()
+
+    answers = {name: [] for name in names}
+    for number in range(regime.rounds):
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            answers[name].append(turn(name))
+    profiles = {name: turn(name, True)[0] for name in names} if profile else {}
+    for pipe, process in open_.values():
+        pipe.send(None)
+        process.join()
+    tokens = float(np.mean(job.tokens()[WARM:]))
+    return [row(regime, name, answers, tokens) | {"profile": profiles.get(name)} for name in names]
+
+
+def row(regime: Regime, name: str, answers: dict[str, list], tokens: float) -> dict:
+    """Figures of one trainer, ratios being to ours of the same round."""
+    median = {
+        who: [float(np.median(seconds[WARM:])) for (seconds, _), _ in found]
+        for who, found in answers.items()
+    }
+    steps = np.concatenate([seconds[WARM:] for (seconds, _), _ in answers[name]])
+    losses = [np.array([values for (_, values), _ in answers[who]]) for who in (name, "ours")]
+    return {
+        "regime": regime.name,
+        "trainer": name,
+        "step_ms": round(1000 * float(np.median(steps)), 1),
+        "ratio": round(float(np.median(np.divide(median[name], median["ours"]))), 3),
+        "tokens_s": round(tokens / float(np.mean(steps))),
+        "peak_mib": round(max(peak for _, peak in answers[name])),
+        "loss_difference": float(np.abs(losses[0] - losses[1]).max()),
+        "last_loss": round(float(losses[0][0, -1]), 4),
+    }
+
+
+# ---- the report ----
+
+
+def prepared(regime: Regime, folder: Path, threads: int) -> Job:
+    """The regime's job; model and corpus are made where an earlier regime has not."""
+    shape, texts = SHAPES[regime.shape], TEXTS[regime.texts]
+    model, corpus = folder / regime.shape, folder / f"{regime.texts}-{shape.vocabulary}"
+    if not model.exists():
+        save_model(shape, model)
+    if not corpus.exists():
+        save_corpus(texts, shape.vocabulary, corpus)
+    steps = regime.steps + WARM
+    return Job(model, corpus, folder / "out", regime.batch, steps, texts.max_length, threads)
+
+
+def main() -> None:
+    """Print rows as they come, then the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="one toy regime")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", nargs="+", choices=[r.name for r in FULL], help="regimes")
+    parser.add_argument("--profile", action="store_true", help="say where the time goes")
+    given = parser.parse_args()
+    missing = [name for name in ("sentence_transformers", "accelerate") if not find_spec(name)]
+    if missing:
+        print(f"not installed: {', '.join(missing)}; compared with a plain loop alone")
+    names = [name for name in TRAINERS if not (missing and name == "peer")]
+    rows = []
+    with TemporaryDirectory() as place:
+        for regime in QUICK if given.quick else FULL:
+            if given.only and regime.name not in given.only:
+                continue
+            job = prepared(regime, Path(place), given.threads)
+            found = compare(regime, job, names, given.profile)
+            print(pd.DataFrame(found).drop(columns="profile").to_string(index=False), flush=True)
+            for one in found if given.profile else []:
+                print(pd.DataFrame(one["profile"]).to_string(index=False), flush=True)
+            rows += found
+    packages = ("torch", "transformers") + (() if missing else ("sentence-transformers",))
+    versions = {name: version(name) for name in packages}
+    print(
+        json.dumps(
+            {"speed": "training", "threads": given.threads, "versions": versions, "rows": rows}
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
