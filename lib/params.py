@@ -206,6 +206,9 @@ class Train(Stage):
     max_length: int = Field(64, ge=4, description="tokens of a text; the rest is cut off")
     steps: Count = Field(600, description="updates; 0: the untrained encoder")
     batch_size: int = Field(128, ge=2, description="question-passage pairs an update")
+    chunk: Count = Field(
+        0, description="texts in memory at a time, costs another forward; 0: the whole batch"
+    )
     learning_rate: float = Field(3e-3, gt=0, description="its peak")
     weight_decay: float = Field(0.01, ge=0, description="of AdamW")
     warmup: Share = Field(0.1, description="share of the steps in which the learning rate rises")

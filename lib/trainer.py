@@ -238,7 +238,7 @@ class _Run:
         passages = self.texts.tokens("passage", pair, language)
         self._count(0, batch.question_language, questions)
         self._count(1, language, passages)
-        vectors = self.encoder.embed(questions + passages)
+        vectors = self.encoder.embed(questions + passages, self.params.chunk)
         question, passage, negative = vectors.split([size, size, size * hard])
         return info_nce(
             question,

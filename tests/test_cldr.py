@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections import Counter, defaultdict
 
+import numpy as np
 import pytest
 from babel.core import get_global
 
@@ -275,6 +276,20 @@ def test_tokenizer_covers_every_script(corpus):
     tokenizer = train_tokenizer(texts, 8000)
     unknown = tokenizer.token_to_id("[UNK]")
     assert not any(unknown in code.ids for code in tokenizer.encode_batch(texts[::7]))
+
+
+def test_a_held_out_wording_is_made_of_known_tokens(corpus):
+    """Chinese and Thai too, which have no spaces: below a tenth of the held-out wording's tokens
+    occurs in no training question (a third did, when tokens could run over a whole sentence)."""
+    from lib.corpus import train_tokenizer
+
+    tokenizer = train_tokenizer(corpus.tokenizer_texts(), 8000)
+    rows, test = corpus.rows.to_pandas(), corpus.test.to_pandas()
+    test = test[test["wording"] == "held-out"]
+    for language in ("en", "th", "zh"):
+        sides = [t[t["language"] == language]["question"].tolist() for t in (rows, test)]
+        known, asked = ([i for e in tokenizer.encode_batch(s) for i in e.ids] for s in sides)
+        assert asked and np.mean(~np.isin(asked, known)) < 0.1, language
 
 
 def test_every_language_has_its_axes():

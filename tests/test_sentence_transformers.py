@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[1]
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lib.corpus import ParallelCorpus
 from lib.sampler import ARMS, Schedule
 
+ROOT = Path(__file__).parents[1]
 MISSING = [name for name in ("sentence_transformers", "accelerate") if not find_spec(name)]
 if MISSING and __name__ != "__main__":
     pytest.skip(
@@ -198,7 +198,7 @@ def dropping(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("strategy", [name for name in ARMS])
+@pytest.mark.parametrize("strategy", list(ARMS))
 def test_the_loss_sees_the_batches_of_the_schedule(model, tmp_path, strategy):
     """In every arm, in order, all of them; composition is read off the texts themselves."""
     seen = Run(model, tmp_path, {"strategy": strategy}).train().seen

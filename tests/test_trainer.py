@@ -49,16 +49,20 @@ def toy_rows():
     ]
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
+def toy_corpus(folder, rows=None):
     """A toy corpus on the disk, as 01_prepare leaves one."""
-    folder = tmp_path_factory.mktemp("corpus") / "data"
-    made = ParallelCorpus.from_rows(toy_rows(), {"source": "toy"})
+    made = ParallelCorpus.from_rows(rows or toy_rows(), {"source": "toy"})
     with store.atomic_folder(folder, made.meta) as new:
         made.save(new)
         texts = sorted({*made.rows["question"][:], *made.rows["passage"][:]})
         train_tokenizer(texts, 400).save(str(new / "tokenizer.json"))
     return ParallelCorpus.load(folder)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """The toy corpus."""
+    return toy_corpus(tmp_path_factory.mktemp("corpus") / "data")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,195 @@
+"""Batches whose activations do not fit: exact gradients, the same dropout twice, bounded memory."""
+
+import multiprocessing
+import os
+import resource
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from kill_trainer import PARAMS
+from test_trainer import results, stop_after, toy_corpus
+
+from lib import encoder as module
+from lib import store
+from lib.encoder import build
+from lib.losses import info_nce
+from lib.params import Train
+from lib.trainer import train
+
+SIZE, HARD = 6, 2  # rows of a batch, explicit negatives a row
+CASES = [
+    ("in_batch", False, 0.05),
+    ("in_batch", True, 1.0),
+    ("explicit", False, 0.05),
+    ("both", True, 0.1),
+]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """The toy corpus."""
+    return toy_corpus(tmp_path_factory.mktemp("corpus") / "data")
+
+
+def doubled(corpus, dropout=0.0):
+    """A small encoder in float64, as it is in training."""
+    params = Train(width=16, heads=2, layers=2, max_length=16, dropout=dropout)
+    return build(params, corpus.tokenizer_file).double().train()
+
+
+def texts(corpus, encoder):
+    """Token lists of several lengths: questions, passages, negatives."""
+    rows = [*range(0, 54, 9)]
+    questions = encoder.tokenize(corpus.rows["question"][rows], "question")
+    passages = encoder.tokenize(
+        corpus.rows["passage"][[r + k for k in (0, 30, 60) for r in rows]], "passage"
+    )
+    return [tokens[: 3 + i % 9] for i, tokens in enumerate(questions + passages)]
+
+
+def loss_of(vectors, mode, symmetric, temperature):
+    """The contrastive loss of vectors of `texts`."""
+    question, passage, negatives = vectors.split([SIZE, SIZE, SIZE * HARD])
+    hard = {} if mode == "in_batch" else {"negatives": negatives.unflatten(0, (SIZE, HARD))}
+    return info_nce(question, passage, temperature, mode=mode, symmetric=symmetric, **hard)
+
+
+def gradients(encoder, loss):
+    """Loss and the gradient of every parameter, by name; those are cleared."""
+    encoder.zero_grad()
+    loss.backward()
+    assert all(p.grad is not None or not p.requires_grad for p in encoder.parameters())
+    found = {n: p.grad.clone() for n, p in encoder.named_parameters() if p.requires_grad}
+    return loss.item(), found
+
+
+def differ(one, other):
+    """Largest difference of two losses or of two gradients, relative to the largest entry. That of
+    keys' biases is zero but for rounding: scores of one query that all rise alike change nothing."""
+    (loss, own), (expected, theirs) = one, other
+    assert own.keys() == theirs.keys()
+    apart = [abs(loss - expected) / abs(expected)]
+    scale = {name: theirs[name].abs().max().clamp(min=1e-6) for name in own}
+    apart += [((own[n] - theirs[n]).abs().max() / scale[n]).item() for n in own]
+    return max(apart)
+
+
+# --- the same numbers --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("mode", "symmetric", "temperature"), CASES)
+def test_gradients_equal_those_of_one_text_at_a_time(corpus, mode, symmetric, temperature):
+    """For chunks of 1, 5 and more texts than there are, against a graph of all texts that shares no
+    look-up, padding or order with them; float64, every parameter."""
+    encoder = doubled(corpus)
+    lists = texts(corpus, encoder)
+
+    def alone(tokens):
+        ids = torch.from_numpy(tokens.astype(np.int64))[None]
+        return encoder(ids, torch.ones_like(ids))
+
+    own = partial(loss_of, mode=mode, symmetric=symmetric, temperature=temperature)
+    plain = gradients(encoder, own(torch.cat([alone(tokens) for tokens in lists])))
+    assert all(gradient.abs().max() > 0 for gradient in plain[1].values())
+    for chunk in (0, 1, 5, 99):
+        assert differ(gradients(encoder, own(encoder.embed(lists, chunk))), plain) < 1e-9
+
+
+def with_dropout(corpus, chunk, monkeypatch, forward=None):
+    """Loss and gradients with dropout; `forward` in place of the one that forgets."""
+    encoder = doubled(corpus, dropout=0.3)
+    if forward:
+        monkeypatch.setattr(module, "_twice", forward)
+    torch.manual_seed(5)
+    vectors = encoder.embed(texts(corpus, encoder), chunk)
+    after = torch.get_rng_state()
+    torch.rand(7)  # whatever else draws between the two forwards
+    found = gradients(encoder, loss_of(vectors, "both", True, 0.05))
+    monkeypatch.undo()
+    return found, after
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 99])
+def test_dropout_is_the_same_both_times(corpus, chunk, monkeypatch):
+    """Against the same chunks in one graph, which draw their masks once; float64. The masks matter:
+    other ones the second time give other gradients."""
+    cached, after = with_dropout(corpus, chunk, monkeypatch)
+    plain, expected = with_dropout(corpus, chunk, monkeypatch, lambda encoder, *x: encoder(*x))
+    assert differ(cached, plain) < 1e-12
+    assert torch.equal(after, expected)
+    forgets = partial(module.checkpoint, use_reentrant=True, preserve_rng_state=False)
+    other, _ = with_dropout(corpus, chunk, monkeypatch, forgets)
+    assert other[0] == cached[0] and differ(other, plain) > 1e-3
+
+
+def test_frozen_word_vectors_lose_no_other_gradient(corpus):
+    """The one input of a chunk that wants a gradient must not be the trainable table."""
+    encoder = doubled(corpus)
+    encoder.model.get_input_embeddings().weight.requires_grad_(False)
+    lists = texts(corpus, encoder)
+    found = [
+        gradients(encoder, loss_of(encoder.embed(lists, chunk), "both", False, 0.1))
+        for chunk in (0, 3)
+    ]
+    assert differ(*found) < 1e-9
+
+
+# --- in training -------------------------------------------------------------------------------
+
+
+def test_a_run_in_chunks_is_the_run_at_once(corpus, tmp_path):
+    """Losses, gradient norms and counts of a run without dropout, where batches are the same."""
+    whole = PARAMS.model_copy(update={"dropout": 0.0})
+    runs = [
+        train(corpus, whole.model_copy(update={"chunk": chunk}), tmp_path / str(chunk))
+        for chunk in (0, 5)
+    ]
+    for name in ("loss", "gradient_norm"):
+        assert np.allclose(runs[0].log[name], runs[1].log[name], rtol=1e-3)
+    assert (runs[0].log["batch"] == runs[1].log["batch"]).all()
+    assert runs[0].exposure == runs[1].exposure
+
+
+def test_resumes_to_the_same_bits(corpus, tmp_path):
+    """With dropout, which each chunk draws twice."""
+    params = PARAMS.model_copy(update={"chunk": 5})
+    train(corpus, params, tmp_path / "whole")
+    stop_after(corpus, tmp_path / "half", 8, params)
+    train(corpus, params, tmp_path / "half")
+    assert results(tmp_path / "half") == results(tmp_path / "whole")
+
+
+# --- memory ------------------------------------------------------------------------------------
+
+
+def growth(tokenizer_file, number, chunk, answer):
+    """Send how many bytes the gradient of `number` texts of 32 tokens adds to this process."""
+    torch.set_num_threads(1)
+    params = Train(width=64, heads=2, layers=2, max_length=32, dropout=0.1)
+    encoder = build(params, tokenizer_file).train()
+    lists = list(np.random.default_rng(0).integers(5, 300, (number, 32), np.int32))
+    encoder.embed(lists[:64], chunk).sum().backward()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    encoder.embed(lists, chunk).sum().backward()
+    answer.put(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+
+
+def test_memory_does_not_grow_with_the_batch(corpus):
+    """640 texts at once need over 150 MB beyond those of 64 texts, in chunks of 64 a fifth."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["kill_trainer"])
+    needed = []
+    for chunk in (0, 64):
+        answer = context.SimpleQueue()
+        process = context.Process(target=growth, args=(corpus.tokenizer_file, 640, chunk, answer))
+        with pytest.MonkeyPatch.context() as patch:
+            folders = [str(store.ROOT), str(Path(__file__).parent)]
+            patch.setenv("PYTHONPATH", os.pathsep.join(folders))
+            process.start()
+        process.join()
+        needed.append(answer.get())
+    assert needed[0] > 1.5e8 and needed[1] < needed[0] / 5
+    print(needed)
