@@ -362,8 +362,15 @@ def train_tokenizer(texts, vocabulary: int):
     Where no spaces divide words, merges would run over whole sentences, and a new sentence of known
     words be made of tokens never seen: so a Han character is a token (as in multilingual BERT), and
     Thai and Lao are cut before the vowels that begin a syllable."""
-    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
-    from tokenizers import trainers
+    from tokenizers import (
+        Regex,
+        Tokenizer,
+        models,
+        normalizers,
+        pre_tokenizers,
+        processors,
+        trainers,
+    )
 
     tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.NFC()
