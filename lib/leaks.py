@@ -39,6 +39,7 @@ KINDS = ("exact", "normalised", "ngram")
 NGRAM = 13  # words
 DENSE = 5  # characters that count as one word, in scripts that write no spaces between words
 SHOWN = 3  # examples of each kind
+REMEMBERED = 1_000_000  # training texts that are not compared again when they come again
 _DENSE = r"\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 _SINGLE = rf"[{_DENSE}\p{{Han}}\p{{Hiragana}}\p{{Katakana}}]"
 # With marks, which Python's \w leaves out: without its vowel signs Togo is Tonga in Hindi.
@@ -173,8 +174,12 @@ class _Index:
 
     def matches(self, training: Iterable[str]) -> dict[str, dict[str, str]]:
         """kind -> benchmark text -> the first training text that overlaps with it."""
-        matches = {kind: {} for kind in KINDS}
+        matches, seen = {kind: {} for kind in KINDS}, set()
         for text in training:
+            if (key := hash(text)) in seen:
+                continue
+            if len(seen) < REMEMBERED:
+                seen.add(key)
             for kind, keys in _keys(text).items():
                 for number in self._owners(kind, keys):
                     matches[kind].setdefault(self.texts[number], text)
