@@ -10,7 +10,7 @@ import pandas as pd
 
 from lib import params, published, stats, store
 from lib.params import Analyse, BenchmarkSpec
-from lib.results import BIAS, QUALITY, Results, accuracy, headline, macro_mean, stratum
+from lib.results import QUALITY, Results, accuracy, headline, macro_mean, stratum
 
 LABELS = {
     "ap": "mAP",
@@ -70,15 +70,19 @@ def quality(results: Results, metrics=QUALITY) -> pd.DataFrame:
 
 
 def elsewhere(others: dict[str, Results]) -> pd.DataFrame:
-    """mAP of every arm and reference on further benchmarks, with intervals; column `benchmark`."""
-    parts = [quality(own, ["ap"]).assign(benchmark=name) for name, own in others.items()]
+    """As `quality`, of further benchmarks; column `benchmark`."""
+    parts = [quality(own).assign(benchmark=name) for name, own in others.items()]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
 def with_published(table: pd.DataFrame, results: Results, spec: BenchmarkSpec) -> pd.DataFrame:
-    """mAP by setting for people to read, and below it what others published on the benchmark."""
-    languages = results.cells["question_language"].nunique()
-    return pd.concat([wide(table, "setting"), published.rows(spec, languages)]).fillna("")
+    """The benchmark's usual measures by setting for people to read (mAP; nDCG@10 and R@100 of BEIR
+    and MIRACL), and below them the mAP that others published on it."""
+    metrics = ("ndcg10", "r100") if spec.format in ("beir", "miracl") else ("ap",)
+    parts = {m: wide(table[table["metric"] == m], "setting") for m in metrics}
+    if len(metrics) > 1:
+        return pd.concat({LABELS[m]: part for m, part in parts.items()}, axis=1)
+    return pd.concat([parts["ap"], published.rows(spec, results.questions)]).fillna("")
 
 
 def sentence_search(study: str, specs: dict[str, BenchmarkSpec], only: str = "") -> pd.DataFrame:
@@ -88,14 +92,11 @@ def sentence_search(study: str, specs: dict[str, BenchmarkSpec], only: str = "")
     for name in (n for n, spec in specs.items() if spec.format == "tatoeba"):
         table = accuracy(study, name, only)
         for (arm, direction), own in table.groupby(["arm", "direction"], sort=False):
-            found = stats.interval(own[["seed", "cluster", "value", "weight"]])
-            rows.append(
-                {
-                    "arm": arm,
-                    "part": f"{name}, {direction}",
-                    "text": f"{found.estimate:.3f} [{found.low:.3f}, {found.high:.3f}]",
-                }
-            )
+            text = f"{own['value'].mean():.3f}"
+            if own["cluster"].nunique() > 1:
+                found = stats.interval(own[["seed", "cluster", "value", "weight"]])
+                text += f" [{found.low:.3f}, {found.high:.3f}]"
+            rows.append({"arm": arm, "part": f"{name}, {direction}", "text": text})
     if not rows:
         return pd.DataFrame()
     wanted = pd.DataFrame(rows).pivot(index="arm", columns="part", values="text")
@@ -106,8 +107,10 @@ def sentence_search(study: str, specs: dict[str, BenchmarkSpec], only: str = "")
 def by_training(results: Results) -> pd.DataFrame:
     """mAP by whether the encoder was trained on the languages of question and pool, for people to
     read: columns `mono, both trained`, ...; empty where it was trained on all."""
-    rows = []
-    for setting, value in TRAINED if "trained" in results.sums else ():
+    rows, sums = [], results.sums
+    for setting, value in TRAINED if "trained" in sums else ():
+        if not ((sums["setting"] == setting) & (sums["trained"] == value)).any():
+            continue
         for arm in (*results.arms, *results.references):
             own = _row(results, arm, setting, "ap", lambda t, value=value: t[t["trained"] == value])
             rows.append(own | {"part": f"{setting}, {value} trained"})
@@ -117,13 +120,11 @@ def by_training(results: Results) -> pd.DataFrame:
 def bias(results: Results) -> pd.DataFrame:
     """Language bias of every arm and reference over the whole pool, with intervals; empty where
     no question has parallel passages in several languages."""
-    if not results.sums[[f"n_{metric}" for metric in BIAS]].to_numpy().any():
-        return pd.DataFrame()
     return pd.DataFrame(
         [
             _row(results, arm, "multi", metric, measure=metric)
             for arm in (*results.arms, *results.references)
-            for metric in BIAS
+            for metric in results.biases
         ]
     )
 

@@ -90,8 +90,10 @@ def comparisons(results: Results) -> list[Comparison]:
             sign=-1,
         ),
     ]
-    possible = results.arms, results.settings
-    return [c for c in found if c.versus in possible[0] and c.setting in possible[1]]
+    metrics = ("ap", *results.biases)
+    if "cross" not in results.settings:  # nothing is claimed of retrieval in one language
+        return []
+    return [c for c in found if c.versus in results.arms and c.metric in metrics]
 
 
 def _alpha(results: Results, arm: str) -> float:
@@ -107,12 +109,11 @@ def _at(results: Results, strategy: str, alpha: float) -> str | None:
 def zero_shot(results: Results) -> list[Comparison]:
     """Comparisons in languages that no arm was trained on, where the benchmark has such."""
     hybrid = _at(results, "hybrid", 0.5)
-    if hybrid is None or not len(untrained(results.sums)):
-        return []
+    settings = set(untrained(results.sums)["setting"])
     return [
         Comparison(ZERO_SHOT, hybrid, rival, setting, null=-MARGIN)
         for setting, rival in (("mono", "mono"), ("cross", "cross"))
-        if rival in results.arms
+        if hybrid and rival in results.arms and setting in settings
     ]
 
 
@@ -198,9 +199,14 @@ def verdicts(table: pd.DataFrame, audit: pd.DataFrame) -> pd.DataFrame:
 def _disjoint(audit: pd.DataFrame) -> tuple[str, str]:
     """Verdict and reason: no question and no passage that answers one may be a training text."""
     own = audit[audit["part"].isin(["questions", "relevant candidates"])]
-    total, same, any_kind = (int(own[c].sum()) for c in ("texts", "normalised", "overlapping"))
+    counts = own.groupby("benchmark", sort=False)[["texts", "normalised", "overlapping"]].sum()
+    told = [
+        f"{r.Index}: {r.normalised} of {r.texts:,} ({r.overlapping - r.normalised} more share a "
+        "run of 13 words)"
+        for r in counts.itertuples()
+    ]
     return (
-        "contradicted" if same else "supported",
-        f"{same} of {total:,} questions and relevant passages are training texts (but for case and "
-        f"punctuation), {any_kind - same} more share a run of 13 words with one",
+        "contradicted" if counts["normalised"].any() else "supported",
+        "questions and relevant passages that are training texts, but for case and punctuation: "
+        + "; ".join(told),
     )

@@ -112,6 +112,16 @@ class Encoder(torch.nn.Module):
         back = torch.from_numpy(np.argsort(np.concatenate(chunks))).to(self.device)
         return torch.cat(vectors).index_select(0, back)
 
+    def train_only(self, used: np.ndarray) -> None:
+        """Keep only the word vectors of these tokens, distinct int64, until `restore`; texts may
+        hold no others. Raises ValueError where the model does not look them up plainly."""
+        self.model.set_input_embeddings(UsedRows(self._table(), used))
+
+    def restore(self, factor: float) -> None:
+        """Undo `train_only`: trained word vectors beside the others, which are scaled."""
+        if isinstance(table := self._table(), UsedRows):
+            self.model.set_input_embeddings(table.whole(factor))
+
     @torch.no_grad()
     def encode(self, texts: Sequence[str], kind: str, batch_size: int = 256) -> np.ndarray:
         """Unit vectors float32 [n, d], in the order given; dropout is off.
@@ -167,6 +177,44 @@ class Encoder(torch.nn.Module):
             return hidden[:, 0]
         share = mask / mask.sum(1, keepdim=True)
         return (share[:, None] @ hidden)[:, 0]
+
+
+class UsedRows(torch.nn.Embedding):
+    """Stands for a word table while training, with only those of its rows that texts use.
+
+    All other rows would have no gradient, so that AdamW did nothing but shrink them, all by one
+    factor; `whole` makes good for that. In a vocabulary of 250,000 they are most of a model."""
+
+    def __init__(self, table: torch.nn.Embedding, used: np.ndarray):
+        """used: distinct tokens int64. Raises ValueError for a table that does not just look up."""
+        if type(table) is not torch.nn.Embedding or table.max_norm or table.scale_grad_by_freq:
+            raise ValueError(
+                f"word vectors come from a {type(table).__name__}, expected a plain Embedding: "
+                "train with used_words=False"
+            )
+        rows = torch.from_numpy(used)
+        place = torch.full((table.num_embeddings,), -1)  # no row: looking it up is an error
+        place[rows] = torch.arange(len(used))
+        padding = -1 if table.padding_idx is None else int(place[table.padding_idx])
+        weight = table.weight.detach()[rows]
+        super().__init__(*weight.shape, _weight=weight, padding_idx=None)
+        self.padding_idx = None if padding < 0 else padding
+        self.register_buffer("place", place, persistent=False)
+        self._table = [table]  # in a list, or it would be a part of the model
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """Word vectors of token numbers of the whole table."""
+        return super().forward(self.place[ids])
+
+    @torch.no_grad()
+    def whole(self, factor: float) -> torch.nn.Embedding:
+        """The table itself with the rows as they are now, all others times `factor`."""
+        [table] = self._table
+        weight, used = table.weight.to(self.weight), self.place >= 0
+        weight = weight * factor
+        weight[used] = self.weight[self.place[used]]
+        table.weight = torch.nn.Parameter(weight)
+        return table
 
 
 def chunked(length: np.ndarray, charge: float = CHARGE) -> list[np.ndarray]:

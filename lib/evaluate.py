@@ -29,11 +29,13 @@ class Evaluated:
     scores    per question and setting (of tatoeba: per language and direction)
     share     languages of the top 10 against the pool; empty where there is no pool of several
     left_out  questions that a setting left out, for want of a relevant candidate, in all settings
+    digest    of the benchmark's content, where it was in memory
     """
 
     scores: pd.DataFrame
     share: pd.DataFrame
     left_out: int = 0
+    digest: str = ""
 
 
 def load(name: str, spec: BenchmarkSpec, corpus: ParallelCorpus) -> Benchmark:
@@ -44,17 +46,21 @@ def load(name: str, spec: BenchmarkSpec, corpus: ParallelCorpus) -> Benchmark:
         found = heldout.load(corpus)
     else:
         found = import_module(f"lib.benchmarks.{spec.format}").load(name, spec)
+    for language in spec.languages:
+        if language not in found.languages:
+            raise ValueError(
+                f"benchmark {name!r}: has no {language} (it has {', '.join(found.languages)})"
+            )
     wanted = [x for x in found.languages if not spec.languages or x in spec.languages]
     if spec.trained:
         wanted = [x for x in wanted if x in corpus.languages]
-    if spec.format == "collection":  # its passages are in one language, whoever asks
-        wanted = [*wanted, *set(found.candidates["language"])]
     if not wanted:
         raise ValueError(
             f"benchmark {name!r}: none of its languages is left "
             f"(it has {', '.join(found.languages)}; trained: {', '.join(corpus.languages)})"
         )
-    return found.restricted(wanted)
+    # The passages of a collection are in one language, whoever asks.
+    return found.restricted(wanted, found.languages if spec.format == "collection" else None)
 
 
 def run(name: str, p: Evaluate, encoder, corpus: ParallelCorpus, folder: Path) -> Evaluated:
@@ -79,11 +85,12 @@ def run(name: str, p: Evaluate, encoder, corpus: ParallelCorpus, folder: Path) -
     questions = encode(benchmark.questions["text"], "question")
     passages = encode(benchmark.candidates["text"], "passage")
     ranks = retrieval.relevant_ranks(retrieval.tiles(questions, passages), benchmark)
-    beside(name, spec, benchmark, corpus)
+    beside(name, benchmark, corpus)
     return Evaluated(
         annotate(metrics.question_scores(benchmark, ranks), benchmark, corpus),
         metrics.language_share(ranks, benchmark),
         int(metrics.left_out(benchmark)["left_out"].sum()),
+        benchmark.digest,
     )
 
 
@@ -124,12 +131,12 @@ def _trained(scores: pd.DataFrame, benchmark: Benchmark, corpus: ParallelCorpus)
 # --- made once for a corpus and a benchmark ----------------------------------------------------
 
 
-def beside(name: str, spec: BenchmarkSpec, benchmark: Benchmark, corpus: ParallelCorpus) -> Path:
+def beside(name: str, benchmark: Benchmark, corpus: ParallelCorpus) -> Path:
     """The folder of `references.parquet` (per-question scores of every reference ranker, column
     `ranker`) and `leaks.parquet` (lib.leaks.audit of the training texts) of a benchmark, which are
     made if they are not there, damaged, or made from something else."""
     folder = params.beside_dir(corpus.folder.parent, name)
-    made_from = {"benchmark": spec.model_dump(), "corpus": corpus.content_hash}
+    made_from = {"benchmark": benchmark.digest, "corpus": corpus.content_hash}
     with store.locked(folder.parent):
         if not _is_made(folder, made_from):
             with store.atomic_folder(folder, {"made_from": made_from}) as new:

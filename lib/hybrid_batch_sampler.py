@@ -5,10 +5,27 @@ and a passage of another; and it hands whole batches of its sampler to the ranks
 sampler which decides on one batch at a time gives ranks batches of different kinds at one step.
 Both are settled by order: `scheduled` is a data set whose row number `step * B + i` is row i of the
 schedule's batch of that step, and HybridBatchSampler reads it from front to back in parts of what
-one rank takes. Rank r of N then gets `schedule.batch(step).part(r, N)`, at every step.
+one rank takes. Rank r of N then gets `schedule.batch(step).part(r, N)`, at every step. An epoch is
+the schedule. A row is only its number, 8 bytes; its texts are looked up when a batch is asked for.
 
-A row is only its number, 8 bytes; its texts are looked up when a batch is asked for, so nothing is
-drawn, copied or written beforehand.
+What it cannot see from there: give the trainer this one data set, not a dict of several, leave
+accelerator_config's split_batches off, and validate with an evaluator (an eval_dataset would go
+through the same sampler, which refuses it).
+
+What that trainer's own resume_from_checkpoint does with it (sentence-transformers 6.2, transformers
+5.23; each of these is a test in tests/test_sentence_transformers.py):
+
+- Batches go on with the next one, in the middle of any epoch, on one process, on two, from two to
+  one and from one to two, since the step number alone says where.
+- On as many processes as before, weights end the same to the bit, dropout on (CPU, same build).
+  On another number they end the same to rounding, but only without dropout.
+- A checkpoint that lacks optimizer.pt, scheduler.pt or the file of random numbers is gone on from
+  without a word, to other weights. From two processes to one that last file is never found.
+- Another schedule is not noticed: its batches are taken from that step on. With ignore_data_skip
+  the schedule begins anew.
+
+lib.trainer has no scheduler state or random numbers to lose, and refuses a checkpoint without
+optimizer state or of another schedule.
 """
 
 from __future__ import annotations
@@ -16,9 +33,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch.distributed
 from datasets import Dataset
 from torch.utils.data import BatchSampler, SequentialSampler
+
+from lib import ranks
 
 if TYPE_CHECKING:
     from lib.corpus import ParallelCorpus
@@ -32,6 +50,10 @@ class _Texts:
         self.schedule, self.index = schedule, corpus.index
         self.batch_size = len(schedule.batch(0).pair)
         self.tables = {s: corpus.rows.select_columns(s) for s in ("question", "passage")}
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.schedule) * self.batch_size
 
     def __call__(self, rows: dict[str, list[int]]) -> dict[str, list[str]]:
         """Columns anchor, positive and, with H explicit negatives, negative_1 to negative_H."""
@@ -65,26 +87,28 @@ def scheduled(corpus: ParallelCorpus, schedule: Schedule) -> Dataset:
     if schedule.index is not corpus.index:
         raise ValueError("the schedule is of another corpus, expected one of corpus.index")
     texts = _Texts(corpus, schedule)
-    rows = Dataset.from_dict({"row": np.arange(len(schedule) * texts.batch_size)})
-    return rows.with_transform(texts)
+    return Dataset.from_dict({"row": np.arange(len(texts))}).with_transform(texts)
 
 
 class HybridBatchSampler(BatchSampler):
     """The trainer's `batch_sampler`: give it this class, and `scheduled(...)` as train_dataset.
 
-    Raises ValueError for another data set, and where the ranks' batches do not make up the
-    schedule's: per_device_train_batch_size times processes has to be its batch_size."""
+    Raises ValueError for another data set or order of rows, and where the ranks' batches do not
+    make up the schedule's: per_device_train_batch_size times processes has to be its batch_size."""
 
     def __init__(self, dataset: Dataset, batch_size: int, drop_last: bool = False, **_):
         texts = dataset.format["format_kwargs"].get("transform")
-        if not isinstance(texts, _Texts):
+        if not isinstance(texts, _Texts) or not _in_order(dataset, len(texts)):
             raise ValueError("HybridBatchSampler reads no data set but what scheduled() returns")
-        world = 1
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            world = torch.distributed.get_world_size()
-        if batch_size * world != texts.batch_size:
+        if batch_size * ranks.world() != texts.batch_size:
             raise ValueError(
-                f"per_device_train_batch_size={batch_size} on {world} processes makes batches of "
-                f"{batch_size * world}, expected the schedule's batch_size={texts.batch_size}"
+                f"per_device_train_batch_size={batch_size} on {ranks.world()} processes makes "
+                f"batches of {batch_size * ranks.world()}, expected the schedule's "
+                f"batch_size={texts.batch_size}"
             )
         super().__init__(SequentialSampler(dataset), batch_size, drop_last)
+
+
+def _in_order(dataset: Dataset, length: int) -> bool:
+    """Whether no row was moved or left out."""
+    return np.array_equal(dataset.with_format("numpy")[:]["row"], np.arange(length))

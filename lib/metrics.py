@@ -239,19 +239,17 @@ def _multi(benchmark: Benchmark, rank: np.ndarray, tied: np.ndarray) -> pd.DataF
     """Rows of the whole pool: quality and language bias."""
     quality, question = _quality(benchmark.question, rank, benchmark.grade)
     segments = Segments.of(benchmark.question)
-    own = (
-        benchmark.candidate_language[benchmark.candidate]
-        == benchmark.question_language[benchmark.question]
-    )
+    language = benchmark.candidate_language[benchmark.candidate]
+    own = language == benchmark.question_language[benchmark.question]
     distance = rank_distance(rank, tied, segments)
-    chance = np.where(
-        segments.sizes > 1, chance_rank_distance(segments.sizes, len(benchmark.candidates)), np.nan
-    )
+    chance = chance_rank_distance(segments.sizes, len(benchmark.candidates))
+    ends = [end.reduceat(language, segments.starts) for end in (np.minimum, np.maximum)]
+    parallel = np.where(ends[0] < ends[1], 1.0, np.nan)  # bias is between languages
     bias = (
-        distance,
-        chance,
-        distance / chance,
-        max_at_r(rank, tied, segments),
+        distance * parallel,
+        chance * parallel,
+        distance / np.maximum(chance, 1) * parallel,
+        max_at_r(rank, tied, segments) * parallel,
         own_language_advantage(rank, own, segments),
     )
     everywhere = np.full(len(question), len(benchmark.languages))

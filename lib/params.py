@@ -204,6 +204,9 @@ class Train(Stage):
     question_prompt: str = Field("", description="text before each question")
     passage_prompt: str = Field("", description="text before each passage")
     max_length: int = Field(64, ge=4, description="tokens of a text; the rest is cut off")
+    used_words: bool = Field(
+        False, description="train only word vectors that the corpus uses: the same, but faster"
+    )
     steps: Count = Field(600, description="updates; 0: the untrained encoder")
     batch_size: int = Field(128, ge=2, description="question-passage pairs an update")
     chunk: Count = Field(
@@ -223,6 +226,9 @@ class Train(Stage):
         0, ge=0, le=2**63 - 1, description="of initial weights and of the batches"
     )  # torch takes one bit more, but tables hold int64
     threads: Positive = Field(1, description="CPU threads; results depend on it in the last bits")
+    ranks: Positive = Field(
+        1, description="processes that share each batch, on a GPU each where there are GPUs"
+    )
     device: Device = Field("auto", description="cuda where there is one, or as said")
 
     @field_validator("corpus")
@@ -246,6 +252,11 @@ class Train(Stage):
         if self.width % self.heads:
             raise ValueError(
                 f"train.heads: {self.heads} does not divide the width {self.width} "
+                "(expected a divisor)"
+            )
+        if self.batch_size % self.ranks:
+            raise ValueError(
+                f"train.ranks: {self.ranks} does not divide the batch_size {self.batch_size} "
                 "(expected a divisor)"
             )
         return self
@@ -272,6 +283,16 @@ class BenchmarkSpec(BaseModel):
             return value
         return [language_code(name) for name in value]
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if not self.folder and self.format in ("beir", "collection", "tatoeba", "miracl"):
+            raise ValueError(f"folder is empty (expected the folder of {self.format}'s files)")
+        if self.format == "lareqa" and self.split not in ("", "xquad-r", "mlqa-r"):
+            raise ValueError(f"split {self.split!r} is unknown (expected xquad-r or mlqa-r)")
+        if self.trained and self.format in ("tatoeba", "miracl"):
+            raise ValueError(f"trained: does not go with {self.format} (name its languages)")
+        return self
+
 
 class Evaluate(Stage):
     unnamed_run = "base"
@@ -295,7 +316,16 @@ class Evaluate(Stage):
         for name in value:
             if not LABEL.fullmatch(name):
                 raise ValueError(f"{name!r} cannot name a file (expected letters, digits, . _ + -)")
+        _check_own(next(iter(value)), value)
         return value
+
+
+def _check_own(name: str, benchmarks: Mapping[str, BenchmarkSpec]) -> None:
+    """Raise ValueError unless a report can be about this benchmark."""
+    if name not in benchmarks:
+        raise ValueError(f"{name!r} is not evaluated (expected one of {', '.join(benchmarks)})")
+    if (form := benchmarks[name].format) in ("tatoeba", "miracl"):
+        raise ValueError(f"a report cannot be about {form} ({name!r}; name another one first)")
 
 
 class Analyse(Stage):
@@ -571,7 +601,13 @@ def _expand(name: str, data: dict[str, Any]) -> Study:
             raise BadParameter(f"vary: two corpora would be called {prepare.run}")
         runs[train.run] = Run(train, Evaluate(study=name, run=train.run, **base["evaluate"]))
     _check_distinct(runs)
-    return Study(name, corpora, runs, Analyse(study=name, **base["analyse"]))
+    analyse = Analyse(study=name, **base["analyse"])
+    if analyse.benchmark:
+        try:
+            _check_own(analyse.benchmark, Evaluate(**base["evaluate"]).benchmarks)
+        except ValueError as error:
+            raise BadParameter(f"analyse.benchmark: {error}") from None
+    return Study(name, corpora, runs, analyse)
 
 
 def _grid_point(name: str, base: dict, axes: list[Axis], settings: tuple) -> tuple[Prepare, Train]:

@@ -10,7 +10,7 @@ import pandas as pd
 from lib import evaluate, metrics, params, retrieval, store
 from lib.benchmarks import heldout
 from lib.corpus import ParallelCorpus, train_tokenizer
-from lib.params import BenchmarkSpec, Prepare
+from lib.params import Prepare
 from lib.results import REFERENCES
 from lib.sources.cldr_facts import shuffled
 
@@ -43,8 +43,7 @@ def prepare(p: Prepare) -> ParallelCorpus:
 
 def heldout_tables(corpus: ParallelCorpus) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Scores of the reference rankers on the held-out split, and its leak audit."""
-    spec = BenchmarkSpec(format="heldout")
-    folder = evaluate.beside("heldout", spec, heldout.load(corpus), corpus)
+    folder = evaluate.beside("heldout", heldout.load(corpus), corpus)
     return tuple(pd.read_parquet(folder / f"{name}.parquet") for name in ("references", "leaks"))
 
 

@@ -167,8 +167,25 @@ class Results:
 
     @property
     def settings(self) -> list[str]:
-        """Those of SETTINGS that the benchmark has: one in a single language has no cross."""
-        return [setting for setting in SETTINGS if (self.sums["setting"] == setting).any()]
+        """Those of SETTINGS that the benchmark has: one in a single language has mono alone."""
+        if self.sums["question_language"].nunique() == 1 and not self._has("cross"):
+            return ["mono"]
+        return [setting for setting in SETTINGS if self._has(setting)]
+
+    @property
+    def questions(self) -> int:
+        """Questions of all languages that have a relevant passage in their own."""
+        first = self.sums[(self.sums["arm"] == self.sums["arm"].iloc[0])]
+        first = first[(first["setting"] == "mono") & (first["seed"] == first["seed"].iloc[0])]
+        return int(first["n_ap"].sum())
+
+    def _has(self, setting: str) -> bool:
+        return (self.sums["setting"] == setting).any()
+
+    @property
+    def biases(self) -> list[str]:
+        """Those of BIAS that the benchmark has: they need parallel passages."""
+        return [metric for metric in BIAS if self.sums[f"n_{metric}"].any()]
 
     @property
     def references(self) -> list[str]:
@@ -216,7 +233,13 @@ def load(study: str, benchmark: str, only: str = "") -> Results:
 
     Raises ValueError when a run of the grid has not been evaluated, or its files were altered."""
     found, sums, cells, seen = runs(study, only), [], [], set()
-    with_references = benchmarks(study, only)[benchmark].format != "miracl"  # too large for them
+    specs = benchmarks(study, only)
+    if benchmark not in specs:
+        raise ValueError(
+            f"benchmark {benchmark!r}: was not evaluated in every run of study {study} "
+            f"(expected one of {', '.join(specs)})"
+        )
+    with_references = specs[benchmark].format != "miracl"  # too large for them
     for run in found:
         corpus = (run.train.corpus, run.seed)
         beside = params.beside_dir(params.corpus_dir(study, run.train.corpus), benchmark)
@@ -225,6 +248,8 @@ def load(study: str, benchmark: str, only: str = "") -> Results:
             references = _verified(beside, "references.parquet")
             for name, own in references.groupby("ranker", observed=True):
                 _add(sums, cells, own, REFERENCES[name], run.seed)
+        if with_references:
+            _check_content(run, benchmark, beside)
         scores = _verified(run.folder / "scores", f"{benchmark}.parquet")
         _add(sums, cells, scores, run.arm, run.seed)
     return Results(
@@ -258,13 +283,26 @@ def benchmarks(study: str, only: str = "") -> dict[str, BenchmarkSpec]:
     }
 
 
-def leaks(study: str, benchmark: str, only: str = "") -> pd.DataFrame:
-    """The leak audits of a benchmark with the corpora of a study, one below the other; empty
-    where none was made."""
-    corpora = {run.train.corpus: None for run in runs(study, only)}
-    folders = [params.beside_dir(params.corpus_dir(study, key), benchmark) for key in corpora]
-    parts = [_verified(folder, "leaks.parquet") for folder in folders if folder.exists()]
+def leaks(study: str, only: str = "") -> pd.DataFrame:
+    """The leak audits of a study's benchmarks with its corpora, one below the other, in column
+    `benchmark` whose. MIRACL and Tatoeba are not audited."""
+    corpora, parts = {run.train.corpus: None for run in runs(study, only)}, []
+    for name in benchmarks(study, only):
+        for key in corpora:
+            folder = params.beside_dir(params.corpus_dir(study, key), name)
+            if folder.exists():
+                parts.append(_verified(folder, "leaks.parquet").assign(benchmark=name))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def _check_content(run: Run, benchmark: str, beside: Path) -> None:
+    """Raise ValueError where a run was scored on other files than the reference rankers."""
+    scored = store.read_json(run.folder / "metrics.json")["digests"].get(benchmark)
+    if scored != store.verify(beside)["made_from"]["benchmark"]:
+        raise ValueError(
+            f"benchmark {benchmark!r}: run {run.key} was scored on other files than those that "
+            f"{beside} was made from; remove {run.folder / 'scores'} to have it scored again"
+        )
 
 
 def _verified(folder: Path, file: str) -> pd.DataFrame:

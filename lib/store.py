@@ -53,6 +53,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
         _flush(temporary)
         temporary.replace(path)
         _flush(path.parent)
+    except OSError as error:
+        raise _named(error, path) from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -75,9 +77,18 @@ def atomic_folder(path: Path, meta: dict[str, Any] | None = None) -> Iterator[Pa
         yield temporary
         _seal(temporary, meta or {})
         _replace(temporary, path)
+    except OSError as error:
+        raise _named(error, path) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         os.close(handle)
+
+
+def _named(error: OSError, path: Path) -> OSError:
+    """The error, saying what was being written: a full disk alone names no file."""
+    if error.filename is None and error.errno is not None:
+        return OSError(error.errno, error.strerror, str(path))
+    return error
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -7,6 +7,7 @@ stateless schedule, the learning rate from a formula and dropout's random number
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import re
@@ -15,7 +16,7 @@ import shutil
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,9 +25,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from lib import store
+from lib import ranks, store
 from lib.encoder import Encoder, build, pick_device
 from lib.losses import info_nce
 from lib.sampler import Batch, Schedule, exposure
@@ -39,6 +41,8 @@ SIDES = ("question", "passage")
 MOMENTS = ("exp_avg", "exp_avg_sq")
 # Parameters that change no number of a result; `corpus` is known by its content.
 BOOKKEEPING = ("study", "run", "corpus", "checkpoint_every", "keep_checkpoints", "log_every")
+# Those that divide the same work otherwise: they change the last bits, and which units drop out.
+DIVISION = ("chunk", "ranks")
 
 
 class Diverged(ArithmeticError):
@@ -106,14 +110,27 @@ class TrainResult:
 def train(corpus: ParallelCorpus, params: Train, folder: Path) -> TrainResult:
     """Train as `params` says into `folder`, going on from the newest valid checkpoint there.
 
+    params.ranks processes are started for it; where this process is one of a torch.distributed
+    group already, all of that group call this function and none are started.
+
     folder/model/ marks a finished run, which is only read. Raises ValueError in one line for
     parameters or corpus that differ from those of what is there, for a checkpoint without
-    optimizer state, and for what schedule or encoder refuse; Diverged where training fails."""
+    optimizer state, and for what schedule or encoder refuse; Diverged where training fails,
+    MemoryError where memory does not suffice, OSError where a checkpoint cannot be written."""
     folder, identity = Path(folder), _identity(corpus, params)
     if not _is_finished(folder / "model", identity):
+        if params.ranks > ranks.world() == 1:
+            ranks.start(params.ranks, identity["device"], _train, corpus, params, folder, identity)
+        else:
+            _train(corpus, params, folder, identity)
+    return TrainResult.read(folder)
+
+
+def _train(corpus: ParallelCorpus, params: Train, folder: Path, identity: dict) -> None:
+    """The work of one rank, of which the first does the talking."""
+    with redirect_stdout(io.StringIO()) if ranks.rank() else nullcontext():
         with _reproducible(params.threads):
             _Run(corpus, params, folder, identity).finish()
-    return TrainResult.read(folder)
 
 
 def schedule(index: PairIndex, params: Train) -> Schedule:
@@ -155,6 +172,22 @@ def adamw(encoder: torch.nn.Module, params: Train) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=params.learning_rate, fused=True)
 
 
+def _shrunk(params: Train) -> float:
+    """What a run's weight decay multiplies a weight by that never has a gradient."""
+    rates = (learning_rate(params, step) for step in range(params.steps))
+    return math.prod(1 - rate * params.weight_decay for rate in rates)
+
+
+def _used_words(corpus: ParallelCorpus, encoder: Encoder) -> np.ndarray:
+    """Tokens, int64, of all texts that may be trained on."""
+    used = np.empty(0, np.int64)
+    for side in SIDES:
+        for texts in corpus.rows.select_columns(side).iter(10_000):
+            used = np.union1d(used, np.concatenate(encoder.tokenize(texts[side], side)))
+    encoder.truncated = 0  # counts what is trained on
+    return used
+
+
 class _Texts:
     """Token lists of training texts, each tokenised when it is first needed."""
 
@@ -180,17 +213,23 @@ class _Texts:
 
 
 class _Run:
-    """State of a run in progress: `at` is the next step; all else is as before that step."""
+    """State of a run in progress: `at` is the next step; all else is as before that step.
+
+    Every rank has its own, with the same weights; only the first one writes."""
 
     def __init__(self, corpus, params: Train, folder: Path, identity: dict):
         self.params, self.folder, self.identity = params, folder, identity
         self.index = corpus.index
         self.schedule = schedule(corpus.index, params)
-        self.encoder = build(params, corpus.tokenizer_file).to(pick_device(params.device)).train()
+        self.encoder = build(params, corpus.tokenizer_file)
+        if params.used_words:
+            self.encoder.train_only(_used_words(corpus, self.encoder))
+        self.encoder.to(pick_device(params.device)).train()
         self.optimizer = adamw(self.encoder, params)
         self.texts = _Texts(corpus, self.encoder)
         self.at, self.log = 0, []
         self.tokens = np.zeros((len(SIDES), len(self.index.languages)), np.int64)
+        self.tokens_before = np.zeros_like(self.tokens)
         self.before, self.clock = Cost(), (time.perf_counter(), time.process_time())
         self._resume()
 
@@ -203,19 +242,20 @@ class _Run:
             if self.at % self.params.checkpoint_every == 0 and self.at < self.params.steps:
                 self._save()
             pace.tell(self.log)
-        self._prune()
         self._write_results()
 
     def _step(self) -> LogRow:
         """One update; batch -> vectors -> loss -> gradient -> clipping -> AdamW."""
         start, batch = time.perf_counter(), self.schedule.batch(self.at)
-        torch.manual_seed(_dropout_seed(self.params.seed, self.at))
+        torch.manual_seed(_dropout_seed(self.params.seed, self.at, ranks.rank()))
         rate = learning_rate(self.params, self.at)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad()
-        loss = self._loss(batch)
-        loss.backward()
+        with self._memory():
+            loss = self._loss(batch)
+            loss.backward()
+        ranks.add_up(self.encoder.parameters())
         norm = torch.nn.utils.clip_grad_norm_(self.encoder.parameters(), self.params.clip)
         self._require_finite(batch, loss.item(), norm.item())
         self.optimizer.step()
@@ -230,16 +270,13 @@ class _Run:
         )
 
     def _loss(self, batch: Batch) -> torch.Tensor:
-        """All texts of the batch are embedded together; see lib.losses for the layout."""
-        size, hard = batch.negatives.shape
-        language = np.concatenate([batch.passage_language, np.repeat(batch.passage_language, hard)])
-        pair = np.concatenate([batch.pair, batch.negatives.ravel()])
-        questions = self.texts.tokens("question", batch.pair, batch.question_language)
-        passages = self.texts.tokens("passage", pair, language)
-        self._count(0, batch.question_language, questions)
-        self._count(1, language, passages)
-        vectors = self.encoder.embed(questions + passages, self.params.chunk)
-        question, passage, negative = vectors.split([size, size, size * hard])
+        """That of the whole batch; see lib.losses for the layout."""
+        vectors = ranks.gathered(self._vectors(batch.part(ranks.rank(), ranks.world())))
+        hard = batch.negatives.shape[1]
+        size = vectors.shape[1] // (2 + hard)
+        question, passage, negative = (
+            part.flatten(0, 1) for part in vectors.split([size, size, size * hard], dim=1)
+        )
         return info_nce(
             question,
             passage,
@@ -248,6 +285,17 @@ class _Run:
             symmetric=self.params.symmetric,
             **(self._hard(batch, negative) if hard else {}),
         )
+
+    def _vectors(self, batch: Batch) -> torch.Tensor:
+        """[B * (2 + H), d]: questions, passages and negatives of a batch, embedded together."""
+        hard = batch.negatives.shape[1]
+        language = np.concatenate([batch.passage_language, np.repeat(batch.passage_language, hard)])
+        pair = np.concatenate([batch.pair, batch.negatives.ravel()])
+        questions = self.texts.tokens("question", batch.pair, batch.question_language)
+        passages = self.texts.tokens("passage", pair, language)
+        self._count(0, batch.question_language, questions)
+        self._count(1, language, passages)
+        return self.encoder.embed(questions + passages, self.params.chunk)
 
     def _hard(self, batch: Batch, negative: torch.Tensor) -> dict:
         """Arguments of the loss that explicit negatives add."""
@@ -260,6 +308,22 @@ class _Run:
 
     def _count(self, side: int, language: np.ndarray, token_lists: list[np.ndarray]) -> None:
         np.add.at(self.tokens[side], language, [len(tokens) for tokens in token_lists])
+
+    @contextmanager
+    def _memory(self) -> Iterator[None]:
+        """Raises MemoryError that says what to lower, where memory runs out inside."""
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+            if not known and "can't allocate memory" not in str(error):  # torch's words for a CPU
+                raise
+            p = self.params
+            raise MemoryError(
+                f"step {self.at}: out of memory with batch_size={p.batch_size}, chunk={p.chunk}, "
+                f"max_length={p.max_length}; set chunk (texts in memory at a time; 0: all), "
+                "or lower it, then batch_size or max_length"
+            ) from error
 
     def _require_finite(self, batch: Batch, loss: float, norm: float) -> None:
         """Raises Diverged, before the weights are touched."""
@@ -274,16 +338,24 @@ class _Run:
 
     def _save(self) -> None:
         """Write a checkpoint, and only then drop older ones."""
+        tokens, cost = self._totals()
+        if ranks.rank():
+            return
         place = self.folder / "checkpoints" / f"step-{self.at:06d}"
-        with store.atomic_folder(place, {"identity": self.identity}) as new:
-            save_file(dict(self.encoder.named_parameters()), new / "model.safetensors")
-            save_file(self._moments(), new / "optimizer.safetensors")
-            pd.DataFrame(self.log, columns=LogRow._fields).to_parquet(new / "log.parquet")
-            store.write_json(
-                new / "state.json",
-                {"step": self.at, "tokens": self.tokens.tolist(), "cost": asdict(self._cost())},
-            )
+        state = {"step": self.at, "tokens": tokens.tolist(), "cost": asdict(cost)}
+        try:
+            with store.atomic_folder(place, {"identity": self.identity}) as new:
+                self._fill(new, state)
+        except (OSError, SafetensorError) as error:
+            raise OSError(f"{place}: not written ({error}); older ones are as they were") from error
         self._prune()
+
+    def _fill(self, new: Path, state: dict) -> None:
+        """Write the files of a checkpoint."""
+        save_file(dict(self.encoder.named_parameters()), new / "model.safetensors")
+        save_file(self._moments(), new / "optimizer.safetensors")
+        pd.DataFrame(self.log, columns=LogRow._fields).to_parquet(new / "log.parquet")
+        store.write_json(new / "state.json", state)
 
     def _prune(self) -> None:
         """Keep the newest checkpoints; those of later steps were found damaged."""
@@ -301,8 +373,8 @@ class _Run:
         }
 
     def _resume(self) -> None:
-        """Take over the newest valid checkpoint, if there is one."""
-        found = _newest(self.folder)
+        """Take over the newest valid checkpoint, if there is one; the first rank says which."""
+        found = ranks.collected(None if ranks.rank() else _newest(self.folder))[0]
         if found is None:
             return
         place, manifest = found
@@ -317,7 +389,7 @@ class _Run:
         log = pd.read_parquet(place / "log.parquet")
         self.log = [LogRow(*row) for row in log.itertuples(index=False)]
         self.at, self.before = state["step"], Cost(**state["cost"])
-        self.tokens = np.array(state["tokens"], np.int64)
+        self.tokens_before = np.array(state["tokens"], np.int64)
         print(f"going on from step {self.at}", flush=True)
 
     @torch.no_grad()
@@ -333,21 +405,30 @@ class _Run:
     # --- results -------------------------------------------------------------------------------
 
     def _write_results(self) -> None:
+        """All files of a finished run; nobody goes on before they are there."""
+        tokens, cost = self._totals()
+        if not ranks.rank():
+            self._prune()
+            self._write(tokens, cost)
+        ranks.collected(None)
+
+    def _write(self, tokens: np.ndarray, cost: Cost) -> None:
         log = pd.DataFrame(self.log, columns=LogRow._fields)
         with store.atomic_file(self.folder / "train_log.parquet") as file:
             log.drop(columns="seconds").to_parquet(file)
         with store.atomic_file(self.folder / "train_time.parquet") as file:
             log[["step", "seconds"]].to_parquet(file)
-        store.write_json(self.folder / "exposure.json", self._exposure())
-        store.write_json(self.folder / "cost.json", self._cost_table(log))
+        store.write_json(self.folder / "exposure.json", self._exposure(tokens))
+        store.write_json(self.folder / "cost.json", self._cost_table(log, tokens, cost))
+        self.encoder.restore(_shrunk(self.params))
         with store.atomic_folder(self.folder / "model", {"identity": self.identity}) as new:
             self.encoder.eval().save(new)
 
-    def _exposure(self) -> dict:
+    def _exposure(self, tokens: np.ndarray) -> dict:
         """lib.sampler.exposure with tokens, by language and in all; counts are of uses."""
         table = exposure(self.schedule)
-        for side, tokens in zip(SIDES, self.tokens, strict=True):
-            table[f"{side}_tokens"] = tokens
+        for side, by_language in zip(SIDES, tokens, strict=True):
+            table[f"{side}_tokens"] = by_language
         sums = table[["question_texts", "passage_texts", "positives", "substituted"]].sum()
         uses = int(table["question_uses"].sum())
         monolingual = (table["monolingual"] * table["question_uses"]).sum()
@@ -355,41 +436,45 @@ class _Run:
             "pairs": uses,
             **{name: int(value) for name, value in sums.items()},
             "monolingual": monolingual / max(1, uses),
-            "tokens": int(self.tokens.sum()),
-            "flops": self._flops(),
+            "tokens": int(tokens.sum()),
+            "flops": self._flops(tokens),
             "languages": table.to_dict("records"),
         }
 
-    def _flops(self) -> int:
+    def _flops(self, tokens: np.ndarray) -> int:
         """6 x parameters outside embedding tables x real tokens (Kaplan et al., arXiv 2001.08361),
         which leaves out attention scores and padding."""
         tables = sum(
             m.weight.numel() for m in self.encoder.modules() if isinstance(m, torch.nn.Embedding)
         )
         weights = sum(p.numel() for p in self.encoder.parameters()) - tables
-        return 6 * weights * int(self.tokens.sum())
+        return 6 * weights * int(tokens.sum())
 
-    def _cost(self) -> Cost:
-        """Cost up to now."""
+    def _totals(self) -> tuple[np.ndarray, Cost]:
+        """Tokens up to now, int64 [sides, languages], and cost: that of all ranks together, but
+        seconds are the clock's and the peak of memory that of the largest rank."""
         wall, cpu = self.clock
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        return Cost(
+        mine = (self.tokens, time.process_time() - cpu, self.encoder.slots, peak)
+        tokens, cpu, slots, peak = zip(*ranks.collected(mine), strict=True)
+        return self.tokens_before + sum(tokens), Cost(
             self.before.seconds + time.perf_counter() - wall,
-            self.before.cpu_seconds + time.process_time() - cpu,
-            self.before.slots + self.encoder.slots,
-            max(self.before.peak_memory_bytes, peak),
+            self.before.cpu_seconds + sum(cpu),
+            self.before.slots + sum(slots),
+            max(self.before.peak_memory_bytes, *peak),
             self.before.starts + 1,
         )
 
-    def _cost_table(self, log: pd.DataFrame) -> dict:
-        """seconds are those of everything; pairs_per_second of the steps alone."""
-        cost, tokens = self._cost(), int(self.tokens.sum())
+    def _cost_table(self, log: pd.DataFrame, by_language: np.ndarray, cost: Cost) -> dict:
+        """seconds are those of everything; pairs_per_second of the steps alone; truncated_share of
+        the texts that the first rank met."""
+        tokens = int(by_language.sum())
         pairs, seconds = len(log) * self.params.batch_size, log["seconds"].sum()
         return asdict(cost) | {
             "steps": len(log),
             "pairs": pairs,
             "tokens": tokens,
-            "flops": self._flops(),
+            "flops": self._flops(by_language),
             "pairs_per_second": pairs / seconds if pairs else 0.0,
             "padded_share": 1 - tokens / cost.slots if tokens else 0.0,
             "truncated_share": self.texts.truncated,
@@ -424,7 +509,7 @@ class _Pace:
 
 def _identity(corpus: ParallelCorpus, params: Train) -> dict:
     """All that decides the numbers of a run, torch build and hardware apart."""
-    values = {k: v for k, v in params.model_dump().items() if k not in BOOKKEEPING}
+    values = params.model_dump(exclude={*BOOKKEEPING, *DIVISION})
     tokenizer = "" if params.model else store.sha256(corpus.tokenizer_file)
     return values | {
         "device": pick_device(params.device),
@@ -505,9 +590,9 @@ def _reproducible(threads: int) -> Iterator[None]:
         guard.fill_uninitialized_memory = before[2]
 
 
-def _dropout_seed(seed: int, step: int) -> int:
-    """A seed of 63 bits for each (seed, step)."""
-    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
+def _dropout_seed(seed: int, step: int, rank: int) -> int:
+    """A seed of 63 bits for each (seed, step, rank)."""
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _crc32(batch: Batch) -> int:

@@ -15,10 +15,11 @@ plain      two padded forwards of a `transformers` model in a loop
 
 Each runs in a process of its own. In a round all take their turn, in changing order, each training
 the whole run from the start; the first WARM steps of a turn are not counted. Step: from the end of
-one to the end of the next, batch and tokens included. ratio: of the median step to ours in the same
-round, median over rounds. tokens_s: real tokens (no padding) a second. peak: memory of the process
-(Linux). With --profile each also says where its time goes, in a turn of its own. The last line is
-one line of JSON.
+one update to the end of the next, read off torch's optimizer in all three alike, so that batch,
+tokens and whatever a trainer does between steps are in it. start_s: to the end of the first update,
+loading included. ratio: of the median step to ours in the same round, median over rounds. tokens_s:
+real tokens (no padding) a second. peak: memory of the process (Linux). With --profile each also
+says where its time goes, in a turn of its own. The last line is one line of JSON.
 """
 
 from __future__ import annotations
@@ -33,7 +34,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
-from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -239,20 +239,17 @@ def texts_of(corpus: ParallelCorpus, schedule: Schedule):
         yield [sides["question"][i] for i in asked], [sides["passage"][i] for i in answered]
 
 
-# ---- those who train: each gives seconds and loss of every step ----
-
-Steps = tuple[list[float], list[float]]
+# ---- those who train: each gives the loss of every step ----
 
 
-def ours(job: Job) -> Steps:
+def ours(job: Job) -> list[float]:
     """This project's trainer."""
     from lib.trainer import train
 
-    log = train(ParallelCorpus.load(job.corpus), job.params, job.out).log
-    return log["seconds"].tolist(), log["loss"].tolist()
+    return train(ParallelCorpus.load(job.corpus), job.params, job.out).log["loss"].tolist()
 
 
-def plain(job: Job) -> Steps:
+def plain(job: Job) -> list[float]:
     """What one would write down first."""
     import torch
     import torch.nn.functional as F
@@ -269,7 +266,7 @@ def plain(job: Job) -> Steps:
         mask = found["attention_mask"][:, :, None].float()
         return F.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
 
-    corpus, stamps, losses = ParallelCorpus.load(job.corpus), [perf_counter()], []
+    corpus, losses = ParallelCorpus.load(job.corpus), []
     for asked, answered in texts_of(corpus, job.schedule(corpus)):
         optimizer.zero_grad()
         scores = vectors(asked) @ vectors(answered).T / TEMPERATURE
@@ -278,8 +275,7 @@ def plain(job: Job) -> Steps:
         torch.nn.utils.clip_grad_norm_(model.parameters(), job.params.clip)
         optimizer.step()
         losses.append(loss.item())
-        stamps.append(perf_counter())
-    return [after - before for before, after in pairwise(stamps)], losses
+    return losses
 
 
 def decayed(model) -> list[dict]:
@@ -291,29 +287,18 @@ def decayed(model) -> list[dict]:
     ]
 
 
-def peer(job: Job) -> Steps:
+def peer(job: Job) -> list[float]:
     """SentenceTransformerTrainer."""
-    from sentence_transformers import (
-        SentenceTransformer,
-        SentenceTransformerTrainer,
-        SentenceTransformerTrainingArguments,
-        losses,
-    )
+    import sentence_transformers as st
     from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
     from sentence_transformers.sentence_transformer.modules import Pooling
-    from transformers import TrainerCallback
 
     from lib.hybrid_batch_sampler import HybridBatchSampler, scheduled
 
-    stamps, values = [], []
+    values = []
 
-    class Clock(TrainerCallback):
-        def on_train_begin(self, *_, **__):
-            stamps.append(perf_counter())
-
-        on_step_end = on_train_begin
-
-    class Loss(losses.MultipleNegativesRankingLoss):
+    class Loss(MultipleNegativesRankingLoss):
         def forward(self, *given):
             value = super().forward(*given)
             values.append(value.item())
@@ -321,8 +306,8 @@ def peer(job: Job) -> Steps:
 
     body = Transformer(str(job.model), max_seq_length=job.max_length)
     pooling = Pooling(body.get_embedding_dimension())
-    model = SentenceTransformer(modules=[body, pooling], device="cpu")
-    args = SentenceTransformerTrainingArguments(
+    model = st.SentenceTransformer(modules=[body, pooling], device="cpu")
+    args = st.SentenceTransformerTrainingArguments(
         str(job.out),
         num_train_epochs=1,
         per_device_train_batch_size=job.batch,
@@ -341,35 +326,59 @@ def peer(job: Job) -> Steps:
     corpus = ParallelCorpus.load(job.corpus)
     rows = scheduled(corpus, job.schedule(corpus))
     loss = Loss(model, scale=1 / TEMPERATURE)
-    SentenceTransformerTrainer(model, args, rows, loss=loss, callbacks=[Clock()]).train()
-    return [after - before for before, after in pairwise(stamps)], values
+    st.SentenceTransformerTrainer(model, args, rows, loss=loss).train()
+    return values
 
 
+Trainer = Callable[[Job], list[float]]
 TRAINERS = {f.__name__: f for f in (ours, peer, plain)}
 
 
 # ---- processes ----
 
 
+class Turn(NamedTuple):
+    """One run: seconds of the counted steps, losses of all, seconds to the first update, MiB."""
+
+    seconds: np.ndarray
+    losses: list[float]
+    start: float
+    peak: float
+
+
 def worker(pipe, name: str, threads: int) -> None:
     """Train whenever a job comes; what trainers print is of no interest here."""
     import torch
+    from torch.optim.optimizer import register_optimizer_step_post_hook
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     torch.set_num_threads(threads)
+    ends = []
+    register_optimizer_step_post_hook(lambda *_: ends.append(perf_counter()))
     pipe.send("ready")
     sys.stdout = open(os.devnull, "w")
     while asked := pipe.recv():
         job, profile = asked
         shutil.rmtree(job.out, ignore_errors=True)
-        found = profiled(TRAINERS[name], job) if profile else TRAINERS[name](job)
-        peak = int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+        ends[:] = [perf_counter()]
+        found = (profiled if profile else timed)(TRAINERS[name], job, ends)
         shutil.rmtree(job.out, ignore_errors=True)
-        pipe.send((found, peak))
+        pipe.send(found)
 
 
-def profiled(trainer: Callable[[Job], Steps], job: Job) -> list[dict]:
+def timed(trainer: Trainer, job: Job, ends: list[float]) -> Turn:
+    """`ends` holds the start; the trainer's updates add when they end."""
+    losses = trainer(job)
+    peak = int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+    seconds = np.diff(ends)
+    if len(seconds) != job.steps:
+        raise RuntimeError(f"{len(seconds)} updates were seen, expected {job.steps}")
+    return Turn(seconds[WARM:], losses, float(seconds[0]), peak)
+
+
+def profiled(trainer: Trainer, job: Job, _) -> list[dict]:
     """The ten operations that take most time of their own, in percent of all."""
     import torch
 
@@ -405,35 +414,38 @@ def compare(regime: Regime, job: Job, names: list[str], profile: bool) -> list[d
         open_[name][0].send((job, profile))
         return open_[name][0].recv()
 
-    answers = {name: [] for name in names}
+    turns = {name: [] for name in names}
     for number in range(regime.rounds):
         for name in names[number % len(names) :] + names[: number % len(names)]:
-            answers[name].append(turn(name))
-    profiles = {name: turn(name, True)[0] for name in names} if profile else {}
+            turns[name].append(turn(name))
+    profiles = {name: turn(name, True) for name in names} if profile else {}
     for pipe, process in open_.values():
         pipe.send(None)
         process.join()
     tokens = float(np.mean(job.tokens()[WARM:]))
-    return [row(regime, name, answers, tokens) | {"profile": profiles.get(name)} for name in names]
+    return [
+        row(regime, name, turns[name], turns["ours"], tokens) | {"profile": profiles.get(name)}
+        for name in names
+    ]
 
 
-def row(regime: Regime, name: str, answers: dict[str, list], tokens: float) -> dict:
+def row(regime: Regime, name: str, turns: list[Turn], ours: list[Turn], tokens: float) -> dict:
     """Figures of one trainer, ratios being to ours of the same round."""
-    median = {
-        who: [float(np.median(seconds[WARM:])) for (seconds, _), _ in found]
-        for who, found in answers.items()
-    }
-    steps = np.concatenate([seconds[WARM:] for (seconds, _), _ in answers[name]])
-    losses = [np.array([values for (_, values), _ in answers[who]]) for who in (name, "ours")]
+    steps = np.concatenate([turn.seconds for turn in turns])
+    both = list(zip(turns, ours, strict=True))
+    ratios = [np.median(turn.seconds) / np.median(our.seconds) for turn, our in both]
     return {
         "regime": regime.name,
         "trainer": name,
         "step_ms": round(1000 * float(np.median(steps)), 1),
-        "ratio": round(float(np.median(np.divide(median[name], median["ours"]))), 3),
+        "ratio": round(float(np.median(ratios)), 3),
         "tokens_s": round(tokens / float(np.mean(steps))),
-        "peak_mib": round(max(peak for _, peak in answers[name])),
-        "loss_difference": float(np.abs(losses[0] - losses[1]).max()),
-        "last_loss": round(float(losses[0][0, -1]), 4),
+        "start_s": round(float(np.median([turn.start for turn in turns])), 2),
+        "peak_mib": round(max(turn.peak for turn in turns)),
+        "loss_difference": max(
+            float(np.abs(np.subtract(turn.losses, our.losses)).max()) for turn, our in both
+        ),
+        "last_loss": round(turns[0].losses[-1], 4),
     }
 
 

@@ -342,3 +342,59 @@ def test_unsuitable_tokenizers_and_folders_are_refused(folder, tmp_path):
     slow = SimpleNamespace()
     with pytest.raises(ValueError, match="expected a fast tokenizer"):
         Encoder(loaded(folder, "").model, slow, Settings())
+
+
+# --- only the word vectors that texts use --------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_used_words_give_the_same_vectors_and_gradients(folder, name, tmp_path):
+    """In place of the whole table, and once it is back, in the files that `save` writes too."""
+    encoder = loaded(folder, name, dropout=0.0).eval()
+    tokens = encoder.tokenize(TEXTS[:20], "question")
+    used = np.unique(np.concatenate(tokens))
+    before = encoder.model.get_input_embeddings().weight.detach().clone()
+    expected = encoder.embed(tokens)
+    expected.pow(3).sum().backward()
+    gradient = encoder.model.get_input_embeddings().weight.grad
+    names = [name for name, _ in encoder.named_parameters()]
+    encoder.train_only(used)
+    encoder.zero_grad()
+    assert [name for name, _ in encoder.named_parameters()] == names
+    vectors = encoder.embed(tokens)
+    vectors.pow(3).sum().backward()
+    table = encoder.model.get_input_embeddings()
+    assert torch.equal(vectors, expected)
+    assert table.weight.shape[0] == len(used) < len(before)
+    assert torch.equal(table.weight.grad, gradient[used])
+    with torch.no_grad():
+        table.weight.add_(1)
+    encoder.restore(0.5)
+    whole = before * 0.5
+    whole[used] = before[used] + 1
+    assert torch.equal(encoder.model.get_input_embeddings().weight, whole)
+    assert [name for name, _ in encoder.named_parameters()] == names
+    encoder.save(tmp_path)
+    again = Encoder.load(tmp_path)
+    assert torch.equal(again.model.get_input_embeddings().weight, whole)
+    assert np.array_equal(again.encode(TEXTS, "question"), encoder.encode(TEXTS, "question"))
+
+
+def test_unused_word_is_no_other_word(folder):
+    """Looking up what was left out fails instead of giving some row."""
+    encoder = loaded(folder, "bert")
+    encoder.train_only(np.arange(20))
+    with pytest.raises(IndexError):
+        encoder.embed([np.array([2, 25, 3])])
+
+
+def test_word_tables_that_scale_are_refused(folder):
+    """Theirs is another function of the rows."""
+    encoder = loaded(folder, "bert")
+
+    class Scaled(torch.nn.Embedding):
+        """As Gemma has it."""
+
+    encoder.model.set_input_embeddings(Scaled(300, 16))
+    with pytest.raises(ValueError, match="come from a Scaled, expected a plain Embedding"):
+        encoder.train_only(np.arange(20))

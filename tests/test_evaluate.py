@@ -10,8 +10,6 @@ from lib.corpus import ParallelCorpus
 from lib.params import BenchmarkSpec, Evaluate
 from tests.test_heldout import corpus, row
 
-HELDOUT = BenchmarkSpec(format="heldout")
-
 
 def saved(folder, passages, **strata) -> ParallelCorpus:
     """A corpus on disk, as 01_prepare leaves it."""
@@ -67,8 +65,16 @@ def test_only_trained_languages_are_loaded(tmp_path):
     own = saved(tmp_path, {"a": "one"})
     spec = BenchmarkSpec(format="heldout", trained=True, languages=["de"])
     assert evaluate.load("heldout", spec, own).languages == ("de",)
-    with pytest.raises(ValueError, match="none of its languages is left"):
+    with pytest.raises(ValueError, match="has no th"):
         evaluate.load("heldout", BenchmarkSpec(format="heldout", languages=["th"]), own)
+
+
+def test_a_benchmark_without_a_trained_language_is_refused(tmp_path, monkeypatch):
+    """Nothing is left of it."""
+    monkeypatch.setattr("lib.benchmarks.lareqa.load", lambda name, spec: made(("th", "zh")))
+    spec = BenchmarkSpec(format="lareqa", trained=True)
+    with pytest.raises(ValueError, match="none of its languages is left"):
+        evaluate.load("x", spec, saved(tmp_path, {"a": "one"}))
 
 
 def test_names_are_labelled_where_a_corpus_lists_them(tmp_path):
@@ -86,17 +92,17 @@ def test_names_are_labelled_where_a_corpus_lists_them(tmp_path):
 def test_references_are_made_once_and_again_for_another_benchmark(tmp_path):
     """The second call reads the files of the first; another spec, or damage, makes them again."""
     own = saved(tmp_path, {"a": "one two", "b": "three four"})
-    folder = evaluate.beside("heldout", HELDOUT, heldout.load(own), own)
+    folder = evaluate.beside("heldout", heldout.load(own), own)
     first = (folder / "references.parquet").stat().st_mtime_ns
-    evaluate.beside("heldout", HELDOUT, heldout.load(own), own)
+    evaluate.beside("heldout", heldout.load(own), own)
     assert (folder / "references.parquet").stat().st_mtime_ns == first
     spec = BenchmarkSpec(format="heldout", languages=["de"])
-    evaluate.beside("heldout", spec, evaluate.load("heldout", spec, own), own)
+    evaluate.beside("heldout", evaluate.load("heldout", spec, own), own)
     table = pd.read_parquet(folder / "references.parquet")
     assert set(table["question_language"]) == {"de"}
     assert set(table["ranker"]) == {"random", "oracle", "bm25_words", "bm25_chars"}
     (folder / "leaks.parquet").write_bytes(b"x")
-    evaluate.beside("heldout", spec, evaluate.load("heldout", spec, own), own)
+    evaluate.beside("heldout", evaluate.load("heldout", spec, own), own)
     leaked = pd.read_parquet(folder / "leaks.parquet").set_index("part")
     assert leaked.loc["questions", "exact"] == 0 and leaked.loc["candidates", "exact"] == 1
 

@@ -1,19 +1,15 @@
 """Batches whose activations do not fit: exact gradients, the same dropout twice, bounded memory."""
 
-import multiprocessing
-import os
 import resource
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from kill_trainer import PARAMS
-from test_trainer import results, stop_after, toy_corpus
+from test_trainer import preloaded, results, start, stop_after, toy_corpus
 
 from lib import encoder as module
-from lib import store
 from lib.encoder import build
 from lib.losses import info_nce
 from lib.params import Train
@@ -68,7 +64,7 @@ def gradients(encoder, loss):
 
 def differ(one, other):
     """Largest difference of two losses or of two gradients, relative to the largest entry. That of
-    keys' biases is zero but for rounding: scores of one query that all rise alike change nothing."""
+    keys' biases is zero but for rounding: it moves all scores of one query alike."""
     (loss, own), (expected, theirs) = one, other
     assert own.keys() == theirs.keys()
     apart = [abs(loss - expected) / abs(expected)]
@@ -179,17 +175,10 @@ def growth(tokenizer_file, number, chunk, answer):
 
 def test_memory_does_not_grow_with_the_batch(corpus):
     """640 texts at once need over 150 MB beyond those of 64 texts, in chunks of 64 a fifth."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["kill_trainer"])
     needed = []
     for chunk in (0, 64):
-        answer = context.SimpleQueue()
-        process = context.Process(target=growth, args=(corpus.tokenizer_file, 640, chunk, answer))
-        with pytest.MonkeyPatch.context() as patch:
-            folders = [str(store.ROOT), str(Path(__file__).parent)]
-            patch.setenv("PYTHONPATH", os.pathsep.join(folders))
-            process.start()
+        answer = preloaded().SimpleQueue()
+        process = start(growth, corpus.tokenizer_file, 640, chunk, answer)
         process.join()
         needed.append(answer.get())
     assert needed[0] > 1.5e8 and needed[1] < needed[0] / 5
-    print(needed)

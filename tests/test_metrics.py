@@ -105,15 +105,16 @@ def slow_quality(ranked, grades) -> dict[str, float]:
     }
 
 
-def slow_bias(ranked, own) -> dict[str, float]:
-    """BIAS of one tie-free list."""
+def slow_bias(ranked, own, languages) -> dict[str, float]:
+    """BIAS of one tie-free list; languages of the candidates."""
+    several = len({languages[c] for _, c in ranked}) > 1
     ranks = [rank for rank, _ in ranked]
     ours = [math.log(rank) for rank, c in ranked if own[c]]
     theirs = [math.log(rank) for rank, c in ranked if not own[c]]
     both = ours and theirs
     return {
-        "rank_distance": max(ranks) - min(ranks) if len(ranks) > 1 else math.nan,
-        "max_at_r": max(ranks),
+        "rank_distance": max(ranks) - min(ranks) if several else math.nan,
+        "max_at_r": max(ranks) if several else math.nan,
         "own_language_advantage": np.mean(theirs) - np.mean(ours) if both else math.nan,
     }
 
@@ -177,13 +178,15 @@ def test_bias_by_hand():
 
 
 def test_bias_needs_something_to_compare():
-    """One relevant candidate has no distance; without an own one there is no advantage."""
-    table = scores_of(benchmark_of("aa", "abbb", [[0, 1, 0, 0], [0, 1, 1, 0]]), [[1, 2, 3, 4]] * 2)
+    """Relevant candidates in one language say nothing of bias, however many they are; those in two
+    languages of which none is the question's have a distance, but no advantage."""
+    relevant = [[0, 1, 0, 0], [0, 1, 1, 0], [0, 1, 0, 1]]
+    table = scores_of(benchmark_of("aaa", "abbc", relevant), [[1, 2, 3, 4]] * 3)
     multi = table[table["setting"] == "multi"]
-    assert multi["rank_distance"].isna().tolist() == [True, False]
-    assert multi["rank_distance_ratio"].isna().tolist() == [True, False]
+    for metric in ("rank_distance", "rank_distance_ratio", "max_at_r"):
+        assert multi[metric].isna().tolist() == [True, True, False]
+    assert multi["rank_distance"].iloc[2] == 2 and multi["max_at_r"].iloc[2] == 3
     assert multi["own_language_advantage"].isna().all()
-    assert multi["max_at_r"].tolist() == [3, 3]
 
 
 def test_mid_places_by_hand():
@@ -224,8 +227,9 @@ def test_equal_to_slow_reference(seed, levels, grades, share):
         assert row["question_language"] == benchmark.questions["language"][q]
         expected = slow_quality(ranked, grade[q])
         if setting == "multi" and levels is None:
-            own = (benchmark.candidates["language"] == row["question_language"]).tolist()
-            expected |= slow_bias(ranked, own)
+            languages = benchmark.candidates["language"]
+            own = (languages == row["question_language"]).tolist()
+            expected |= slow_bias(ranked, own, languages.tolist())
         for metric, value in expected.items():
             assert row[metric] == pytest.approx(value, abs=1e-12, nan_ok=True), (setting, metric)
     assert not rows

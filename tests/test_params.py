@@ -394,6 +394,34 @@ def test_the_command_prints_a_cell(capsys):
     assert params.main(["--cell", "nothing"]) == params.main([]) == 2
 
 
+@pytest.mark.parametrize(
+    ("evaluate", "said"),
+    {
+        "{x: {format: bier}}": "evaluate.benchmarks[x][format]: 'bier' is unknown",
+        "{x: {}}": "evaluate.benchmarks[x][format]: is missing",
+        "{}": "evaluate.benchmarks: is empty",
+        "{x: {format: beir}}": "folder is empty (expected the folder of beir's files)",
+        "{x: {format: beir, flder: a}}": "[x][flder]: unknown (did you mean folder?)",
+        "{x: {format: lareqa, split: dev}}": "split 'dev' is unknown",
+        "{x: {format: lareqa, languages: [qq]}}": "unknown language 'qq'",
+        "{x: {format: tatoeba, folder: a}}": "a report cannot be about tatoeba ('x'",
+        "{a b: {format: lareqa}}": "'a b' cannot name a file",
+        "{x: {format: miracl, folder: a, trained: true}}": "does not go with miracl",
+    }.items(),
+)
+def test_each_mistake_about_a_benchmark_is_one_line(load, evaluate, said):
+    """The name of the benchmark, what is wrong and what was expected."""
+    with pytest.raises(BadParameter) as error:
+        load(f"evaluate: {{benchmarks: {evaluate}}}")
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_reports_benchmark_is_one_that_is_evaluated(load):
+    """Said before anything runs."""
+    with pytest.raises(BadParameter, match="analyse.benchmark: 'nix' is not evaluated .*heldout"):
+        load("analyse: {benchmark: nix}")
+
+
 def test_a_change_takes_the_place_of_what_the_file_says(tmp_path):
     """`stage.parameter=value` is read as YAML; what is not a parameter is refused in one line."""
     file = tmp_path / "s.yaml"

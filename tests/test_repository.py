@@ -100,24 +100,39 @@ def test_packages_are_listed():
     )
 
 
-REFERENCE = ROOT / "outputs" / "reference" / "quick"
+REFERENCES = ROOT / "outputs" / "reference"
+SECTIONS = {"quick": "## What the quick study shows", "xquad": "## What XQuAD-R shows"}
+studies = pytest.mark.parametrize("study", SECTIONS)
 
 
-def readme_table():
-    """Rows of the README's headline table: arm -> its three cells."""
+def section(study):
+    """The README's section about a study."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    block = text.split("| arm | mono | cross | multi |")[1].split("\n\n")[0]
-    rows = [[c.strip(" `") for c in line.split("|")[1:-1]] for line in block.splitlines()[2:]]
-    return {row[0]: row[1:] for row in rows}
+    return text.split(SECTIONS[study])[1].split("\n## ")[0]
 
 
-def test_the_readmes_figures_are_the_references():
+def readme_table(study, head):
+    """Rows of the section's table that begins with `head`, as lists of cells."""
+    block = section(study).split(head)[1].split("\n\n")[0]
+    return [[c.strip(" `") for c in line.split("|")[1:-1]] for line in block.splitlines()[2:]]
+
+
+def reference_table(study, name):
+    with open(REFERENCES / study / "tables" / f"{name}.csv", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@studies
+def test_the_readmes_figures_are_the_references(study):
     """Every headline figure is the committed table's, interval and all."""
-    with open(REFERENCE / "tables" / "quality.csv", encoding="utf-8") as file:
-        found = {(r["arm"], r["setting"]): r for r in csv.DictReader(file) if r["metric"] == "ap"}
-    table = readme_table()
+    found = {
+        (r["arm"], r["setting"]): r
+        for r in reference_table(study, "quality")
+        if r["metric"] == "ap"
+    }
+    table = readme_table(study, "| arm | mono | cross | multi |")
     assert len(table) >= 5
-    for arm, cells in table.items():
+    for arm, *cells in table:
         for setting, cell in zip(("mono", "cross", "multi"), cells, strict=True):
             row = found[arm, setting]
             numbers = [f"{float(row[k]):.3f}" for k in ("estimate", "low", "high")]
@@ -125,18 +140,17 @@ def test_the_readmes_figures_are_the_references():
             assert cell == f"{shown[0]} [{shown[1]}, {shown[2]}]", (arm, setting)
 
 
-def test_the_readmes_verdicts_are_the_references():
-    """The verdicts in bold are those that the committed tables hold, claim by claim."""
-    with open(REFERENCE / "tables" / "claims.csv", encoding="utf-8") as file:
-        verdicts = [row["verdict"] for row in csv.DictReader(file)]
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    said = re.findall(r"\*\*(supported|contradicted|inconclusive)\*\*", text)
-    assert said == [verdicts[0], verdicts[3], verdicts[2]]
+@studies
+def test_the_readmes_verdicts_are_the_references(study):
+    """The claims and verdicts are those that the committed tables hold, all of them."""
+    claims = [[row["claim"], row["verdict"]] for row in reference_table(study, "claims")]
+    assert readme_table(study, "| claim | verdict |") == claims
 
 
-def test_the_reference_holds_only_what_a_reader_opens():
+@studies
+def test_the_reference_holds_only_what_a_reader_opens(study):
     """Pages under 2 MB, figures and tables; nothing of a machine's paths."""
-    files = [f for f in REFERENCE.rglob("*") if f.is_file()]
+    files = [f for f in (REFERENCES / study).rglob("*") if f.is_file()]
     assert len(files) > 30
     for file in files:
         assert file.suffix in (".html", ".png", ".svg", ".csv", ".json"), file

@@ -1,5 +1,6 @@
 """The loop: same bits whatever happens, formulas by hand, refusals, and that it learns."""
 
+import errno
 import math
 import multiprocessing
 import os
@@ -17,6 +18,7 @@ import pandas as pd
 import pytest
 import torch
 from kill_trainer import PARAMS
+from safetensors import SafetensorError
 
 from lib import store, trainer
 from lib.corpus import ParallelCorpus, train_tokenizer
@@ -100,11 +102,16 @@ def results(folder):
     return {name: (Path(folder) / name).read_bytes() for name in files}
 
 
-def start(corpus, folder, *args):
-    """A process of its own, forked from a server that has the imports done."""
+def preloaded():
+    """Processes forked from a server that has the imports done."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["kill_trainer"])
-    process = context.Process(target=kill_trainer.run, args=(corpus.folder, folder, *args))
+    return context
+
+
+def start(target, *args):
+    """A process of its own."""
+    process = preloaded().Process(target=target, args=args)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(store.ROOT), str(Path(__file__).parent)]))
         process.start()
@@ -157,7 +164,7 @@ KILLS = [
 @pytest.mark.parametrize(("point", "number"), KILLS)
 def test_killed_at_a_point_and_resumed(corpus, finished, tmp_path, point, number):
     """SIGKILL before that call, in a checkpoint's writing among others: then the same bits."""
-    process = start(corpus, tmp_path, point, number)
+    process = start(kill_trainer.run, corpus.folder, tmp_path, point, number)
     process.join()
     assert process.exitcode == -9
     assert not (tmp_path / "model").exists()
@@ -173,7 +180,7 @@ def test_killed_from_outside_again_and_again(corpus, finished, tmp_path):
     """At moments nobody chose, until a process gets through."""
     moments = random.Random(0)
     for kills in range(100):
-        process = start(corpus, tmp_path, "", 0, 0.03)
+        process = start(kill_trainer.run, corpus.folder, tmp_path, "", 0, 0.03)
         process.join(moments.uniform(0.2, 0.4 + kills / 10))
         process.kill()
         process.join()
@@ -515,6 +522,156 @@ def test_divergence_stops_before_the_weights_change(corpus, half, monkeypatch):
     assert "\n" not in str(caught.value)
     store.verify(half / "checkpoints" / "step-000006")
     assert not (half / "model").exists()
+
+
+def stepped(corpus, folder, steps=6, **changes):
+    """An encoder in float64 after some steps as `train` makes them, its log, and its word table."""
+    values = {"batch_size": 4, "weight_decay": 0.3, "clip": 0.5, "warmup": 0.5, "steps": steps}
+    params = PARAMS.model_copy(update=values | changes)
+    with trainer._reproducible(1):
+        run = trainer._Run(corpus, params, folder, {})
+        run.encoder.double()
+        for run.at in range(steps):
+            run.log.append(run._step())
+        run.encoder.restore(trainer._shrunk(params))
+    return run.encoder, run.log, run
+
+
+def test_used_words_alone_give_the_whole_table(tmp_path):
+    """Every weight after steps with decay, clipping and dropout, in float64, and every norm; the
+    tokenizer knows words that the corpus has not, and the corpus some that no batch has."""
+    rows = toy_rows()
+    corpus = toy_corpus(tmp_path / "data", rows)
+    some = [{k: v for k, v in row.items() if k != "negatives"} for row in rows[: 3 * PAIRS // 2]]
+    few = ParallelCorpus.from_rows(some, {}, folder=corpus.folder)
+    negatives = {"negatives": "in_batch", "explicit": 0}
+    whole, log, run = stepped(few, tmp_path / "a", **negatives)
+    spared, other, short = stepped(few, tmp_path / "b", used_words=True, **negatives)
+    table = whole.model.get_input_embeddings().weight
+    before = trainer.build(PARAMS, corpus.tokenizer_file).model.get_input_embeddings().weight
+    unused = trainer._shrunk(run.params) * before.double()
+    absent = torch.isclose(table, unused, rtol=1e-12, atol=0).all(1)
+    known = np.isin(np.arange(len(table)), trainer._used_words(few, whole))
+    assert 0 < known.sum() < len(table) - 20
+    assert absent[~known].all() and 0 < absent[known].sum() < known.sum()
+    assert max(row.gradient_norm for row in log) > 0.5  # clipped
+    assert [row.gradient_norm for row in log] == pytest.approx(
+        [row.gradient_norm for row in other], rel=1e-12
+    )
+    for name, p in whole.named_parameters():
+        assert torch.allclose(p, spared.get_parameter(name), rtol=1e-10, atol=1e-12), name
+    assert short.optimizer.param_groups[0]["params"][0].shape == (known.sum(), 16)
+
+
+def test_used_words_from_start_to_end(corpus, finished, tmp_path):
+    """Stopped and resumed to the same bits; losses and encoder as those of the whole table, and the
+    encoder knows words of no text of the corpus."""
+    params = PARAMS.model_copy(update={"used_words": True})
+    result = train(corpus, params, tmp_path / "whole")
+    stop_after(corpus, tmp_path / "half", 8, params)
+    train(corpus, params, tmp_path / "half")
+    assert results(tmp_path / "half") == results(tmp_path / "whole")
+    other = train(corpus, PARAMS, finished)
+    for name in ("loss", "gradient_norm", "batch"):
+        assert np.allclose(result.log[name], other.log[name], rtol=1e-3)
+    assert result.exposure == other.exposure
+    assert result.cost["truncated_share"] == other.cost["truncated_share"]
+    texts = ["zzzz", "[MASK] [PAD]", "abc"]
+    assert np.allclose(
+        result.encoder.encode(texts, "question"), other.encoder.encode(texts, "question"), atol=0.01
+    )
+
+
+def bad_texts(rows):
+    """Some questions of one character or none, some passages of none or of far too many words."""
+    for number, row in enumerate(rows):
+        kind = number // len(LANGUAGES) % 4
+        row["question"] = (row["question"], "a", "", "  ")[kind]
+        row["passage"] = (row["passage"], " ".join([row["passage"]] * 9), row["passage"], "")[kind]
+    return rows
+
+
+def test_empty_and_long_texts_do_no_harm(tmp_path):
+    """Vectors are those of the special tokens; what is too long is cut, and the share counted."""
+    corpus = toy_corpus(tmp_path / "data", bad_texts(toy_rows()))
+    result = train(corpus, PARAMS.model_copy(update={"strategy": "mono"}), tmp_path / "run")
+    assert np.isfinite(result.log[["loss", "gradient_norm"]]).all().all()
+    assert 0.05 < result.cost["truncated_share"] < 0.25
+    vectors = result.encoder.encode(["", "a", "  "], "question")
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+
+
+def gpu_is_full():
+    """As torch says it."""
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+@pytest.mark.parametrize(
+    "fail",
+    [
+        lambda *a, **k: torch.empty(2**50),  # torch's own words for a CPU
+        lambda *a, **k: np.empty(2**50),
+        lambda *a, **k: gpu_is_full(),
+    ],
+)
+def test_out_of_memory_says_what_to_lower(corpus, half, finished, monkeypatch, fail):
+    """And keeps the checkpoint, from which smaller chunks can go on."""
+    with monkeypatch.context() as patch, pytest.raises(MemoryError) as caught:
+        patch.setattr(trainer, "info_nce", fail)
+        train(corpus, PARAMS, half)
+    message = "step 6: out of memory with batch_size=8, chunk=0, max_length=16; set chunk"
+    assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
+    train(corpus, PARAMS.model_copy(update={"chunk": 4}), half)
+    assert (half / "model").is_dir()
+
+
+def test_other_errors_of_torch_pass_unchanged(corpus, tmp_path, monkeypatch):
+    """Only what is known to be a lack of memory is called so."""
+    monkeypatch.setattr(trainer, "info_nce", lambda *a, **k: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+        train(corpus, PARAMS, tmp_path)
+
+
+def full(number, error):
+    """Raise `error` in place of the number-th call and all after it."""
+    calls = []
+
+    def wrapped(original):
+        def call(*args, **kwargs):
+            calls.append(1)
+            if len(calls) >= number:
+                raise error
+            return original(*args, **kwargs)
+
+        return call
+
+    return wrapped
+
+
+# Calls of the first checkpoint and some of the second.
+FULL = [
+    (trainer, "save_file", 3, SafetensorError("I/O error: No space left on device (os error 28)")),
+    (trainer, "save_file", 4, SafetensorError("I/O error: No space left on device (os error 28)")),
+    (os, "fsync", 14, OSError(errno.ENOSPC, "No space left on device")),
+    (Path, "rename", 2, OSError(errno.ENOSPC, "No space left on device")),
+]
+
+
+@pytest.mark.parametrize(("owner", "name", "number", "error"), FULL)
+def test_full_disk_leaves_the_last_checkpoint(
+    corpus, finished, tmp_path, monkeypatch, owner, name, number, error
+):
+    """One line that names the checkpoint; nothing half-written stays; later the run goes on."""
+    with monkeypatch.context() as patch, pytest.raises(OSError) as caught:
+        patch.setattr(owner, name, full(number, error)(getattr(owner, name)))
+        train(corpus, PARAMS, tmp_path)
+    assert re.search(r"step-000006: not written \(.*No space left on device", str(caught.value))
+    assert "\n" not in str(caught.value)
+    left = list((tmp_path / "checkpoints").iterdir())
+    assert [path.name for path in left] == ["step-000003"]
+    store.verify(left[0])
+    train(corpus, PARAMS, tmp_path)
+    assert results(tmp_path) == results(finished)
 
 
 def test_settings_of_torch_are_given_back(corpus, tmp_path):

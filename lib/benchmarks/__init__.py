@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 
 import numpy as np
 import pandas as pd
@@ -59,13 +60,17 @@ class Benchmark:
             grade[order].astype(np.float32),
         )
 
-    def restricted(self, languages: Collection[str]) -> Benchmark:
-        """The same benchmark with the questions and candidates of these languages only."""
-        if set(languages) >= set(self.languages):
+    def restricted(
+        self, languages: Collection[str], pool: Collection[str] | None = None
+    ) -> Benchmark:
+        """The same benchmark with the questions of some languages, and the candidates of `pool`
+        (where it is not given, of the same languages)."""
+        pool = languages if pool is None else pool
+        if set(languages) & set(pool) >= set(self.languages):
             return self
         kept, place = [], []
-        for table in self.questions, self.candidates:
-            chosen = table["language"].isin(languages).to_numpy()
+        for table, wanted in (self.questions, languages), (self.candidates, pool):
+            chosen = table["language"].isin(wanted).to_numpy()
             kept.append(table[chosen].reset_index(drop=True))
             place.append(np.where(chosen, np.cumsum(chosen) - 1, -1))
         question, candidate = place[0][self.question], place[1][self.candidate]
@@ -73,6 +78,16 @@ class Benchmark:
         return Benchmark.from_pairs(
             self.name, *kept, question[both], candidate[both], self.grade[both]
         )
+
+    @cached_property
+    def digest(self) -> str:
+        """40 hex digits that stand for its texts, languages and relevance."""
+        pairs = pd.DataFrame({x: getattr(self, x) for x in ("question", "candidate", "grade")})
+        tables = self.questions[[*QUESTION_COLUMNS]], self.candidates[[*CANDIDATE_COLUMNS]], pairs
+        found = sha256()
+        for table in tables:
+            found.update(table.to_csv(index=False).encode())
+        return found.hexdigest()[:40]
 
     @cached_property
     def languages(self) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from lib import store
-from lib.benchmarks import CANDIDATE_COLUMNS, QUESTION_COLUMNS, Benchmark
+from lib.benchmarks import Benchmark
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
@@ -303,7 +303,7 @@ def custom_task(benchmark: Benchmark) -> AbsTask:
                 for a, b in relevant
             },
             main_score="ndcg_at_10",
-            dataset={"path": f"local/{benchmark.name}", "revision": _digest(benchmark)},
+            dataset={"path": f"local/{benchmark.name}", "revision": benchmark.digest},
         )
 
         def load_data(self, **_):
@@ -359,20 +359,6 @@ def _by_language(table: pd.DataFrame, letter: str) -> dict:
         language: Dataset.from_pandas(part, preserve_index=False)
         for language, part in (parts | {ALL: texts}).items()
     }
-
-
-def _digest(benchmark: Benchmark) -> str:
-    """40 hex digits that stand for the texts, languages and relevance of a benchmark."""
-    pairs = pd.DataFrame({x: getattr(benchmark, x) for x in ("question", "candidate", "grade")})
-    tables = (
-        benchmark.questions[list(QUESTION_COLUMNS)],
-        benchmark.candidates[list(CANDIDATE_COLUMNS)],
-        pairs,
-    )
-    digest = sha256()
-    for table in tables:
-        digest.update(table.to_csv(index=False).encode())
-    return digest.hexdigest()[:40]
 
 
 # --- the command -------------------------------------------------------------------------------

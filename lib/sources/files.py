@@ -286,15 +286,15 @@ def _check_parallel(rows, languages: Mapping[str, str], dropped: Counter) -> Non
     pairs: dict[str, set] = {language: set() for language in languages}
     for row in rows:
         pairs[row["language"]].add(row["pair"])
+    for language in (x for x, own in pairs.items() if not own):
+        lost = [f"{n} {reason}" for (reason, x), n in sorted(dropped.items()) if x == language]
+        place = _place(language, languages)
+        raise ValueError(f"{place}: has no pairs (dropped: {', '.join(lost) or 'none'})")
     times = Counter(pair for own in pairs.values() for pair in own)
     for language, own in pairs.items():
-        place = _place(language, languages)
-        if not own:
-            lost = [f"{n} {reason}" for (reason, x), n in sorted(dropped.items()) if x == language]
-            raise ValueError(f"{place}: has no pairs (dropped: {', '.join(lost) or 'none'})")
         if all(times[pair] == 1 for pair in own):
             others = ", ".join(_place(x, languages) for x in languages if x != language)
-            raise ValueError(f"{place}: shares no pair with {others}")
+            raise ValueError(f"{_place(language, languages)}: shares no pair with {others}")
 
 
 def _place(language: str, languages: Mapping[str, str]) -> str:

@@ -1,0 +1,122 @@
+"""Several processes, or ranks, that share each batch: started, joined and kept in step here.
+
+Each rank embeds its part of a batch; vectors are gathered, every rank computes the whole loss from
+them, and the gradients of the parts are added up. So N ranks do what one does, to float rounding.
+Without a group of processes everything here is the work of one rank, and costs nothing.
+"""
+
+from __future__ import annotations
+
+import pickle
+import signal
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed
+from torch import multiprocessing as mp
+
+
+def rank() -> int:
+    """Number of this process, from 0."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def world() -> int:
+    """How many processes there are."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def collected(value: Any) -> list[Any]:
+    """What each rank gives, by rank, on all of them; nobody goes on before all have come here."""
+    if world() == 1:
+        return [value]
+    values = [None] * world()
+    distributed.all_gather_object(values, value)
+    return values
+
+
+def gathered(part: torch.Tensor) -> torch.Tensor:
+    """[world, n, d]: the tensors [n, d] of all ranks, which have one shape.
+
+    The gradient of `part` is what this rank finds for it and no sum over ranks: for losses that
+    every rank computes whole."""
+    return part[None] if world() == 1 else _Gathered.apply(part)
+
+
+def add_up(parameters: Iterable[torch.nn.Parameter]) -> None:
+    """Replace gradients by their sums over all ranks: the same bits on each."""
+    if world() > 1:
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        for work in [distributed.all_reduce(g, async_op=True) for g in gradients]:
+            work.wait()
+
+
+class _Gathered(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, part: torch.Tensor) -> torch.Tensor:
+        whole = part.new_empty((world(), *part.shape))
+        distributed.all_gather(list(whole), part.contiguous())
+        return whole
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
+        return gradient[rank()]
+
+
+def start(count: int, device: str, work: Callable, *args) -> None:
+    """Do work(*args) in `count` new processes of this machine, with a GPU each where the device is
+    cuda, until all have ended. Raises what one of them raised, ValueError for too few GPUs.
+
+    They end with this process, however it ends."""
+    if device == "cuda" and torch.cuda.device_count() < count:
+        raise ValueError(f"ranks is {count}, but there are {torch.cuda.device_count()} GPUs here")
+    with tempfile.TemporaryDirectory() as place:
+        member = (count, device, place, work, args)
+        group = mp.start_processes(_member, member, count, join=False, start_method="spawn")
+        try:
+            while not group.join():
+                pass
+        except (mp.ProcessRaisedException, mp.ProcessExitedException) as failure:
+            raise _cause(group.processes, Path(place)) or failure from None
+        finally:
+            for process in group.processes:
+                process.kill()
+
+
+def _member(number: int, count: int, device: str, place: str, work: Callable, args: tuple) -> None:
+    """One process: joins the group and works. torch sends SIGINT where the parent ends, which must
+    not be ignored, as it is below a shell's `&`, nor wait for a peer."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if not mp.parent_process().is_alive():  # it ended before torch could ask for that signal
+        return
+    try:
+        if device == "cuda":
+            torch.cuda.set_device(number)
+        distributed.init_process_group(
+            "nccl" if device == "cuda" else "gloo",
+            init_method=f"file://{place}/meeting",
+            rank=number,
+            world_size=count,
+        )
+        work(*args)
+        distributed.destroy_process_group()
+    except Exception as error:
+        (Path(place) / f"error-{number}").write_bytes(pickle.dumps(error))
+        raise
+
+
+def _cause(processes: list, place: Path) -> Exception | None:
+    """What ended a group, if it is known: a kill from outside, or the error that one rank raised
+    first. RuntimeError is what torch raises on ranks whose peer has gone, so others come first."""
+    for number, process in enumerate(processes):
+        if process.exitcode == -signal.SIGKILL:
+            return RuntimeError(
+                f"rank {number} of {len(processes)} was killed, as happens where memory runs out: "
+                "lower chunk, batch_size or ranks"
+            )
+    errors = [pickle.loads(file.read_bytes()) for file in sorted(place.glob("error-*"))]
+    others = [error for error in errors if not isinstance(error, RuntimeError)]
+    return next(iter(others or errors), None)
