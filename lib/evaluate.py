@@ -137,7 +137,7 @@ def beside(name: str, benchmark: Benchmark, corpus: ParallelCorpus) -> Path:
     made if they are not there, damaged, or made from something else."""
     folder = params.beside_dir(corpus.folder.parent, name)
     made_from = {"benchmark": benchmark.digest, "corpus": corpus.content_hash}
-    with store.locked(folder.parent):
+    with store.locked(folder.parent, say=lambda _: print("waiting for another run's references")):
         if not _is_made(folder, made_from):
             with store.atomic_folder(folder, {"made_from": made_from}) as new:
                 references = _references(benchmark, corpus)

@@ -15,6 +15,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
 STYLE = {
     "font.size": 11,
@@ -41,7 +43,14 @@ FAMILIES = {
     "en-en": ("#ca9161", "p"),
 }
 REFERENCE = "#555555"
-LEADER = {"arrowstyle": "-", "color": REFERENCE, "lw": 0.7, "shrinkA": 0, "shrinkB": 4}
+LEADER = {"arrowstyle": "-", "color": REFERENCE, "lw": 0.7, "shrinkA": 0, "shrinkB": 5}
+# Points right or left of and above or below what is labelled, the nearest first.
+LABEL_OFFSETS = [
+    (side * far, up * far)
+    for far in (12, 22, 34, 48, 64, 84)
+    for up in (0.7, -0.7, 1.5, -1.5)
+    for side in (1, -1)
+]
 
 
 def style() -> None:
@@ -114,34 +123,36 @@ def tradeoff(points, regions: dict, paths: dict, references: dict, front: list[s
 
 
 def _label_points(ax, points: dict, bold, grey) -> None:
-    """Write each name beside its point, on the first side that has room and no earlier name."""
+    """Write each name near its point, on the nearest side where it stays inside and covers neither
+    a point nor an earlier name; a thin line joins the two."""
     ax.figure.canvas.draw()
-    taken = []
+    inside, renderer = ax.get_window_extent(), ax.figure.canvas.get_renderer()
+    taken = [
+        Bbox.from_bounds(x - 9, y - 9, 18, 18)
+        for x, y in ax.transData.transform([*points.values()])
+    ]
     for name, xy in points.items():
-        for (x, y), side in (
-            ((10, 8), "left"),
-            ((10, -18), "left"),
-            ((-10, 8), "right"),
-            ((-10, -18), "right"),
-            ((10, -34), "left"),
-            ((10, 24), "left"),
-        ):
+        for x, y in LABEL_OFFSETS:
             text = ax.annotate(
                 name,
                 xy,
                 (x, y),
                 textcoords="offset points",
-                ha=side,
+                ha="left" if x > 0 else "right",
+                va="center",
                 zorder=4,
                 color=REFERENCE if name in grey else "black",
-                arrowprops=LEADER if name in grey else None,
                 fontweight="bold" if name in bold else "normal",
+                arrowprops=LEADER,
             )
-            box = text.get_window_extent()
-            fits = box.x1 <= ax.get_window_extent().x1
+            text.update_positions(renderer)
+            box = Text.get_window_extent(text)  # without the line
+            fits = inside.x0 <= box.x0 and box.x1 <= inside.x1 and box.y0 >= inside.y0
             if fits and not any(box.overlaps(other) for other in taken):
                 break
             text.remove()
+        else:
+            ax.annotate(name, xy, LABEL_OFFSETS[0], textcoords="offset points")
         taken.append(box)
 
 

@@ -1,12 +1,17 @@
-"""Train in a process of its own that can be killed; used by test_trainer.py.
+"""Train in a process of its own that can be killed; used by test_trainer.py and test_ranks.py.
 
 python tests/kill_trainer.py CORPUS OUT     trains to the end, in an interpreter of its own
+python tests/kill_trainer.py --kills 60     kills runs of one and of two ranks at random moments,
+                                            and compares what they give in the end, bit by bit
 """
 
+import json
 import os
+import random
 import shutil
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -75,5 +80,65 @@ def _slow_down(seconds):
     Schedule.batch = lambda self, step: (time.sleep(seconds), original(self, step))[1]
 
 
+# --- many kills --------------------------------------------------------------------------------
+
+
+def member(number, count, meeting, corpus, out, slow):
+    """`run` as one of `count` ranks; the result of one rank is the run without any."""
+    if count > 1:
+        from torch import distributed
+
+        distributed.init_process_group(
+            "gloo", init_method=f"file://{meeting}", rank=number, world_size=count
+        )
+    run(corpus, out, slow=slow)
+
+
+def _until_killed(count, corpus, out, seconds, moments):
+    """Train with `count` ranks; after `seconds` kill all of them, or one and wait for the others.
+    Whether a rank was killed."""
+    from test_trainer import start
+
+    with tempfile.TemporaryDirectory() as place:
+        group = [
+            start(member, number, count, f"{place}/meeting", corpus, out, 0.03)
+            for number in range(count)
+        ]
+        group[0].join(seconds)
+        victims = group if moments.random() < 0.5 else [moments.choice(group)]
+        for process in victims:
+            process.kill()
+        for process in group:
+            process.join()
+    return any(process.exitcode == -signal.SIGKILL for process in group)
+
+
+def kill_many(kills):
+    """Half of the kills for each number of ranks. Prints one line of JSON; the exit status is 1
+    where a run that was killed gave other bits than one that was not."""
+    from test_trainer import results, toy_corpus
+
+    moments, found = random.Random(0), {"kills": 0, "within_a_write": 0, "runs": 0, "differ": 0}
+    with tempfile.TemporaryDirectory() as place:
+        corpus = toy_corpus(Path(place) / "data").folder
+        for count in (1, 2):
+            whole, out = Path(place) / f"whole-{count}", Path(place) / "out"
+            assert not _until_killed(count, corpus, whole, None, random.Random(1))
+            wanted = found["kills"] + kills // 2
+            while found["kills"] < wanted or out.exists():
+                seconds = moments.uniform(0.2, 2.0) if found["kills"] < wanted else None
+                if _until_killed(count, corpus, out, seconds, moments):
+                    found["kills"] += 1
+                    found["within_a_write"] += any(out.glob("checkpoints/.step-*.tmp"))
+                else:
+                    found["runs"] += 1
+                    found["differ"] += results(out) != results(whole)
+                    shutil.rmtree(out)
+    print(json.dumps(found))
+    return found["differ"] > 0
+
+
 if __name__ == "__main__":
+    if sys.argv[1] == "--kills":
+        sys.exit(kill_many(int(sys.argv[2])))
     run(sys.argv[1], sys.argv[2])

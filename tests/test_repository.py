@@ -157,3 +157,9 @@ def test_the_reference_holds_only_what_a_reader_opens(study):
         assert file.stat().st_size < 2_000_000, file
         if file.suffix == ".html":
             assert not re.search(r"/(home|root|tmp|work)/", file.read_text(encoding="utf-8")), file
+
+
+def test_the_xquad_report_shows_what_others_published():
+    """The paper's rows stand in it, marked as published, and what is known of the data's topics."""
+    page = (REFERENCES / "xquad" / "index.html").read_text(encoding="utf-8")
+    assert page.count("published: XLM-R") == 3 and "<strong>Note.</strong>" in page
