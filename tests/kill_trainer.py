@@ -6,12 +6,14 @@ python tests/kill_trainer.py --kills 60     kills runs of one and of two ranks a
 """
 
 import json
+import math
 import os
 import random
 import shutil
 import signal
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -74,8 +76,6 @@ def _die_at(owner, name, number):
 
 def _slow_down(seconds):
     """Stretch each step, so that a kill from outside meets any part of it."""
-    import time
-
     original = Schedule.batch
     Schedule.batch = lambda self, step: (time.sleep(seconds), original(self, step))[1]
 
@@ -94,9 +94,16 @@ def member(number, count, meeting, corpus, out, slow):
     run(corpus, out, slow=slow)
 
 
+def _wait(process, seconds, within_a_write):
+    """Until it has ended or the time is over; or, if so asked, a checkpoint is being written."""
+    end = time.monotonic() + seconds
+    while process.is_alive() and time.monotonic() < end and not within_a_write():
+        time.sleep(0.0005)
+
+
 def _until_killed(count, corpus, out, seconds, moments):
-    """Train with `count` ranks; after `seconds` kill all of them, or one and wait for the others.
-    Whether a rank was killed."""
+    """Train with `count` ranks; after `seconds`, or in every second case once a checkpoint is being
+    written, kill all of them, or one and wait for the others. Whether a rank was killed."""
     from test_trainer import start
 
     with tempfile.TemporaryDirectory() as place:
@@ -104,13 +111,19 @@ def _until_killed(count, corpus, out, seconds, moments):
             start(member, number, count, f"{place}/meeting", corpus, out, 0.03)
             for number in range(count)
         ]
-        group[0].join(seconds)
+        aimed = seconds < math.inf and moments.random() < 0.5
+        _wait(group[0], seconds, lambda: aimed and _writes(out))
         victims = group if moments.random() < 0.5 else [moments.choice(group)]
         for process in victims:
             process.kill()
         for process in group:
             process.join()
     return any(process.exitcode == -signal.SIGKILL for process in group)
+
+
+def _writes(out):
+    """Whether a checkpoint is half-written there."""
+    return any(out.glob("checkpoints/.step-*.tmp"))
 
 
 def kill_many(kills):
@@ -123,13 +136,13 @@ def kill_many(kills):
         corpus = toy_corpus(Path(place) / "data").folder
         for count in (1, 2):
             whole, out = Path(place) / f"whole-{count}", Path(place) / "out"
-            assert not _until_killed(count, corpus, whole, None, random.Random(1))
+            _until_killed(count, corpus, whole, math.inf, random.Random(1))
             wanted = found["kills"] + kills // 2
             while found["kills"] < wanted or out.exists():
-                seconds = moments.uniform(0.2, 2.0) if found["kills"] < wanted else None
+                seconds = moments.uniform(0.05, 1.2) if found["kills"] < wanted else math.inf
                 if _until_killed(count, corpus, out, seconds, moments):
                     found["kills"] += 1
-                    found["within_a_write"] += any(out.glob("checkpoints/.step-*.tmp"))
+                    found["within_a_write"] += _writes(out)
                 else:
                     found["runs"] += 1
                     found["differ"] += results(out) != results(whole)
