@@ -9,6 +9,7 @@ import pytest
 from lib import analyse, claims, published
 from lib.params import BenchmarkSpec, Train
 from lib.results import (
+    BIAS,
     Results,
     Run,
     _labels,
@@ -184,6 +185,42 @@ def test_zero_shot_is_decided_where_languages_were_not_trained_on():
     found = claims.verdicts(table, NO_AUDIT).set_index("claim")
     assert found.loc[claims.ZERO_SHOT, "verdict"] == "contradicted"
     assert claims.ZERO_SHOT not in set(claims.decide(own)["claim"])
+
+
+def changed(results: Results, **columns) -> Results:
+    """The same results with other columns of sums."""
+    sums = results.sums.assign(**columns)
+    return Results("changed", results.runs, sums, results.cells)
+
+
+def test_a_benchmark_without_parallel_passages_has_no_bias():
+    """Bias columns without any value give no table and no comparison; quality keeps its own."""
+    own = study(GAINS)
+    bare = changed(own, **{f"n_{metric}": 0 for metric in BIAS})
+    assert bare.biases == [] and own.biases == list(BIAS)
+    assert not len(analyse.bias(bare)) and len(analyse.bias(own))
+    assert set(claims.decide(bare)["metric"]) == {"ap"}
+
+
+def test_a_benchmark_in_one_language_has_mono_alone():
+    """Its pool of all languages is its own, and nothing is claimed of it."""
+    own = study(GAINS)
+    sums = own.sums[own.sums["setting"].isin(["mono", "multi"])].assign(question_language="en")
+    single = Results("single", own.runs, sums, own.cells)
+    assert single.settings == ["mono"] and set(analyse.quality(single)["setting"]) == {"mono"}
+    assert not len(claims.decide(single))
+
+
+def test_languages_never_trained_on_that_make_no_pair():
+    """One such language alone: no cross-lingual pair of them, so no column and no claim of it."""
+    own = study(GAINS)
+    sums = own.sums.assign(
+        trained=np.where(own.sums["setting"] == "mono", "neither", "one"), arm=own.sums["arm"]
+    )
+    found = Results("one", own.runs, sums, own.cells)
+    assert list(analyse.by_training(found)) == ["mono, neither trained", "cross, one trained"]
+    mine = claims.decide(own, [found])
+    assert set(mine[mine["claim"] == claims.ZERO_SHOT]["setting"]) == {"mono"}
 
 
 def test_a_training_text_in_the_benchmark_contradicts_disjointness():
