@@ -59,7 +59,7 @@ rule train:
     params:
         key="{key}",
         stamp=lambda wildcards: JOBS["train", wildcards.key].stamp,
-    threads: lambda wildcards: JOBS["train", wildcards.key].threads
+    threads: lambda wildcards: JOBS["train", wildcards.key].cores
     priority: 1
     shell:
         RUN_STAGE
@@ -77,7 +77,7 @@ rule evaluate:
     params:
         key="{key}",
         stamp=lambda wildcards: JOBS["evaluate", wildcards.key].stamp,
-    threads: lambda wildcards: JOBS["evaluate", wildcards.key].threads
+    threads: lambda wildcards: JOBS["evaluate", wildcards.key].cores
     priority: 2  # before the next training run: a mistake shows early, and so does the pace
     shell:
         RUN_STAGE

@@ -100,7 +100,13 @@ class Job:
 
     @property
     def threads(self) -> int:
+        """Of one process."""
         return getattr(self.params, "threads", 1)
+
+    @property
+    def cores(self) -> int:
+        """How many it keeps busy: every rank has its own threads."""
+        return self.threads * getattr(self.params, "ranks", 1)
 
     @cached_property
     def stamp(self) -> str:
@@ -491,7 +497,7 @@ def _alone(study: str) -> Iterator[int]:
 
 
 def _slots(jobs: list[Job], cores: int) -> int:
-    return max(1, cores // max(job.threads for job in jobs))
+    return max(1, cores // max(job.cores for job in jobs))
 
 
 def _refuse_other_file(study: Study, path: str) -> None:

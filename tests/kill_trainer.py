@@ -117,6 +117,8 @@ def _until_killed(count, corpus, out, seconds, moments):
         for process in victims:
             process.kill()
         for process in group:
+            process.join(5)
+            process.kill()  # a rank whose peer never came would wait for minutes
             process.join()
     return any(process.exitcode == -signal.SIGKILL for process in group)
 

@@ -724,3 +724,11 @@ def test_a_failed_stage_keeps_no_stamp(place, monkeypatch, capsys):
     said = capsys.readouterr().err
     assert said.startswith("Traceback")
     assert said.endswith(f"\nOSError: No space left; see {job.notebook}\n")
+
+
+def test_ranks_take_cores(place):
+    """Two ranks of two threads keep four cores busy, so six cores hold one such run at a time."""
+    study = params.load_study(place.study("train: {ranks: 2, threads: 2, batch_size: 4}"))
+    jobs = {job.stage: job for job in execute.plan(study)}
+    assert (jobs["train"].cores, jobs["train"].threads, jobs["evaluate"].cores) == (4, 2, 1)
+    assert execute._slots(list(jobs.values()), 6) == 1
