@@ -460,6 +460,7 @@ def run_study(path: str, cores: int, changes: Iterable[str] = ()) -> int:
     changes: as in lib.params.load_study. Raises BadParameter, BadNotebook, store.Busy or OSError,
     each with one clear line."""
     study = params.load_study(path, changes)
+    params.check_paths(study)
     jobs = plan(study)
     folder = params.study_dir(study.name)
     store.make_folder(folder)

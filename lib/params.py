@@ -460,6 +460,29 @@ def load_study(path: str | Path, changes: Iterable[str] = ()) -> Study:
         raise BadParameter(f"{path}: {error}") from None
 
 
+def check_paths(study: Study) -> None:
+    """Raise BadParameter for a file or folder that a study names and that is not there: said before
+    hours of training and not after. Names of checkpoints on a hub are not looked up."""
+    for p in study.corpora.values():
+        _check_named({f"prepare.files[{label}]": file for label, file in p.files.items()})
+        _check_named({"prepare.folder": p.folder, "prepare.translator": _as_path(p.translator)})
+    for run in study.runs.values():
+        _check_named({"train.model": _as_path(run.train.model)})
+        specs = run.evaluate.benchmarks.items()
+        _check_named({f"evaluate.benchmarks[{name}].folder": spec.folder for name, spec in specs})
+
+
+def _as_path(checkpoint: str) -> str:
+    """The checkpoint's name where it can only be a path."""
+    return checkpoint if checkpoint.startswith(("/", "./", "../")) else ""
+
+
+def _check_named(named: Mapping[str, str]) -> None:
+    for where, path in named.items():
+        if path and not (ROOT / path).exists():
+            raise BadParameter(f"{where}: {path}: no such file or folder")
+
+
 def freeze(study: Study) -> None:
     """Write the expanded study to outputs/<study>/study.json, which stages and analysis read."""
     runs = {

@@ -155,6 +155,9 @@ def findings(corpus: ParallelCorpus, audit: pd.DataFrame, hard: pd.DataFrame):
     meta, counts = corpus.meta, corpus.meta["counts"]
     asked = audit[audit["part"] != "candidates"]
     leaked, shared = asked["normalised"].sum(), (asked["overlapping"] - asked["normalised"]).sum()
+    why = ""
+    if meta["source"] == "cldr":
+        why = " (long wordings do, since a wording is used for many names)"
     best = hard.sort_values("mAP").groupby("stratum", sort=False).tail(1)
     hardest = best.sort_values("mAP").iloc[0]
     return Markdown(
@@ -162,7 +165,7 @@ def findings(corpus: ParallelCorpus, audit: pd.DataFrame, hard: pd.DataFrame):
         f"{sum(counts['test'].values()):,} test questions over {sum(counts['pool'].values()):,} "
         f"passages ({meta['source']}, {meta['version']}; {meta['licence']}). "
         f"The leak audit found {leaked} test texts in training, and {shared} more that share a run "
-        "of 13 words with it (long wordings do, since a wording is used for many names). "
+        f"of 13 words with it{why}. "
         f"The stratum where words alone help least is *{hardest['stratum']}*: "
         f"the best ranker without training reaches an mAP of {hardest['mAP']:.3f} there."
     )

@@ -441,3 +441,20 @@ def test_a_change_takes_the_place_of_what_the_file_says(tmp_path):
     }.items():
         with pytest.raises(BadParameter, match=words):
             params.load_study(file, [change])
+
+
+def test_paths_that_are_not_there_are_named_before_anything_runs(load, tmp_path):
+    """Files of the pairs, a checkpoint that can only be a folder, the folder of a benchmark; names
+    that may be a hub's are left alone, and so is what is there."""
+    there = tmp_path / "there.jsonl"
+    there.write_text("")
+    for text, said in {
+        "prepare: {source: pairs, files: {a: nowhere.jsonl}}": "prepare.files[a]: nowhere.jsonl",
+        "train: {model: ./nowhere}": "train.model: ./nowhere",
+        "evaluate: {benchmarks: {x: {format: beir, folder: nowhere}}}": "benchmarks[x].folder",
+    }.items():
+        with pytest.raises(BadParameter, match="no such file or folder") as error:
+            params.check_paths(load(text))
+        assert said in str(error.value)
+    params.check_paths(load("train: {model: organisation/name}"))
+    params.check_paths(load(f"prepare: {{source: pairs, files: {{a: {there}}}}}"))
