@@ -86,22 +86,26 @@ def with_published(table: pd.DataFrame, results: Results, spec: BenchmarkSpec) -
 
 
 def sentence_search(study: str, specs: dict[str, BenchmarkSpec], only: str = "") -> pd.DataFrame:
-    """Tatoeba's accuracy by arm and direction, mean over languages, for people to read: columns
-    `<benchmark>, <direction>`; empty where it was not asked for. Intervals resample languages."""
-    rows = []
+    """Tatoeba by arm and direction, mean over languages, for people to read: columns `<benchmark>,
+    <direction>, accuracy` and `..., F1`; empty where it was not asked for. Intervals resample
+    languages."""
+    columns: dict[str, dict[str, str]] = {}
     for name in (n for n, spec in specs.items() if spec.format == "tatoeba"):
-        table = accuracy(study, name, only)
-        for (arm, direction), own in table.groupby(["arm", "direction"], sort=False):
-            text = f"{own['value'].mean():.3f}"
-            if own["cluster"].nunique() > 1:
-                found = stats.interval(own[["seed", "cluster", "value", "weight"]])
-                text += f" [{found.low:.3f}, {found.high:.3f}]"
-            rows.append({"arm": arm, "part": f"{name}, {direction}", "text": text})
-    if not rows:
-        return pd.DataFrame()
-    wanted = pd.DataFrame(rows).pivot(index="arm", columns="part", values="text")
-    order = dict.fromkeys(row["arm"] for row in rows)
-    return wanted.reindex(order).rename_axis(index=None, columns=None)
+        for (arm, direction), own in accuracy(study, name, only).groupby(
+            ["arm", "direction"], sort=False
+        ):
+            for metric, label in (("accuracy", "accuracy"), ("f1", "F1")):
+                column = columns.setdefault(f"{name}, {direction}, {label}", {})
+                column[arm] = _mean_over_languages(own.assign(value=own[metric]))
+    return pd.DataFrame(columns)
+
+
+def _mean_over_languages(table: pd.DataFrame) -> str:
+    """The mean, with its interval where there are several languages."""
+    if table["cluster"].nunique() == 1:
+        return f"{table['value'].mean():.3f}"
+    found = stats.interval(table[["seed", "cluster", "value", "weight"]])
+    return f"{found.estimate:.3f} [{found.low:.3f}, {found.high:.3f}]"
 
 
 def by_training(results: Results) -> pd.DataFrame:

@@ -261,14 +261,14 @@ def load(study: str, benchmark: str, only: str = "") -> Results:
 
 
 def accuracy(study: str, benchmark: str, only: str = "") -> pd.DataFrame:
-    """Accuracies of every run on Tatoeba: arm, seed, direction, cluster (a language), value, weight
-    (1: every language weighs the same)."""
+    """Scores of every run on Tatoeba: arm, seed, direction, cluster (a language), accuracy, f1,
+    weight (1: every language weighs the same)."""
     parts = [
         _verified(run.folder / "scores", f"{benchmark}.parquet").assign(arm=run.arm, seed=run.seed)
         for run in runs(study, only)
     ]
     table = pd.concat(parts, ignore_index=True).assign(weight=1.0)
-    return table.rename(columns={"name": "cluster", "accuracy": "value"})
+    return table.rename(columns={"name": "cluster"})
 
 
 def benchmarks(study: str, only: str = "") -> dict[str, BenchmarkSpec]:
