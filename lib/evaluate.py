@@ -19,8 +19,6 @@ from lib.corpus import ParallelCorpus
 from lib.params import BenchmarkSpec, Evaluate
 from lib.text import number
 
-STRATA = ("hops", "wording", "cell", "trained")
-
 
 @dataclass(frozen=True)
 class Evaluated:
@@ -99,7 +97,7 @@ def run(name: str, p: Evaluate, encoder, corpus: ParallelCorpus, folder: Path) -
 
 def annotate(scores: pd.DataFrame, benchmark: Benchmark, corpus: ParallelCorpus) -> pd.DataFrame:
     """Per-question scores with question_id, group and strata, ready to be saved and summed."""
-    kept = ["question_id", "group", *(s for s in STRATA if s in benchmark.questions)]
+    kept = ["question_id", "group", *(s for s in heldout.STRATA if s in benchmark.questions)]
     own = benchmark.questions[kept].astype("category").iloc[scores["question"].to_numpy()]
     found = pd.concat(
         [scores.drop(columns="question").reset_index(drop=True), own.reset_index(drop=True)], axis=1
