@@ -21,9 +21,10 @@ from torch.utils.checkpoint import checkpoint
 
 from lib import store
 
-# What a further forward costs, as a share of the batch's tokens: weighed against padding. From .03
-# to .06 a step of 256 texts takes the same time, 40 % less than in one padded forward.
-CHARGE = 0.04
+# What a further forward costs, as a share of the batch's tokens, weighed against padding: halved
+# until there are no more padding tokens than that share of the real ones.
+CHARGE, PADDING = 0.04, 0.1
+MULTIPLE = {"cpu": 1, "cuda": 8}  # tokens that a chunk's length is rounded up to: tensor cores
 
 SPECIAL = {
     "pad_token": "[PAD]",
@@ -54,7 +55,7 @@ class Encoder(torch.nn.Module):
     """A `transformers` encoder with its fast tokenizer, pooling, prompts and normalisation.
 
     truncated  how many texts `tokenize` has cut to max_length so far
-    slots      how many token places were computed so far, padding included
+    slots      how many token places `embed` has computed so far, padding included
     """
 
     def __init__(self, model, tokenizer, settings: Settings):
@@ -62,7 +63,7 @@ class Encoder(torch.nn.Module):
         super().__init__()
         self.model, self.tokenizer, self.settings = model, tokenizer, settings
         self.truncated = self.slots = 0
-        self._words = _words(tokenizer)
+        self._words, self._longest = _words(tokenizer), _positions(model)
         _check(model, tokenizer, settings)
         self._words.enable_truncation(settings.max_length)
 
@@ -90,7 +91,8 @@ class Encoder(torch.nn.Module):
         words = self._table()(ids) if rows is None else F.embedding(ids, rows)
         hidden = self.model(inputs_embeds=words, attention_mask=mask).last_hidden_state
         hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
-        return F.normalize(self._pool(hidden, mask.to(hidden.dtype)), dim=-1)
+        with torch.autocast(hidden.device.type, enabled=False):  # a mean keeps its precision
+            return F.normalize(self._pool(hidden, mask.to(hidden.dtype)), dim=-1)
 
     def embed(self, token_lists: Sequence[np.ndarray], chunk: int = 0) -> torch.Tensor:
         """Unit vectors [n, d] with gradient, in the order given.
@@ -105,17 +107,23 @@ class Encoder(torch.nn.Module):
         length = np.array([len(tokens) for tokens in token_lists])
         used, place = np.unique(np.concatenate(token_lists), return_inverse=True)
         places = np.split(place, np.cumsum(length)[:-1])
-        rows = self._table()(torch.from_numpy(used.astype(np.int64)).to(self.device))
+        rows = self._table()(on_device(self.device, used.astype(np.int64)))
         chunks = [part for whole in chunked(length) for part in _cut(whole, chunk)]
         forward = partial(_twice, self) if chunk else self
-        vectors = [forward(*self._padded([places[i] for i in part]), rows) for part in chunks]
-        back = torch.from_numpy(np.argsort(np.concatenate(chunks))).to(self.device)
+        vectors = []
+        for part in chunks:
+            ids, mask = self._padded([places[i] for i in part])
+            self.slots += ids.numel()
+            vectors.append(forward(ids, mask, rows))
+        back = on_device(self.device, np.argsort(np.concatenate(chunks)))
         return torch.cat(vectors).index_select(0, back)
 
     def train_only(self, used: np.ndarray) -> None:
         """Keep only the word vectors of these tokens, distinct int64, until `restore`; texts may
-        hold no others. Raises ValueError where the model does not look them up plainly."""
-        self.model.set_input_embeddings(UsedRows(self._table(), used))
+        hold no others. Tables that do more than look up stay whole."""
+        table = self._table()
+        if type(table) is torch.nn.Embedding and not (table.max_norm or table.scale_grad_by_freq):
+            self.model.set_input_embeddings(UsedRows(table, used))
 
     def restore(self, factor: float) -> None:
         """Undo `train_only`: trained word vectors beside the others, which are scaled."""
@@ -163,13 +171,14 @@ class Encoder(torch.nn.Module):
         return self.model.get_input_embeddings()
 
     def _padded(self, token_lists) -> tuple[torch.Tensor, torch.Tensor]:
-        """int64 [n, t] tokens and mask; what stands where the mask is 0 does not matter."""
+        """int64 [n, t] tokens and mask; where the mask is 0 stands some token that there is."""
         length = np.array([len(tokens) for tokens in token_lists])
-        mask = np.arange(length.max()) < length[:, None]
-        ids = np.zeros(mask.shape, np.int64)
+        multiple = MULTIPLE[self.device.type]
+        places = min(-(-length.max() // multiple) * multiple, self._longest)
+        mask = np.arange(places) < length[:, None]
+        ids = np.full(mask.shape, token_lists[0][0], np.int64)
         ids[mask] = np.concatenate(token_lists)
-        self.slots += mask.size
-        return tuple(torch.from_numpy(x).to(self.device) for x in (ids, mask.astype(np.int64)))
+        return on_device(self.device, ids), on_device(self.device, mask.astype(np.int64))
 
     def _pool(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """[n, d]: the first token's vector, or the mean over tokens where the mask is 1."""
@@ -186,12 +195,7 @@ class UsedRows(torch.nn.Embedding):
     factor; `whole` makes good for that. In a vocabulary of 250,000 they are most of a model."""
 
     def __init__(self, table: torch.nn.Embedding, used: np.ndarray):
-        """used: distinct tokens int64. Raises ValueError for a table that does not just look up."""
-        if type(table) is not torch.nn.Embedding or table.max_norm or table.scale_grad_by_freq:
-            raise ValueError(
-                f"word vectors come from a {type(table).__name__}, expected a plain Embedding: "
-                "train with used_words=False"
-            )
+        """used: distinct tokens int64."""
         rows = torch.from_numpy(used)
         place = torch.full((table.num_embeddings,), -1)  # no row: looking it up is an error
         place[rows] = torch.arange(len(used))
@@ -217,23 +221,32 @@ class UsedRows(torch.nn.Embedding):
         return table
 
 
-def chunked(length: np.ndarray, charge: float = CHARGE) -> list[np.ndarray]:
+def chunked(length: np.ndarray) -> list[np.ndarray]:
     """Texts, by their length in tokens int [n], as chunks to pad alike: numbers of texts, shorter
-    ones first, cut so that padding plus charge * length.sum() a chunk is least.
-
-    Found by dynamic programming over the distinct lengths."""
+    ones first. Padding tokens are at most PADDING of the real ones; the more so, the less a further
+    chunk is taken to cost."""
     order = np.argsort(length, kind="stable")
     distinct, count = np.unique(length, return_counts=True)
-    until = np.concatenate([[0], np.cumsum(count)])
+    until, charge = np.concatenate([[0], np.cumsum(count)]), CHARGE * length.sum()
+    cuts, padded = _cheapest(distinct, until, charge)
+    while padded > (1 + PADDING) * length.sum():
+        charge /= 2
+        cuts, padded = _cheapest(distinct, until, charge)
+    return np.split(order, cuts)
+
+
+def _cheapest(distinct: np.ndarray, until: np.ndarray, charge: float) -> tuple[list[int], int]:
+    """Where to cut texts sorted by length, so that padded tokens plus `charge` a chunk are least,
+    and how many padded tokens that gives: dynamic programming over the distinct lengths."""
     least, begin = np.zeros(len(until)), np.zeros(len(until), int)
     for end, longest in enumerate(distinct, start=1):
         cost = least[:end] + (until[end] - until[:end]) * longest
         begin[end] = cost.argmin()
-        least[end] = cost.min() + charge * length.sum()
+        least[end] = cost.min() + charge
     cuts, end = [], begin[-1]
     while end:
         cuts, end = [until[end], *cuts], begin[end]
-    return np.split(order, cuts)
+    return cuts, round(least[-1] - charge * (len(cuts) + 1))
 
 
 def _twice(encoder: Encoder, ids: torch.Tensor, mask: torch.Tensor, rows: torch.Tensor):
@@ -242,6 +255,12 @@ def _twice(encoder: Encoder, ids: torch.Tensor, mask: torch.Tensor, rows: torch.
     Reentrant, for the other kind keeps the graph's empty shell: .7 MB a chunk of 12 layers. But
     that takes parameters into account only where an input wants a gradient, so `rows` has to."""
     return checkpoint(encoder, ids, mask, rows.requires_grad_(), use_reentrant=True)
+
+
+def on_device(device: torch.device, array: np.ndarray) -> torch.Tensor:
+    """The array there; a GPU fetches it without anybody waiting."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def _cut(texts: np.ndarray, size: int) -> list[np.ndarray]:

@@ -522,7 +522,8 @@ def _refuse_other_parameters(jobs: list[Job], path: str) -> None:
         file = job.folder / "params.json"
         if job.stage in params.VARIED and file.exists():
             try:
-                clash = store.difference(store.read_json(file), job.params.model_dump())
+                asked, may_change = job.params.model_dump(), job.params.may_change
+                clash = store.difference(store.read_json(file), asked, may_change)
             except store.Damaged as damage:
                 raise store.Damaged(f"{damage}{way_out(str(damage), job.study_folder)}") from None
             if clash:

@@ -63,6 +63,7 @@ class Stage(BaseModel):
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
     unnamed_run: ClassVar[str | None] = None  # what run = "" stands for; None: the spelled key
+    may_change: ClassVar[tuple[str, ...]] = ()  # parameters that may differ when a run goes on
 
     study: str = Field("lab", description="outputs go below outputs/<study>")
     run: str = Field("", description="its folder; empty: spelled from what is not a default")
@@ -108,6 +109,9 @@ class Prepare(Stage):
     languages: list[str] = Field([], description="language codes; []: all that the source has")
     fold: Count = Field(0, description="which share of the facts or groups is held out for testing")
     folds: int = Field(5, ge=2, description="number of such shares")
+    dev: float = Field(
+        0.0, ge=0, lt=1, description="share of the held-out groups kept for validation"
+    )
     bridges: Count = Field(4, description="cldr: two-hop questions a final fact; 0: one-hop only")
     distractors: Count = Field(0, description="cldr: other facts told in the same passage")
     pool: Count = Field(
@@ -181,6 +185,9 @@ class Prepare(Stage):
 
 
 class Train(Stage):
+    # How the same work is divided, and what is told of it: the last bits at most.
+    may_change = ("chunk", "ranks", "checkpoint_every", "keep_checkpoints", "log_every")
+
     corpus: str = Field("base", description="the run of 01_prepare to train on")
     strategy: Literal[
         "mono", "x-x", "cross-pair", "cross", "hybrid", "mix", "en-en", "cross-fixed"
@@ -204,14 +211,15 @@ class Train(Stage):
     question_prompt: str = Field("", description="text before each question")
     passage_prompt: str = Field("", description="text before each passage")
     max_length: int = Field(64, ge=4, description="tokens of a text; the rest is cut off")
-    used_words: bool = Field(
-        False, description="train only word vectors that the corpus uses: the same, but faster"
-    )
     steps: Count = Field(600, description="updates; 0: the untrained encoder")
     batch_size: int = Field(128, ge=2, description="question-passage pairs an update")
     chunk: Count = Field(
         0, description="texts in memory at a time, costs another forward; 0: the whole batch"
     )
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="of matrix products; weights and loss stay fp32"
+    )
+    compile: bool = Field(False, description="by torch.compile: minutes first, faster steps then")
     learning_rate: float = Field(3e-3, gt=0, description="its peak")
     weight_decay: float = Field(0.01, ge=0, description="of AdamW")
     warmup: Share = Field(0.1, description="share of the steps in which the learning rate rises")
@@ -222,6 +230,12 @@ class Train(Stage):
     checkpoint_every: Positive = Field(200, description="steps between checkpoints")
     keep_checkpoints: Positive = Field(1, description="how many of the latest are kept")
     log_every: Positive = Field(50, description="steps between lines of the log")
+    validate_every: Count = Field(
+        0, description="steps between validations on prepare.dev, the best being kept; 0: none"
+    )
+    patience: Count = Field(
+        0, description="stop after so many validations without a better one; 0: train all steps"
+    )
     seed: int = Field(
         0, ge=0, le=2**63 - 1, description="of initial weights and of the batches"
     )  # torch takes one bit more, but tables hold int64
@@ -253,6 +267,10 @@ class Train(Stage):
             raise ValueError(
                 f"train.heads: {self.heads} does not divide the width {self.width} "
                 "(expected a divisor)"
+            )
+        if self.patience and not self.validate_every:
+            raise ValueError(
+                f"train.patience: {self.patience} does not go with validate_every 0 (expected 0)"
             )
         if self.batch_size % self.ranks:
             raise ValueError(

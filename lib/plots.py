@@ -292,6 +292,20 @@ def curve(log):
     return fig
 
 
+def validation(table):
+    """mAP by step, the first best step circled. table: DataFrame step, a column a setting, map."""
+    fig, ax = plt.subplots(figsize=(7.2, 3.6))
+    settings = [column for column in table if column not in ("step", "map")]
+    for name, marker in zip(settings, "os^", strict=False):
+        ax.plot(table["step"], table[name], marker=marker, ms=4, lw=1.2, label=name)
+    best = table.loc[table["map"].idxmax()]
+    ax.plot(table["step"], table["map"], marker=".", lw=2.2, color="black", label="their mean")
+    ax.scatter(best["step"], best["map"], s=140, facecolor="none", edgecolor="black", zorder=3)
+    ax.set(xlabel="step", ylabel="mAP, validation", ylim=(0, None))
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return fig
+
+
 def lengths(table):
     """Token lengths by language. table: DataFrame language, side, tokens."""
     fig, ax = plt.subplots(figsize=(7.2, 3.8))

@@ -30,7 +30,7 @@ def prepare(p: Prepare) -> ParallelCorpus:
     except store.Damaged as damage:
         print(f"{damage}; building it again", flush=True)
     corpus = import_module(f"lib.sources.{p.source}").build(p)
-    with store.atomic_folder(folder / "data", corpus.meta) as new:
+    with store.atomic_folder(folder / "data", corpus.meta | {"dev": p.dev}) as new:
         corpus.save(new)
         tokenizer = train_tokenizer(corpus.tokenizer_texts(), p.vocabulary)
         tokenizer.save(str(new / "tokenizer.json"), pretty=False)

@@ -16,7 +16,7 @@ import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -197,28 +197,30 @@ def _files(folder: Path) -> list[Path]:
     return sorted(f for f in folder.rglob("*") if f.is_file())
 
 
-def remember(folder: Path, params: dict[str, Any]) -> None:
+def remember(folder: Path, params: dict[str, Any], may_change: Collection[str] = ()) -> None:
     """Record a folder's parameters in params.json, or compare them with those recorded there.
 
     Raises ValueError naming the first parameter that differs: a folder is never made of two
-    settings."""
+    settings. may_change: parameters for which that does not matter."""
     file = Path(folder) / "params.json"
     if not file.exists():
         write_json(file, params)
         return
-    clash = difference(read_json(file), params)
+    clash = difference(read_json(file), params, may_change)
     if clash:
         raise ValueError(f"{folder}: {clash}; remove that folder or choose another run name")
 
 
-def difference(recorded: dict[str, Any], asked: dict[str, Any]) -> str:
-    """The first parameter that differs, in words; "" where none does."""
+def difference(
+    recorded: dict[str, Any], asked: dict[str, Any], may_change: Collection[str] = ()
+) -> str:
+    """The first parameter that differs but must not, in words; "" where none does."""
     if not isinstance(recorded, dict):
         return "has a params.json that holds no parameters"
     missing = object()
     for name in [*recorded, *asked]:
         old, new = recorded.get(name, missing), asked.get(name, missing)
-        if old != new:
+        if old != new and name not in may_change:
             was, now = ("absent" if x is missing else repr(x) for x in (old, new))
             return f"was made with {name} {was}, now {now} is asked for"
     return ""

@@ -11,7 +11,6 @@ import io
 import math
 import os
 import re
-import resource
 import shutil
 import time
 import zlib
@@ -28,21 +27,24 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from lib import ranks, store
-from lib.encoder import Encoder, build, pick_device
+from lib import cost, ranks, store
+from lib.benchmarks import heldout
+from lib.cost import Cost
+from lib.encoder import Encoder, build, on_device, pick_device
 from lib.losses import info_nce
 from lib.sampler import Batch, Schedule, exposure
+from lib.tokens import SIDES, tokenized
+from lib.validation import validate
 
 if TYPE_CHECKING:
     from lib.corpus import PairIndex, ParallelCorpus
     from lib.params import Train
 
-SIDES = ("question", "passage")
 MOMENTS = ("exp_avg", "exp_avg_sq")
-# Parameters that change no number of a result; `corpus` is known by its content.
-BOOKKEEPING = ("study", "run", "corpus", "checkpoint_every", "keep_checkpoints", "log_every")
-# Those that divide the same work otherwise: they change the last bits, and which units drop out.
-DIVISION = ("chunk", "ranks")
+
+
+# Steps whose losses are read together: each time waits for a GPU.
+UNREAD = {"cpu": 1, "cuda": 50}
 
 
 class Diverged(ArithmeticError):
@@ -65,28 +67,32 @@ class LogRow(NamedTuple):
     seconds: float
 
 
-@dataclass
-class Cost:
-    """What a run took, summed over its resumptions; work that a kill lost is not in it."""
+class Launched(NamedTuple):
+    """A step whose loss nobody has looked at, which would wait for a GPU."""
 
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    slots: int = 0
-    peak_memory_bytes: int = 0
-    starts: int = 0
+    step: int
+    kind: str
+    batch: int
+    rate: float
+    loss: torch.Tensor
+    norm: torch.Tensor
+    begin: float | torch.cuda.Event
+    end: float | torch.cuda.Event
 
 
 @dataclass(frozen=True)
 class TrainResult:
     """A finished run, read from its folder.
 
-    log       one row a step: LogRow's columns, `seconds` among them
-    cost      seconds, cpu_seconds, pairs_per_second, tokens, padded_share, flops, …
-    exposure  what the run showed its encoder; "languages" holds one dict a language
+    log         one row a step: LogRow's columns, `seconds` among them
+    validation  step, mAP by setting and `map`, their mean; empty without validate_every
+    cost        seconds, cpu_seconds, pairs_per_second, tokens, padded_share, flops, …
+    exposure    what the run showed its encoder; "languages" holds one dict a language
     """
 
     folder: Path
     log: pd.DataFrame
+    validation: pd.DataFrame
     cost: dict
     exposure: dict
 
@@ -97,6 +103,7 @@ class TrainResult:
         return cls(
             folder,
             log.assign(seconds=seconds),
+            pd.DataFrame(store.read_json(folder / "validation.json")),
             store.read_json(folder / "cost.json"),
             store.read_json(folder / "exposure.json"),
         )
@@ -172,81 +179,69 @@ def adamw(encoder: torch.nn.Module, params: Train) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=params.learning_rate, fused=True)
 
 
-def _shrunk(params: Train) -> float:
-    """What a run's weight decay multiplies a weight by that never has a gradient."""
-    rates = (learning_rate(params, step) for step in range(params.steps))
+def _shrunk(params: Train, steps: int) -> float:
+    """What the weight decay of so many steps multiplies a weight by that never has a gradient."""
+    rates = (learning_rate(params, step) for step in range(steps))
     return math.prod(1 - rate * params.weight_decay for rate in rates)
-
-
-def _used_words(corpus: ParallelCorpus, encoder: Encoder) -> np.ndarray:
-    """Tokens, int64, of all texts that may be trained on."""
-    used = np.empty(0, np.int64)
-    for side in SIDES:
-        for texts in corpus.rows.select_columns(side).iter(10_000):
-            used = np.union1d(used, np.concatenate(encoder.tokenize(texts[side], side)))
-    encoder.truncated = 0  # counts what is trained on
-    return used
-
-
-class _Texts:
-    """Token lists of training texts, each tokenised when it is first needed."""
-
-    def __init__(self, corpus: ParallelCorpus, encoder: Encoder):
-        self.index, self.encoder = corpus.index, encoder
-        self.columns = {side: corpus.rows[side] for side in SIDES}  # each access would copy
-        self.cache: dict[str, dict[int, np.ndarray]] = {side: {} for side in SIDES}
-
-    def tokens(self, side: str, pair: np.ndarray, language: np.ndarray) -> list[np.ndarray]:
-        """Of the question or passage of each pair [n] in each language [n]."""
-        known = self.cache[side]
-        rows = self.index.rows(pair, language).tolist()
-        new = [row for row in dict.fromkeys(rows) if row not in known]
-        if new:
-            tokens = self.encoder.tokenize(self.columns[side][new], side)
-            known.update(zip(new, tokens, strict=True))
-        return [known[row] for row in rows]
-
-    @property
-    def truncated(self) -> float:
-        """Share of the texts tokenised so far that were cut."""
-        return self.encoder.truncated / max(1, sum(map(len, self.cache.values())))
 
 
 class _Run:
     """State of a run in progress: `at` is the next step; all else is as before that step.
 
-    Every rank has its own, with the same weights; only the first one writes."""
+    Every rank has its own, with the same weights; only the first one writes.
+
+    launched     steps done since the log was last written up
+    validations  what `validate` found, with the step
+    best         the weights of the best validation, on the first rank
+    """
 
     def __init__(self, corpus, params: Train, folder: Path, identity: dict):
         self.params, self.folder, self.identity = params, folder, identity
         self.index = corpus.index
         self.schedule = schedule(corpus.index, params)
+        self.dev = heldout.dev(corpus) if params.validate_every else None
         self.encoder = build(params, corpus.tokenizer_file)
-        if params.used_words:
-            self.encoder.train_only(_used_words(corpus, self.encoder))
-        self.encoder.to(pick_device(params.device)).train()
+        self.texts = tokenized(corpus, self.encoder)
+        self.encoder.train_only(self._used_words())
+        self.device = torch.device(pick_device(params.device))
+        self.encoder.to(self.device).train()
+        if params.compile:
+            self.encoder.model.compile(dynamic=True)
         self.optimizer = adamw(self.encoder, params)
-        self.texts = _Texts(corpus, self.encoder)
-        self.at, self.log = 0, []
+        self.at, self.log, self.launched = 0, [], []
+        self.validations, self.best = [], {}
         self.tokens = np.zeros((len(SIDES), len(self.index.languages)), np.int64)
         self.tokens_before = np.zeros_like(self.tokens)
         self.before, self.clock = Cost(), (time.perf_counter(), time.process_time())
+        self.validating = 0.0
         self._resume()
 
     def finish(self) -> None:
         """Train to the end and write the results, the encoder last."""
-        pace = _Pace(self.at, self.params)
-        while self.at < self.params.steps:
-            self.log.append(self._step())
+        pace, p = _Pace(self.at, self.params), self.params
+        while self.at < p.steps and not self._stopped():
+            self.launched.append(self._step())
             self.at += 1
-            if self.at % self.params.checkpoint_every == 0 and self.at < self.params.steps:
+            unread = UNREAD[self.device.type]
+            if self._at_every(p.checkpoint_every, p.log_every, p.validate_every, unread):
+                self._write_log()
+            if self.dev and self._at_every(p.validate_every):
+                self._validate()
+            if self._at_every(p.checkpoint_every) and self.at < p.steps:
                 self._save()
-            pace.tell(self.log)
+            pace.tell(self.at, self.log)
+        if self.at < p.steps:
+            best = self._best()["step"]
+            print(f"stopped after step {self.at}: no better validation since step {best}")
         self._write_results()
 
-    def _step(self) -> LogRow:
+    def _at_every(self, *steps: int) -> bool:
+        """Whether so many steps are done, or a multiple, or all."""
+        return self.at == self.params.steps or any(n and self.at % n == 0 for n in steps)
+
+    def _step(self) -> Launched:
         """One update; batch -> vectors -> loss -> gradient -> clipping -> AdamW."""
-        start, batch = time.perf_counter(), self.schedule.batch(self.at)
+        begin, batch = cost.mark(self.device), self.schedule.batch(self.at)
         torch.manual_seed(_dropout_seed(self.params.seed, self.at, ranks.rank()))
         rate = learning_rate(self.params, self.at)
         for group in self.optimizer.param_groups:
@@ -257,17 +252,46 @@ class _Run:
             loss.backward()
         ranks.add_up(self.encoder.parameters())
         norm = torch.nn.utils.clip_grad_norm_(self.encoder.parameters(), self.params.clip)
-        self._require_finite(batch, loss.item(), norm.item())
         self.optimizer.step()
-        return LogRow(
-            self.at,
-            batch.kind,
-            loss.item(),
-            rate,
-            norm.item(),
-            _crc32(batch),
-            time.perf_counter() - start,
+        end, number = cost.mark(self.device), _crc32(batch)
+        return Launched(self.at, batch.kind, number, rate, loss.detach(), norm, begin, end)
+
+    def _write_log(self) -> None:
+        """Take the launched steps into the log. Raises Diverged at the first that went wrong."""
+        values = [torch.stack([step.loss, step.norm]) for step in self.launched]
+        for step, (loss, norm) in zip(self.launched, torch.stack(values).tolist(), strict=True):
+            self._require_finite(step.step, loss, norm)
+            seconds = cost.seconds_between(step.begin, step.end)
+            self.log.append(
+                LogRow(step.step, step.kind, loss, step.rate, norm, step.batch, seconds)
+            )
+        self.launched.clear()
+
+    # --- validation ----------------------------------------------------------------------------
+
+    def _validate(self) -> None:
+        """Evaluate on the questions set aside; the best weights so far are kept."""
+        start = time.perf_counter()
+        found = None if ranks.rank() else validate(self.encoder, self.dev)
+        self.validations.append({"step": self.at} | ranks.collected(found)[0])
+        if self._best() is self.validations[-1] and not ranks.rank():
+            self.best = {
+                name: p.detach().to("cpu", copy=True) for name, p in self.encoder.named_parameters()
+            }
+        self.validating += time.perf_counter() - start
+
+    def _best(self) -> dict:
+        """The first of the best validations."""
+        return max(self.validations, key=lambda found: found["map"])
+
+    def _stopped(self) -> bool:
+        """Whether `patience` validations in a row were no better than the best before them."""
+        patience = self.params.patience
+        return 0 < patience < len(self.validations) and (
+            self._best() not in self.validations[-patience:]
         )
+
+    # --- a batch -------------------------------------------------------------------------------
 
     def _loss(self, batch: Batch) -> torch.Tensor:
         """That of the whole batch; see lib.losses for the layout."""
@@ -291,19 +315,32 @@ class _Run:
         hard = batch.negatives.shape[1]
         language = np.concatenate([batch.passage_language, np.repeat(batch.passage_language, hard)])
         pair = np.concatenate([batch.pair, batch.negatives.ravel()])
-        questions = self.texts.tokens("question", batch.pair, batch.question_language)
-        passages = self.texts.tokens("passage", pair, language)
+        questions = self._tokens("question", batch.pair, batch.question_language)
+        passages = self._tokens("passage", pair, language)
         self._count(0, batch.question_language, questions)
         self._count(1, language, passages)
-        return self.encoder.embed(questions + passages, self.params.chunk)
+        half = self.params.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            return self.encoder.embed(questions + passages, self.params.chunk)
+
+    def _used_words(self) -> np.ndarray:
+        """Tokens, int64, of all texts that are trained on or validated with."""
+        found = [self.texts.used()]
+        if self.dev:
+            found += self.encoder.tokenize(list(self.dev.questions["text"]), "question")
+            found += self.encoder.tokenize(list(self.dev.candidates["text"]), "passage")
+        return np.unique(np.concatenate(found))
+
+    def _tokens(self, side: str, pair: np.ndarray, language: np.ndarray) -> list[np.ndarray]:
+        return self.texts.take(side, self.index.rows(pair, language))
 
     def _hard(self, batch: Batch, negative: torch.Tensor) -> dict:
         """Arguments of the loss that explicit negatives add."""
-        group = torch.from_numpy(self.index.group).to(negative.device)
+        group = self.index.group
         return {
             "negatives": negative.unflatten(0, batch.negatives.shape),
-            "question_group": group[batch.pair],
-            "negative_group": group[batch.negatives],
+            "question_group": on_device(self.device, group[batch.pair]),
+            "negative_group": on_device(self.device, group[batch.negatives]),
         }
 
     def _count(self, side: int, language: np.ndarray, token_lists: list[np.ndarray]) -> None:
@@ -325,12 +362,12 @@ class _Run:
                 "or lower it, then batch_size or max_length"
             ) from error
 
-    def _require_finite(self, batch: Batch, loss: float, norm: float) -> None:
-        """Raises Diverged, before the weights are touched."""
+    def _require_finite(self, step: int, loss: float, norm: float) -> None:
+        """Raises Diverged; weights of later steps are nowhere written."""
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            pairs = ", ".join(map(str, batch.pair.tolist()))
+            pairs = ", ".join(map(str, self.schedule.batch(step).pair.tolist()))
             raise Diverged(
-                f"step {self.at}, seed {self.params.seed}: loss {loss}, gradient norm "
+                f"step {step}, seed {self.params.seed}: loss {loss}, gradient norm "
                 f"{norm}; lower learning_rate or raise temperature (pairs {pairs})"
             )
 
@@ -338,11 +375,16 @@ class _Run:
 
     def _save(self) -> None:
         """Write a checkpoint, and only then drop older ones."""
-        tokens, cost = self._totals()
+        tokens, spent = self._totals()
         if ranks.rank():
             return
         place = self.folder / "checkpoints" / f"step-{self.at:06d}"
-        state = {"step": self.at, "tokens": tokens.tolist(), "cost": asdict(cost)}
+        state = {
+            "step": self.at,
+            "tokens": tokens.tolist(),
+            "cost": asdict(spent),
+            "validations": self.validations,
+        }
         try:
             with store.atomic_folder(place, {"identity": self.identity}) as new:
                 self._fill(new, state)
@@ -354,6 +396,8 @@ class _Run:
         """Write the files of a checkpoint."""
         save_file(dict(self.encoder.named_parameters()), new / "model.safetensors")
         save_file(self._moments(), new / "optimizer.safetensors")
+        if self.best:
+            save_file(self.best, new / "best.safetensors")
         pd.DataFrame(self.log, columns=LogRow._fields).to_parquet(new / "log.parquet")
         store.write_json(new / "state.json", state)
 
@@ -390,6 +434,9 @@ class _Run:
         self.log = [LogRow(*row) for row in log.itertuples(index=False)]
         self.at, self.before = state["step"], Cost(**state["cost"])
         self.tokens_before = np.array(state["tokens"], np.int64)
+        self.validations = state["validations"]
+        if self.validations:
+            self.best = load_file(place / "best.safetensors")
         print(f"going on from step {self.at}", flush=True)
 
     @torch.no_grad()
@@ -406,27 +453,32 @@ class _Run:
 
     def _write_results(self) -> None:
         """All files of a finished run; nobody goes on before they are there."""
-        tokens, cost = self._totals()
+        tokens, spent = self._totals()
         if not ranks.rank():
             self._prune()
-            self._write(tokens, cost)
+            self._write(tokens, spent)
         ranks.collected(None)
 
-    def _write(self, tokens: np.ndarray, cost: Cost) -> None:
+    @torch.no_grad()
+    def _write(self, tokens: np.ndarray, spent: Cost) -> None:
         log = pd.DataFrame(self.log, columns=LogRow._fields)
         with store.atomic_file(self.folder / "train_log.parquet") as file:
             log.drop(columns="seconds").to_parquet(file)
         with store.atomic_file(self.folder / "train_time.parquet") as file:
             log[["step", "seconds"]].to_parquet(file)
+        store.write_json(self.folder / "validation.json", self.validations)
         store.write_json(self.folder / "exposure.json", self._exposure(tokens))
-        store.write_json(self.folder / "cost.json", self._cost_table(log, tokens, cost))
-        self.encoder.restore(_shrunk(self.params))
+        store.write_json(self.folder / "cost.json", self._cost(log, tokens, spent))
+        for name, p in self.encoder.named_parameters() if self.best else ():
+            p.copy_(self.best[name])
+        self.encoder.restore(_shrunk(self.params, self._best()["step"] if self.best else self.at))
         with store.atomic_folder(self.folder / "model", {"identity": self.identity}) as new:
             self.encoder.eval().save(new)
 
     def _exposure(self, tokens: np.ndarray) -> dict:
         """lib.sampler.exposure with tokens, by language and in all; counts are of uses."""
-        table = exposure(self.schedule)
+        done = self.params.model_copy(update={"steps": self.at})
+        table = exposure(schedule(self.index, done))
         for side, by_language in zip(SIDES, tokens, strict=True):
             table[f"{side}_tokens"] = by_language
         sums = table[["question_texts", "passage_texts", "positives", "substituted"]].sum()
@@ -437,47 +489,36 @@ class _Run:
             **{name: int(value) for name, value in sums.items()},
             "monolingual": monolingual / max(1, uses),
             "tokens": int(tokens.sum()),
-            "flops": self._flops(tokens),
+            "flops": cost.flops(self.encoder, int(tokens.sum())),
             "languages": table.to_dict("records"),
         }
 
-    def _flops(self, tokens: np.ndarray) -> int:
-        """6 x parameters outside embedding tables x real tokens (Kaplan et al., arXiv 2001.08361),
-        which leaves out attention scores and padding."""
-        tables = sum(
-            m.weight.numel() for m in self.encoder.modules() if isinstance(m, torch.nn.Embedding)
-        )
-        weights = sum(p.numel() for p in self.encoder.parameters()) - tables
-        return 6 * weights * int(tokens.sum())
-
     def _totals(self) -> tuple[np.ndarray, Cost]:
         """Tokens up to now, int64 [sides, languages], and cost: that of all ranks together, but
-        seconds are the clock's and the peak of memory that of the largest rank."""
+        seconds are the clock's and the peaks of memory those of the largest rank."""
         wall, cpu = self.clock
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        mine = (self.tokens, time.process_time() - cpu, self.encoder.slots, peak)
-        tokens, cpu, slots, peak = zip(*ranks.collected(mine), strict=True)
+        mine = (self.tokens, time.process_time() - cpu, self.encoder.slots, *cost.peaks())
+        tokens, cpu, slots, memory, gpu = zip(*ranks.collected(mine), strict=True)
+        before = self.before
         return self.tokens_before + sum(tokens), Cost(
-            self.before.seconds + time.perf_counter() - wall,
-            self.before.cpu_seconds + sum(cpu),
-            self.before.slots + sum(slots),
-            max(self.before.peak_memory_bytes, *peak),
-            self.before.starts + 1,
+            before.seconds + time.perf_counter() - wall,
+            before.cpu_seconds + sum(cpu),
+            before.validation_seconds + self.validating,
+            before.slots + sum(slots),
+            max(before.peak_memory_bytes, *memory),
+            max(before.peak_gpu_memory_bytes, *gpu),
+            before.starts + 1,
         )
 
-    def _cost_table(self, log: pd.DataFrame, by_language: np.ndarray, cost: Cost) -> dict:
-        """seconds are those of everything; pairs_per_second of the steps alone; truncated_share of
-        the texts that the first rank met."""
-        tokens = int(by_language.sum())
-        pairs, seconds = len(log) * self.params.batch_size, log["seconds"].sum()
-        return asdict(cost) | {
-            "steps": len(log),
-            "pairs": pairs,
-            "tokens": tokens,
-            "flops": self._flops(by_language),
-            "pairs_per_second": pairs / seconds if pairs else 0.0,
-            "padded_share": 1 - tokens / cost.slots if tokens else 0.0,
-            "truncated_share": self.texts.truncated,
+    def _cost(self, log: pd.DataFrame, by_language: np.ndarray, spent: Cost) -> dict:
+        """cost.json; truncated_share is of all texts of the corpus."""
+        kind = torch.bfloat16 if self.params.precision == "bf16" else torch.float32
+        tokens, pairs = int(by_language.sum()), len(log) * self.params.batch_size
+        done = cost.flops(self.encoder, tokens)
+        rate = ranks.world() * cost.matmul_rate(self.device, kind)
+        table = cost.table(spent, log["seconds"].to_numpy(), pairs, tokens, done, rate)
+        return table | {
+            "truncated_share": self.texts.truncated_share,
             "parameters": sum(p.numel() for p in self.encoder.parameters()),
         }
 
@@ -489,9 +530,8 @@ class _Pace:
         self.first, self.steps, self.every = first, params.steps, params.log_every
         self.start = time.perf_counter()
 
-    def tell(self, log: list[LogRow]) -> None:
+    def tell(self, done: int, log: list[LogRow]) -> None:
         """One line every log_every steps and at the end: mean loss since the last, rate, time."""
-        done = len(log)
         if done % self.every and done < self.steps:
             return
         loss = np.mean([row.loss for row in log[-self.every :]])
@@ -509,7 +549,7 @@ class _Pace:
 
 def _identity(corpus: ParallelCorpus, params: Train) -> dict:
     """All that decides the numbers of a run, torch build and hardware apart."""
-    values = params.model_dump(exclude={*BOOKKEEPING, *DIVISION})
+    values = params.model_dump(exclude={"study", "run", "corpus", *params.may_change})
     tokenizer = "" if params.model else store.sha256(corpus.tokenizer_file)
     return values | {
         "device": pick_device(params.device),

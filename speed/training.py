@@ -1,12 +1,14 @@
 """What a training step costs, beside sentence-transformers' trainer and a plain loop.
 
     python -m speed.training [--quick] [--threads 2] [--only sentences-64 ...] [--profile]
+    python -m speed.training --device cuda         batches of 256 and 1,024 pairs on a GPU, in bf16
 
-All three start from the same weights and see the same batches of one schedule, in fp32, without
-dropout, with the same fused AdamW, clipping, maximum length and number of threads; so their losses
-agree, and the largest difference over the run is printed. Texts and weights are made up: words of
-four languages by Zipf's law, texts of the lengths that XQuAD's have, a Unigram tokenizer of the
-size of XLM-R's vocabulary, encoders of MiniLM's and XLM-R-base's shape with random weights.
+All three start from the same weights and see the same batches of one schedule, without dropout,
+with the same precision (fp32 on a CPU), fused AdamW, clipping, maximum length and number of
+threads; so their losses agree, and the largest difference over the run is printed. Texts and
+weights are made up: words of four languages by Zipf's law, texts of the lengths that XQuAD's have,
+a Unigram tokenizer of the size of XLM-R's vocabulary, encoders of MiniLM's and XLM-R-base's shape
+with random weights.
 
 ours       lib.trainer.train, nothing saved on the way
 peer       SentenceTransformerTrainer with HybridBatchSampler and MultipleNegativesRankingLoss; no
@@ -18,8 +20,10 @@ the whole run from the start; the first WARM steps of a turn are not counted. St
 one update to the end of the next, read off torch's optimizer in all three alike, so that batch,
 tokens and whatever a trainer does between steps are in it. start_s: to the end of the first update,
 loading included. ratio: of the median step to ours in the same round, median over rounds. tokens_s:
-real tokens (no padding) a second. peak: memory of the process (Linux). With --profile each also
-says where its time goes, in a turn of its own. The last line is one line of JSON.
+real tokens (no padding) a second. peak: memory of the process (Linux). utilisation: floating-point
+operations of the encoder's layers, as lib.cost counts them, in a median step, against a large
+matrix product in the same process. With --profile each also says where its time goes, in a turn of
+its own. The last line is one line of JSON.
 """
 
 from __future__ import annotations
@@ -43,12 +47,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lib import store
+from lib import cost, store
 from lib.corpus import ParallelCorpus
 from lib.params import Train
 from lib.sampler import Schedule
 
-WARM, LANGUAGES, TEMPERATURE, RATE = 2, ("de", "en", "th", "zh"), 0.05, 2e-5
+WARM, LANGUAGES, TEMPERATURE, RATE = 1, ("de", "en", "th", "zh"), 0.05, 2e-5
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 
 
@@ -91,24 +95,29 @@ class Regime:
     texts: str
     batch: int
     shape: str = "small"
-    steps: int = 10
-    rounds: int = 3
+    steps: int = 6
+    rounds: int = 2
 
     @property
     def name(self) -> str:
         return f"{self.texts}-{self.batch}" + ("" if self.shape == "small" else f"-{self.shape}")
 
 
-QUICK = [Regime("short", 8, "toy", 4, 2)]
+QUICK = [Regime("short", 8, "toy", 4, 1)]
 FULL = [
-    Regime("sentences", 32, steps=20),
-    Regime("sentences", 64, steps=16),
-    Regime("sentences", 256, steps=6),
-    Regime("paragraphs", 32, steps=8),
-    Regime("paragraphs", 64, steps=5),
-    Regime("paragraphs", 256, steps=2, rounds=2),
-    Regime("sentences", 32, "base", 4, 2),
-    Regime("paragraphs", 32, "base", 2, 2),
+    Regime("sentences", 64, rounds=3),
+    Regime("paragraphs", 64, steps=3, rounds=3),
+    Regime("sentences", 32),
+    Regime("sentences", 256, steps=3),
+    Regime("paragraphs", 32, steps=3),
+    Regime("paragraphs", 256, steps=1),
+    Regime("sentences", 32, "base", 2),
+    Regime("paragraphs", 32, "base", 1),
+]
+GPU = [
+    Regime(texts, batch, "base", 20, 3)
+    for texts in ("sentences", "paragraphs")
+    for batch in (256, 1024)
 ]
 
 
@@ -194,6 +203,11 @@ class Job(NamedTuple):
     steps: int
     max_length: int
     threads: int
+    device: str
+
+    @property
+    def precision(self) -> str:
+        return "bf16" if self.device == "cuda" else "fp32"
 
     @property
     def params(self) -> Train:
@@ -209,8 +223,16 @@ class Job(NamedTuple):
             warmup=0,
             checkpoint_every=10**9,
             log_every=10**9,
-            device="cpu",
+            device=self.device,
+            precision=self.precision,
         )
+
+    def matmul_rate(self) -> float:
+        """Of this process, at this precision."""
+        import torch
+
+        kind = torch.bfloat16 if self.precision == "bf16" else torch.float32
+        return cost.matmul_rate(torch.device(self.device), kind)
 
     def schedule(self, corpus: ParallelCorpus) -> Schedule:
         return Schedule(
@@ -256,13 +278,14 @@ def plain(job: Job) -> list[float]:
     from transformers import AutoModel, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(job.model)
-    model = AutoModel.from_pretrained(job.model, add_pooling_layer=False).train()
+    model = AutoModel.from_pretrained(job.model, add_pooling_layer=False).to(job.device).train()
     optimizer = torch.optim.AdamW(decayed(model), lr=RATE, fused=True)
 
     def vectors(texts: list[str]) -> torch.Tensor:
         cut = {"truncation": True, "max_length": job.max_length}
-        found = tokenizer(texts, padding=True, return_tensors="pt", **cut)
-        hidden = model(**found).last_hidden_state
+        found = tokenizer(texts, padding=True, return_tensors="pt", **cut).to(job.device)
+        with torch.autocast(job.device, torch.bfloat16, enabled=job.precision == "bf16"):
+            hidden = model(**found).last_hidden_state.float()
         mask = found["attention_mask"][:, :, None].float()
         return F.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
 
@@ -270,12 +293,12 @@ def plain(job: Job) -> list[float]:
     for asked, answered in texts_of(corpus, job.schedule(corpus)):
         optimizer.zero_grad()
         scores = vectors(asked) @ vectors(answered).T / TEMPERATURE
-        loss = F.cross_entropy(scores, torch.arange(len(scores)))
+        loss = F.cross_entropy(scores, torch.arange(len(scores), device=job.device))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), job.params.clip)
         optimizer.step()
-        losses.append(loss.item())
-    return losses
+        losses.append(loss.detach())
+    return torch.stack(losses).tolist()
 
 
 def decayed(model) -> list[dict]:
@@ -301,12 +324,12 @@ def peer(job: Job) -> list[float]:
     class Loss(MultipleNegativesRankingLoss):
         def forward(self, *given):
             value = super().forward(*given)
-            values.append(value.item())
+            values.append(value.detach())
             return value
 
     body = Transformer(str(job.model), max_seq_length=job.max_length)
     pooling = Pooling(body.get_embedding_dimension())
-    model = st.SentenceTransformer(modules=[body, pooling], device="cpu")
+    model = st.SentenceTransformer(modules=[body, pooling], device=job.device)
     args = st.SentenceTransformerTrainingArguments(
         str(job.out),
         num_train_epochs=1,
@@ -317,7 +340,8 @@ def peer(job: Job) -> list[float]:
         weight_decay=0.01,
         max_grad_norm=job.params.clip,
         optim="adamw_torch_fused",
-        use_cpu=True,
+        use_cpu=job.device == "cpu",
+        bf16=job.precision == "bf16",
         logging_strategy="no",
         save_strategy="no",
         report_to="none",
@@ -327,7 +351,7 @@ def peer(job: Job) -> list[float]:
     rows = scheduled(corpus, job.schedule(corpus))
     loss = Loss(model, scale=1 / TEMPERATURE)
     st.SentenceTransformerTrainer(model, args, rows, loss=loss).train()
-    return values
+    return [float(value) for value in values]
 
 
 Trainer = Callable[[Job], list[float]]
@@ -338,12 +362,14 @@ TRAINERS = {f.__name__: f for f in (ours, peer, plain)}
 
 
 class Turn(NamedTuple):
-    """One run: seconds of the counted steps, losses of all, seconds to the first update, MiB."""
+    """One run: seconds of the counted steps, losses of all, seconds to the first update, MiB, and
+    what a matrix product reaches right after it, in operations a second."""
 
     seconds: np.ndarray
     losses: list[float]
     start: float
     peak: float
+    rate: float
 
 
 def worker(pipe, name: str, threads: int) -> None:
@@ -356,7 +382,13 @@ def worker(pipe, name: str, threads: int) -> None:
     logging.set_verbosity_error()
     torch.set_num_threads(threads)
     ends = []
-    register_optimizer_step_post_hook(lambda *_: ends.append(perf_counter()))
+
+    def updated(*_):
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        ends.append(perf_counter())
+
+    register_optimizer_step_post_hook(updated)
     pipe.send("ready")
     sys.stdout = open(os.devnull, "w")
     while asked := pipe.recv():
@@ -375,7 +407,7 @@ def timed(trainer: Trainer, job: Job, ends: list[float]) -> Turn:
     seconds = np.diff(ends)
     if len(seconds) != job.steps:
         raise RuntimeError(f"{len(seconds)} updates were seen, expected {job.steps}")
-    return Turn(seconds[WARM:], losses, float(seconds[0]), peak)
+    return Turn(seconds[WARM:], losses, float(seconds[0]), peak, job.matmul_rate())
 
 
 def profiled(trainer: Trainer, job: Job, _) -> list[dict]:
@@ -430,7 +462,9 @@ def compare(regime: Regime, job: Job, names: list[str], profile: bool) -> list[d
 
 
 def row(regime: Regime, name: str, turns: list[Turn], ours: list[Turn], tokens: float) -> dict:
-    """Figures of one trainer, ratios being to ours of the same round."""
+    """Figures of one trainer, ratios being to ours of the same round; tokens: of a mean step."""
+    shape = SHAPES[regime.shape]
+    weights = shape.layers * (12 * shape.width**2 + 13 * shape.width)  # a layer's matrices, biases
     steps = np.concatenate([turn.seconds for turn in turns])
     both = list(zip(turns, ours, strict=True))
     ratios = [np.median(turn.seconds) / np.median(our.seconds) for turn, our in both]
@@ -442,6 +476,9 @@ def row(regime: Regime, name: str, turns: list[Turn], ours: list[Turn], tokens: 
         "tokens_s": round(tokens / float(np.mean(steps))),
         "start_s": round(float(np.median([turn.start for turn in turns])), 2),
         "peak_mib": round(max(turn.peak for turn in turns)),
+        "utilisation": round(
+            6 * weights * tokens / float(np.median(steps)) / max(turn.rate for turn in turns), 3
+        ),
         "loss_difference": max(
             float(np.abs(np.subtract(turn.losses, our.losses)).max()) for turn, our in both
         ),
@@ -452,7 +489,7 @@ def row(regime: Regime, name: str, turns: list[Turn], ours: list[Turn], tokens: 
 # ---- the report ----
 
 
-def prepared(regime: Regime, folder: Path, threads: int) -> Job:
+def prepared(regime: Regime, folder: Path, threads: int, device: str) -> Job:
     """The regime's job; model and corpus are made where an earlier regime has not."""
     shape, texts = SHAPES[regime.shape], TEXTS[regime.texts]
     model, corpus = folder / regime.shape, folder / f"{regime.texts}-{shape.vocabulary}"
@@ -461,7 +498,8 @@ def prepared(regime: Regime, folder: Path, threads: int) -> Job:
     if not corpus.exists():
         save_corpus(texts, shape.vocabulary, corpus)
     steps = regime.steps + WARM
-    return Job(model, corpus, folder / "out", regime.batch, steps, texts.max_length, threads)
+    out = folder / "out"
+    return Job(model, corpus, out, regime.batch, steps, texts.max_length, threads, device)
 
 
 def main() -> None:
@@ -469,19 +507,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="one toy regime")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", nargs="+", choices=[r.name for r in FULL], help="regimes")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--only", nargs="+", choices=[r.name for r in FULL + GPU], help="regimes")
     parser.add_argument("--profile", action="store_true", help="say where the time goes")
     given = parser.parse_args()
+    os.environ["TQDM_DISABLE"] = "1"
     missing = [name for name in ("sentence_transformers", "accelerate") if not find_spec(name)]
     if missing:
         print(f"not installed: {', '.join(missing)}; compared with a plain loop alone")
     names = [name for name in TRAINERS if not (missing and name == "peer")]
     rows = []
     with TemporaryDirectory() as place:
-        for regime in QUICK if given.quick else FULL:
+        for regime in QUICK if given.quick else GPU if given.device == "cuda" else FULL:
             if given.only and regime.name not in given.only:
                 continue
-            job = prepared(regime, Path(place), given.threads)
+            job = prepared(regime, Path(place), given.threads, given.device)
             found = compare(regime, job, names, given.profile)
             print(pd.DataFrame(found).drop(columns="profile").to_string(index=False), flush=True)
             for one in found if given.profile else []:
@@ -489,7 +529,8 @@ def main() -> None:
             rows += found
     packages = ("torch", "transformers") + (() if missing else ("sentence-transformers",))
     versions = {name: version(name) for name in packages}
-    shown = {"speed": "training", "threads": given.threads, "versions": versions}
+    shown = {"speed": "training", "device": given.device, "threads": given.threads}
+    shown |= {"versions": versions}
     print(json.dumps(shown | {"rows": rows}))
 
 

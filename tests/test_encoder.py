@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from hypothesis import given
+from hypothesis import strategies as st
 
+from lib import encoder as encoder_module
 from lib import store
 from lib.corpus import train_tokenizer
 from lib.encoder import Encoder, Settings, build, chunked
@@ -146,8 +149,10 @@ def price(chunks, each):
 
 
 @pytest.mark.parametrize("charge", [0.01, 0.05, 0.3])
-def test_chunks_are_the_cheapest(charge):
+def test_chunks_are_the_cheapest(charge, monkeypatch):
     """No cutting of the sorted texts has less padding and charge; every text is in one chunk."""
+    monkeypatch.setattr(encoder_module, "CHARGE", charge)
+    monkeypatch.setattr(encoder_module, "PADDING", 99)
     for seed in range(20):
         length = np.random.default_rng(seed).integers(1, 30, size=9)
         ordered, each = np.sort(length), charge * length.sum()
@@ -156,9 +161,27 @@ def test_chunks_are_the_cheapest(charge):
             for n in range(9)
             for cuts in itertools.combinations(range(1, 9), n)
         )
-        found = chunked(length, charge)
+        found = chunked(length)
         assert price([length[chunk] for chunk in found], each) == pytest.approx(cheapest)
         assert sorted(np.concatenate(found)) == list(range(9))
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=200), st.sampled_from([0, 0.02, 0.1]))
+def test_padding_is_bounded(lengths, bound):
+    """Whatever the lengths, and down to none at all; shorter texts come first."""
+    length = np.array(lengths)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoder_module, "PADDING", bound)
+        chunks = [length[chunk] for chunk in chunked(length)]
+    assert price(chunks, 0) <= (1 + bound) * length.sum()
+    assert np.array_equal(np.concatenate(chunks), np.sort(length))
+
+
+def test_few_chunks_where_lengths_are_alike():
+    """The bound alone would be kept by a chunk for each length."""
+    length = np.repeat([20, 21, 22, 40, 41], 50)
+    assert len(chunked(length)) == 2
+    assert len(chunked(np.full(64, 30))) == 1
 
 
 def test_weights_follow_from_the_seed_alone(folder):
@@ -388,13 +411,15 @@ def test_unused_word_is_no_other_word(folder):
         encoder.embed([np.array([2, 25, 3])])
 
 
-def test_word_tables_that_scale_are_refused(folder):
+def test_word_tables_that_scale_stay_whole(folder):
     """Theirs is another function of the rows."""
     encoder = loaded(folder, "bert")
 
     class Scaled(torch.nn.Embedding):
         """As Gemma has it."""
 
-    encoder.model.set_input_embeddings(Scaled(300, 16))
-    with pytest.raises(ValueError, match="come from a Scaled, expected a plain Embedding"):
-        encoder.train_only(np.arange(20))
+    scaled = Scaled(300, 16)
+    encoder.model.set_input_embeddings(scaled)
+    encoder.train_only(np.arange(20))
+    encoder.restore(0.5)
+    assert encoder.model.get_input_embeddings() is scaled and scaled.weight.shape == (300, 16)

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -33,6 +34,7 @@ with store.atomic_folder(folder / "data") as new:
 """,
     "train": """
 import os, signal, time
+from dataclasses import replace
 from pathlib import Path
 from lib import params, store
 p = params.Train.from_cell(globals())
@@ -288,6 +290,20 @@ def test_a_folder_of_other_parameters_is_refused(place):
         str(caught.value),
     )
     assert not (place.outputs / "tiny" / "logs").exists()
+
+
+def test_a_run_goes_on_with_its_work_divided_otherwise(place):
+    """On other ranks, in other chunks; another batch size is another run."""
+    job = planned(place.study(GRID))["train seed=1"]
+    store.remember(job.folder, job.params.model_dump())
+
+    def asked(**changes):
+        params = job.params.model_copy(update=changes)
+        execute._refuse_other_parameters([replace(job, params=params)], "a.yaml")
+
+    asked(ranks=2, chunk=16, log_every=1, checkpoint_every=7)
+    with pytest.raises(BadParameter, match="batch_size 128, now 64"):
+        asked(ranks=2, batch_size=64)
 
 
 def untagged(stage):

@@ -299,7 +299,7 @@ def test_no_value_escapes_the_schema(load, field, value, vary):
     try:
         study = load(json.dumps(text))
     except BadParameter as error:
-        assert "\n" not in str(error) and (name in str(error) or "vary" in str(error))
+        assert "\n" not in str(error) and (field[1] in str(error) or "vary" in str(error))
     else:
         assert study.runs and study.corpora
 

@@ -266,6 +266,9 @@ def test_a_folder_remembers_its_parameters(tmp_path):
     ):
         with pytest.raises(ValueError, match=said):
             store.remember(tmp_path / "f", other)
+        with pytest.raises(ValueError, match=said):
+            store.remember(tmp_path / "f", other, may_change=("beta",))
+    store.remember(tmp_path / "f", {"alpha": 0.5, "seed": 2}, may_change=("seed",))
     assert store.read_json(tmp_path / "f" / "params.json") == {"alpha": 0.5, "seed": 1}
 
 

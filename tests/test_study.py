@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -70,12 +71,17 @@ def tables(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
-    """Two toy studies: one undisturbed, one killed while it trains and then started again."""
+    """Two toy studies: one undisturbed, and one that lacks an arm and the report, is killed while it
+    trains that arm, and then started again."""
     whole, killed = (tmp_path_factory.mktemp(name) for name in ("whole", "killed"))
     said = finish(start(whole))
+    shutil.copytree(whole / "outputs", killed / "outputs")
+    for lacking in (killed / "outputs/toy").glob("runs/arm=hybrid50*"):
+        shutil.rmtree(lacking)
+    shutil.rmtree(killed / "outputs/toy/report")
     victim = start(killed)
     deadline = time.monotonic() + 200
-    while not list((killed / "outputs/toy/runs").glob("*/checkpoints/step-*")):
+    while not list((killed / "outputs/toy/runs").glob("arm=hybrid50*/checkpoints/step-*")):
         assert victim.poll() is None and time.monotonic() < deadline, "no checkpoint was seen"
         time.sleep(0.02)
     kill_all(victim)

@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 
 from lib import store, trainer
 from lib.corpus import ParallelCorpus, train_tokenizer
+from lib.encoder import Encoder
 from lib.params import Train
 from lib.trainer import Diverged, adamw, learning_rate, train
 
@@ -270,8 +271,9 @@ def test_other_parameters_are_refused(corpus, half, finished, name, value):
             train(corpus, other, folder)
 
 
-def test_bookkeeping_parameters_may_differ(corpus, finished, half):
-    """How often to save and to print changes no number."""
+def test_bookkeeping_parameters_may_differ(corpus, finished, half, monkeypatch):
+    """How often to save and to print changes no number; nor does when losses are read."""
+    monkeypatch.setitem(trainer.UNREAD, "cpu", 5)
     other = PARAMS.model_copy(update={"log_every": 5, "checkpoint_every": 4, "run": "x"})
     train(corpus, other, half)
     assert results(half) == results(finished)
@@ -336,7 +338,7 @@ def test_only_matrices_decay():
         assert torch.allclose(new, expected)
 
 
-def test_first_step_equals_a_hand_written_one(corpus, tmp_path):
+def test_first_step_equals_a_hand_written_one(corpus, tmp_path, monkeypatch):
     """Clipping, then AdamW as Loshchilov & Hutter (arXiv 1711.05101) write it, from the plain
     gradient of the first batch; the norm in the log is that before clipping."""
     params = Train(
@@ -353,6 +355,7 @@ def test_first_step_equals_a_hand_written_one(corpus, tmp_path):
         temperature=0.05,
     )
     result = train(corpus, params, tmp_path)
+    monkeypatch.setattr(Encoder, "train_only", lambda *_: None)
     with trainer._reproducible(1):
         run = trainer._Run(corpus, params, tmp_path / "other", {})
         run._loss(run.schedule.batch(0)).backward()
@@ -511,8 +514,11 @@ def test_progress_lines(corpus, tmp_path, capsys):
         )
 
 
-def test_divergence_stops_before_the_weights_change(corpus, half, monkeypatch):
-    """One line with step, seed and pairs; the last checkpoint is intact and serves later."""
+@pytest.mark.parametrize("unread", [1, 2, 50])
+def test_divergence_stops_before_anything_is_written(corpus, half, monkeypatch, unread):
+    """One line with step, seed and pairs, however late losses are read; the last checkpoint is
+    intact and serves later."""
+    monkeypatch.setitem(trainer.UNREAD, "cpu", unread)
     original = trainer.info_nce
     monkeypatch.setattr(trainer, "info_nce", lambda *a, **k: original(*a, **k) * math.nan)
     expected = trainer.schedule(corpus.index, PARAMS).batch(6).pair
@@ -522,6 +528,7 @@ def test_divergence_stops_before_the_weights_change(corpus, half, monkeypatch):
     assert "\n" not in str(caught.value)
     store.verify(half / "checkpoints" / "step-000006")
     assert not (half / "model").exists()
+    assert not (half / "checkpoints" / "step-000009").exists()
 
 
 def stepped(corpus, folder, steps=6, **changes):
@@ -532,12 +539,13 @@ def stepped(corpus, folder, steps=6, **changes):
         run = trainer._Run(corpus, params, folder, {})
         run.encoder.double()
         for run.at in range(steps):
-            run.log.append(run._step())
-        run.encoder.restore(trainer._shrunk(params))
+            run.launched.append(run._step())
+        run._write_log()
+        run.encoder.restore(trainer._shrunk(params, steps))
     return run.encoder, run.log, run
 
 
-def test_used_words_alone_give_the_whole_table(tmp_path):
+def test_used_words_alone_give_the_whole_table(tmp_path, monkeypatch):
     """Every weight after steps with decay, clipping and dropout, in float64, and every norm; the
     tokenizer knows words that the corpus has not, and the corpus some that no batch has."""
     rows = toy_rows()
@@ -545,13 +553,15 @@ def test_used_words_alone_give_the_whole_table(tmp_path):
     some = [{k: v for k, v in row.items() if k != "negatives"} for row in rows[: 3 * PAIRS // 2]]
     few = ParallelCorpus.from_rows(some, {}, folder=corpus.folder)
     negatives = {"negatives": "in_batch", "explicit": 0}
-    whole, log, run = stepped(few, tmp_path / "a", **negatives)
-    spared, other, short = stepped(few, tmp_path / "b", used_words=True, **negatives)
+    with monkeypatch.context() as patch:
+        patch.setattr(Encoder, "train_only", lambda *_: None)
+        whole, log, run = stepped(few, tmp_path / "a", **negatives)
+    spared, other, short = stepped(few, tmp_path / "b", **negatives)
     table = whole.model.get_input_embeddings().weight
     before = trainer.build(PARAMS, corpus.tokenizer_file).model.get_input_embeddings().weight
-    unused = trainer._shrunk(run.params) * before.double()
+    unused = trainer._shrunk(run.params, 6) * before.double()
     absent = torch.isclose(table, unused, rtol=1e-12, atol=0).all(1)
-    known = np.isin(np.arange(len(table)), trainer._used_words(few, whole))
+    known = np.isin(np.arange(len(table)), run._used_words())
     assert 0 < known.sum() < len(table) - 20
     assert absent[~known].all() and 0 < absent[known].sum() < known.sum()
     assert max(row.gradient_norm for row in log) > 0.5  # clipped
@@ -563,14 +573,12 @@ def test_used_words_alone_give_the_whole_table(tmp_path):
     assert short.optimizer.param_groups[0]["params"][0].shape == (known.sum(), 16)
 
 
-def test_used_words_from_start_to_end(corpus, finished, tmp_path):
-    """Stopped and resumed to the same bits; losses and encoder as those of the whole table, and the
-    encoder knows words of no text of the corpus."""
-    params = PARAMS.model_copy(update={"used_words": True})
-    result = train(corpus, params, tmp_path / "whole")
-    stop_after(corpus, tmp_path / "half", 8, params)
-    train(corpus, params, tmp_path / "half")
-    assert results(tmp_path / "half") == results(tmp_path / "whole")
+def test_used_words_from_start_to_end(corpus, finished, tmp_path, monkeypatch):
+    """Losses and encoder as those of the whole table, and the encoder knows words of no text of the
+    corpus."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Encoder, "train_only", lambda *_: None)
+        result = train(corpus, PARAMS, tmp_path / "whole")
     other = train(corpus, PARAMS, finished)
     for name in ("loss", "gradient_norm", "batch"):
         assert np.allclose(result.log[name], other.log[name], rtol=1e-3)
@@ -698,5 +706,5 @@ def test_progress_estimates_from_this_start(capsys):
     """10 steps in 2 seconds after going on from step 50: 5 a second, 8 seconds for 40 more."""
     pace = trainer._Pace(50, Train(steps=100, log_every=10))
     pace.start = time.perf_counter() - 2
-    pace.tell([trainer.LogRow(s, "mono", 1.0, 0.0, 0.0, 0, 0.0) for s in range(60)])
+    pace.tell(60, [trainer.LogRow(s, "mono", 1.0, 0.0, 0.0, 0, 0.0) for s in range(60)])
     assert capsys.readouterr().out == "step 60/100  loss 1.000  5.0 steps/s  about 0:08 left\n"

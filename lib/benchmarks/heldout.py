@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from functools import cache
 
+import numpy as np
 import pandas as pd
 
 from lib.benchmarks import Benchmark
 from lib.corpus import ParallelCorpus
+from lib.text import share
 
+DEV_POOL = 2_000  # passages a language that validation searches
 SIMILAR = 0.3  # Jaccard overlap of character trigrams above which two names are similar
 STRATA = ("hops", "wording", "cell")
 NAME_COLUMNS = ["question_id", "question_language", "candidate_language", "names"]
@@ -17,10 +20,39 @@ NAME_COLUMNS = ["question_id", "question_language", "candidate_language", "names
 def load(corpus: ParallelCorpus) -> Benchmark:
     """Questions = test rows (question_id is the pair), candidates = pool, relevant = the passage
     of the pair in every language that has it. Passages of one language with the same text are one
-    candidate, relevant for all of their questions. Raises ValueError where there is no split."""
-    if not len(corpus.test):
-        raise ValueError("the corpus has no held-out questions to evaluate on")
+    candidate, relevant for all of their questions. Raises ValueError where there is no split, or
+    all of it is set aside."""
     test, pool = corpus.test.to_pandas(), corpus.pool.to_pandas()
+    test = test[~_set_aside(corpus)].reset_index(drop=True) if len(test) else test
+    if not len(test):
+        raise ValueError("the corpus has no held-out questions to evaluate on")
+    return _benchmark("heldout", test, pool)
+
+
+def dev(corpus: ParallelCorpus) -> Benchmark:
+    """The questions that prepare.dev sets aside for validation while training: whole groups. The
+    pool is up to DEV_POOL passages a language, theirs first. Raises ValueError for none."""
+    test, pool = corpus.test.to_pandas(), corpus.pool.to_pandas()
+    test = test[_set_aside(corpus)].reset_index(drop=True) if len(test) else test
+    if not len(test):
+        raise ValueError(
+            "no questions are set aside for validation: set prepare.dev (expected a share of what "
+            "is held out, of a source that holds some out), or train.validate_every to 0"
+        )
+    others = ~pool["passage_id"].isin(test["passage_id"])
+    pool = pool.assign(others=others).sort_values("others", kind="stable")
+    pool = pool.groupby("language", sort=True).head(DEV_POOL).drop(columns="others")
+    return _benchmark("dev", test, pool.reset_index(drop=True))
+
+
+def _set_aside(corpus: ParallelCorpus) -> np.ndarray:
+    """bool [rows of the test table]: whether the group is one for validation."""
+    dev = corpus.meta.get("dev", 0.0)
+    aside = {group: share(f"dev {group}") < dev for group in set(corpus.test["group"][:])}
+    return np.array([aside[group] for group in corpus.test["group"][:]])
+
+
+def _benchmark(name: str, test: pd.DataFrame, pool: pd.DataFrame) -> Benchmark:
     strata = [column for column in STRATA if column in test]
     questions = test[["pair", "language", "question", "group", *strata]].rename(
         columns={"pair": "question_id", "question": "text"}
@@ -34,7 +66,7 @@ def load(corpus: ParallelCorpus) -> Benchmark:
         on="passage_id",
     ).drop_duplicates(["question", "candidate"])
     return Benchmark.from_pairs(
-        "heldout",
+        name,
         questions,
         candidates.reset_index(drop=True),
         relevant["question"],
