@@ -71,7 +71,7 @@ def tables(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
-    """Two toy studies: one undisturbed, and one that lacks an arm and the report, is killed while it
+    """Two toy studies: one undisturbed; one that lacks an arm and the report, is killed while it
     trains that arm, and then started again."""
     whole, killed = (tmp_path_factory.mktemp(name) for name in ("whole", "killed"))
     said = finish(start(whole))
