@@ -141,7 +141,7 @@ def kill_many(kills):
             _until_killed(count, corpus, whole, math.inf, random.Random(1))
             wanted = found["kills"] + kills // 2
             while found["kills"] < wanted or out.exists():
-                seconds = moments.uniform(0.05, 1.2) if found["kills"] < wanted else math.inf
+                seconds = moments.uniform(0.05, 1.8) if found["kills"] < wanted else math.inf
                 if _until_killed(count, corpus, out, seconds, moments):
                     found["kills"] += 1
                     found["within_a_write"] += _writes(out)
