@@ -6,8 +6,8 @@
 All three start from the same weights and see the same batches of one schedule, without dropout,
 with the same precision (fp32 on a CPU), fused AdamW, clipping, maximum length and number of
 threads; so their losses agree, and the largest difference over the run is printed. Texts and
-weights are made up: words of four languages by Zipf's law, texts of the lengths that XQuAD's have,
-a Unigram tokenizer of the size of XLM-R's vocabulary, encoders of MiniLM's and XLM-R-base's shape
+weights are made up: words of four languages by Zipf's law, texts about as long as XQuAD's, a
+Unigram tokenizer of the size of XLM-R's vocabulary, encoders of MiniLM's and XLM-R-base's shape
 with random weights.
 
 ours       lib.trainer.train, nothing saved on the way
@@ -53,6 +53,7 @@ from lib.params import Train
 from lib.sampler import Schedule
 
 WARM, LANGUAGES, TEMPERATURE, RATE = 1, ("de", "en", "th", "zh"), 0.05, 2e-5
+BLOCK = 100_000
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 
 
@@ -68,7 +69,8 @@ class Shape:
 
 @dataclass(frozen=True)
 class Texts:
-    """Median words of questions and passages, lognormal; pairs; and where texts are cut."""
+    """Median words (a token each) of questions and passages, lognormal; pairs; and where texts are
+    cut, in tokens."""
 
     question: int
     passage: int
@@ -83,8 +85,8 @@ SHAPES = {
 }
 TEXTS = {
     "short": Texts(6, 10, 100, 32),
-    "sentences": Texts(12, 27, 3_000, 128),
-    "paragraphs": Texts(12, 140, 3_000, 256),
+    "sentences": Texts(15, 35, 3_000, 128),
+    "paragraphs": Texts(15, 170, 3_000, 256),
 }
 
 
@@ -125,13 +127,13 @@ GPU = [
 
 
 def words_of(size: int) -> list[str]:
-    """Made-up words, distinct, common ones first."""
+    """Made-up words, distinct, common ones first; fewer are the first of more."""
     rng = np.random.default_rng(0)
     syllables = [a + b for a in "bdfgklmnprstvz" for b in "aeiou"]
     found: dict[str, None] = {}
     while len(found) < size:
-        length = 1 + rng.integers(0, 4, size)
-        parts = rng.integers(0, len(syllables), (size, 4))
+        length = 1 + rng.integers(0, 4, BLOCK)
+        parts = rng.integers(0, len(syllables), (BLOCK, 4))
         found.update(
             ("".join(syllables[i] for i in row[:n]), None)
             for row, n in zip(parts, length, strict=True)
@@ -144,6 +146,7 @@ def save_model(shape: Shape, folder: Path) -> None:
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaModel
+    from transformers.utils import logging
 
     letters = ["\u2581", *"abcdefghijklmnopqrstuvwxyz"]
     words = words_of(shape.vocabulary - len(SPECIAL) - len(letters))
@@ -168,6 +171,7 @@ def save_model(shape: Shape, folder: Path) -> None:
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )
+    logging.disable_progress_bar()
     XLMRobertaModel(config, add_pooling_layer=False).save_pretrained(folder)
 
 
