@@ -24,7 +24,11 @@ from lib import store
 # What a further forward costs, as a share of the batch's tokens, weighed against padding: halved
 # until there are no more padding tokens than that share of the real ones.
 CHARGE, PADDING = 0.04, 0.1
-MULTIPLE = {"cpu": 1, "cuda": 8}  # tokens that a chunk's length is rounded up to: tensor cores
+# Tokens that lengths are rounded up to before, which tensor cores like.
+MULTIPLE = {"cpu": 1, "cuda": 8}
+# Types of models whose mask is made here: given one a text, `transformers` looks whether it hides
+# anything, and so waits for a GPU in each forward. In these, all tokens see all others.
+MASKED = {"cpu": (), "cuda": ("bert", "roberta", "xlm-roberta")}
 
 SPECIAL = {
     "pad_token": "[PAD]",
@@ -89,7 +93,10 @@ class Encoder(torch.nn.Module):
 
         rows  float [U, e]: word vectors looked up beforehand, which ids then count into"""
         words = self._table()(ids) if rows is None else F.embedding(ids, rows)
-        hidden = self.model(inputs_embeds=words, attention_mask=mask).last_hidden_state
+        seen = mask
+        if self.model.config.model_type in MASKED[mask.device.type]:
+            seen = mask.bool()[:, None, None].expand(-1, 1, mask.shape[1], -1)
+        hidden = self.model(inputs_embeds=words, attention_mask=seen).last_hidden_state
         hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
         with torch.autocast(hidden.device.type, enabled=False):  # a mean keeps its precision
             return F.normalize(self._pool(hidden, mask.to(hidden.dtype)), dim=-1)
@@ -108,7 +115,9 @@ class Encoder(torch.nn.Module):
         used, place = np.unique(np.concatenate(token_lists), return_inverse=True)
         places = np.split(place, np.cumsum(length)[:-1])
         rows = self._table()(on_device(self.device, used.astype(np.int64)))
-        chunks = [part for whole in chunked(length) for part in _cut(whole, chunk)]
+        multiple = MULTIPLE[self.device.type]
+        whole = chunked(-(-length // multiple) * multiple)
+        chunks = [part for texts in whole for part in _cut(texts, chunk)]
         forward = partial(_twice, self) if chunk else self
         vectors = []
         for part in chunks:

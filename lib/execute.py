@@ -115,7 +115,7 @@ class Job:
 
     def stamp_on(self, upstream: list[str]) -> str:
         """sha256 of parameters, upstream stamps and code."""
-        asked = self.params.model_dump() if self.params else {}
+        asked = self.params.model_dump(exclude={*self.params.may_change}) if self.params else {}
         text = json.dumps([self.stage, asked, upstream, self.code], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 

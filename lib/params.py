@@ -185,7 +185,8 @@ class Prepare(Stage):
 
 
 class Train(Stage):
-    # How the same work is divided, and what is told of it: the last bits at most.
+    # How the same work is divided, and what is told of it: sums are rounded otherwise, and other
+    # units drop out, but the run is the same.
     may_change = ("chunk", "ranks", "checkpoint_every", "keep_checkpoints", "log_every")
 
     corpus: str = Field("base", description="the run of 01_prepare to train on")
@@ -219,7 +220,9 @@ class Train(Stage):
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="of matrix products; weights and loss stay fp32"
     )
-    compile: bool = Field(False, description="by torch.compile: minutes first, faster steps then")
+    compile: bool = Field(
+        False, description="by torch.compile: no promise of the same bits after a stop"
+    )
     learning_rate: float = Field(3e-3, gt=0, description="its peak")
     weight_decay: float = Field(0.01, ge=0, description="of AdamW")
     warmup: Share = Field(0.1, description="share of the steps in which the learning rate rises")
@@ -636,6 +639,11 @@ def _expand(name: str, data: dict[str, Any]) -> Study:
     runs: dict[str, Run] = {}
     for settings in itertools.product(*(axis.settings for axis in axes)):
         prepare, train = _grid_point(name, base, axes, settings)
+        if train.validate_every and not prepare.dev:
+            raise BadParameter(
+                f"train.validate_every: {train.validate_every} does not go with prepare.dev 0 "
+                "(expected prepare.dev over 0)"
+            )
         if train.run in runs:
             raise BadParameter(f"vary: two runs would be called {train.run}")
         if corpora.setdefault(prepare.run, prepare) != prepare:

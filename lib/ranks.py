@@ -7,10 +7,12 @@ Without a group of processes everything here is the work of one rank, and costs 
 
 from __future__ import annotations
 
+import os
 import pickle
 import signal
 import tempfile
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,21 @@ class _Gathered(torch.autograd.Function):
         return gradient[rank()]
 
 
+def join(device: str) -> None:
+    """Enter the group that torchrun or accelerate started this process for, where one did."""
+    if distributed.is_torchelastic_launched() and not distributed.is_initialized():
+        _enter(device, int(os.environ["LOCAL_RANK"]), "env://")
+
+
+def _enter(device: str, number: int, meeting: str, **place: int) -> None:
+    """Join a group, with the GPU of that number. Ranks wait for one that validates, however long;
+    for one that has died they do not, since its connections are closed."""
+    if device == "cuda":
+        torch.cuda.set_device(number)
+    kind = "nccl" if device == "cuda" else "gloo"
+    distributed.init_process_group(kind, meeting, timeout=timedelta(days=1), **place)
+
+
 def start(count: int, device: str, work: Callable, *args) -> None:
     """Do work(*args) in `count` new processes of this machine, with a GPU each where the device is
     cuda, until all have ended. Raises what one of them raised, ValueError for too few GPUs.
@@ -93,14 +110,7 @@ def _member(number: int, count: int, device: str, place: str, work: Callable, ar
     if not mp.parent_process().is_alive():  # it ended before torch could ask for that signal
         return
     try:
-        if device == "cuda":
-            torch.cuda.set_device(number)
-        distributed.init_process_group(
-            "nccl" if device == "cuda" else "gloo",
-            init_method=f"file://{place}/meeting",
-            rank=number,
-            world_size=count,
-        )
+        _enter(device, number, f"file://{place}/meeting", rank=number, world_size=count)
         work(*args)
         distributed.destroy_process_group()
     except Exception as error:

@@ -7,7 +7,6 @@ tokenizer, its length limit and the prompts.
 from __future__ import annotations
 
 import json
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,20 +21,24 @@ if TYPE_CHECKING:
     from lib.encoder import Encoder
 
 SIDES = ("question", "passage")
-BATCH = 10_000  # rows of a record batch
+BATCH = 10_000  # rows of a record batch, but for the last
 SCHEMA = pa.schema([(side, pa.large_list(pa.int32())) for side in SIDES])
 
 
 class Tokens:
     """Questions and passages of every row of a corpus, as an encoder reads them.
 
-    truncated_share  of the texts that were cut to max_length"""
+    used             int64: the distinct tokens of all texts, sorted
+    truncated_share  of the texts that were cut to max_length
+    """
 
     def __init__(self, folder: Path):
         """Raises store.Damaged where the folder does not verify."""
         manifest = store.verify(folder)
         self.truncated_share = manifest["truncated"] / manifest["texts"]
+        self.used = np.load(folder / "used.npy")
         batches = pa.ipc.open_file(pa.memory_map(str(folder / "tokens.arrow")))
+        self._rows = batches.get_batch(0).num_rows
         self._parts = {side: [] for side in SIDES}
         for number in range(batches.num_record_batches):
             for side in SIDES:
@@ -45,26 +48,28 @@ class Tokens:
     def take(self, side: str, rows: np.ndarray) -> list[np.ndarray]:
         """Token numbers int32 of the "question" or "passage" of these rows."""
         found, parts = [], self._parts[side]
-        for part, row in zip(*(x.tolist() for x in np.divmod(rows, BATCH)), strict=True):
+        for part, row in zip(*(x.tolist() for x in np.divmod(rows, self._rows)), strict=True):
             values, offsets = parts[part]
             found.append(values[offsets[row] : offsets[row + 1]])
         return found
-
-    def used(self) -> np.ndarray:
-        """int64: the distinct tokens of all texts, sorted."""
-        parts = [np.unique(values) for side in SIDES for values, _ in self._parts[side]]
-        return np.unique(np.concatenate(parts)).astype(np.int64)
 
 
 def tokenized(corpus: ParallelCorpus, encoder: Encoder) -> Tokens:
     """Those of a saved corpus, which are made if they are not there, or damaged."""
     folder = corpus.folder.parent / "tokens" / _key(corpus, encoder)
-    with store.locked(folder.parent, say=partial(print, flush=True)):
-        try:
-            return Tokens(folder)
-        except (FileNotFoundError, store.Damaged):
+    if found := _read(folder):
+        return found
+    with store.locked(folder.parent, say=lambda _: None):
+        if not (found := _read(folder)):  # nor did another process make them
             _make(corpus, encoder, folder)
-    return Tokens(folder)
+    return found or Tokens(folder)
+
+
+def _read(folder: Path) -> Tokens | None:
+    try:
+        return Tokens(folder)
+    except (FileNotFoundError, store.Damaged):
+        return None
 
 
 def _key(corpus: ParallelCorpus, encoder: Encoder) -> str:
@@ -78,7 +83,7 @@ def _key(corpus: ParallelCorpus, encoder: Encoder) -> str:
 
 
 def _make(corpus: ParallelCorpus, encoder: Encoder, folder: Path) -> None:
-    counts = {"texts": len(SIDES) * len(corpus.rows)}
+    counts, used = {"texts": len(SIDES) * len(corpus.rows)}, np.empty(0, np.int64)
     with store.atomic_folder(folder, counts) as new:
         file = str(new / "tokens.arrow")
         with pa.OSFile(file, "wb") as out, pa.ipc.new_file(out, SCHEMA) as writer:
@@ -86,7 +91,9 @@ def _make(corpus: ParallelCorpus, encoder: Encoder, folder: Path) -> None:
             for texts in corpus.rows.select_columns(list(SIDES)).iter(BATCH):
                 columns = [_column(encoder.tokenize(texts[side], side)) for side in SIDES]
                 writer.write_batch(pa.record_batch(columns, schema=SCHEMA))
-            counts["truncated"] = encoder.truncated - before
+                used = np.union1d(used, np.concatenate([c.values.to_numpy() for c in columns]))
+        counts["truncated"] = encoder.truncated - before
+        np.save(new / "used.npy", used)
 
 
 def _column(token_lists: list[np.ndarray]) -> pa.LargeListArray:

@@ -87,7 +87,7 @@ class TrainResult:
     log         one row a step: LogRow's columns, `seconds` among them
     validation  step, mAP by setting and `map`, their mean; empty without validate_every
     cost        seconds, cpu_seconds, pairs_per_second, tokens, padded_share, flops, …
-    exposure    what the run showed its encoder; "languages" holds one dict a language
+    exposure    what all steps showed the encoder; "languages" holds one dict a language
     """
 
     folder: Path
@@ -117,14 +117,15 @@ class TrainResult:
 def train(corpus: ParallelCorpus, params: Train, folder: Path) -> TrainResult:
     """Train as `params` says into `folder`, going on from the newest valid checkpoint there.
 
-    params.ranks processes are started for it; where this process is one of a torch.distributed
-    group already, all of that group call this function and none are started.
+    params.ranks processes are started for it. Where torchrun or accelerate launched this process,
+    or it is in a torch.distributed group, all of its group call this and none are started.
 
     folder/model/ marks a finished run, which is only read. Raises ValueError in one line for
     parameters or corpus that differ from those of what is there, for a checkpoint without
     optimizer state, and for what schedule or encoder refuse; Diverged where training fails,
     MemoryError where memory does not suffice, OSError where a checkpoint cannot be written."""
     folder, identity = Path(folder), _identity(corpus, params)
+    ranks.join(identity["device"])
     if not _is_finished(folder / "model", identity):
         if params.ranks > ranks.world() == 1:
             ranks.start(params.ranks, identity["device"], _train, corpus, params, folder, identity)
@@ -136,7 +137,7 @@ def train(corpus: ParallelCorpus, params: Train, folder: Path) -> TrainResult:
 def _train(corpus: ParallelCorpus, params: Train, folder: Path, identity: dict) -> None:
     """The work of one rank, of which the first does the talking."""
     with redirect_stdout(io.StringIO()) if ranks.rank() else nullcontext():
-        with _reproducible(params.threads):
+        with _reproducible(params.threads, identity["device"]):
             _Run(corpus, params, folder, identity).finish()
 
 
@@ -325,7 +326,7 @@ class _Run:
 
     def _used_words(self) -> np.ndarray:
         """Tokens, int64, of all texts that are trained on or validated with."""
-        found = [self.texts.used()]
+        found = [self.texts.used]
         if self.dev:
             found += self.encoder.tokenize(list(self.dev.questions["text"]), "question")
             found += self.encoder.tokenize(list(self.dev.candidates["text"]), "passage")
@@ -435,7 +436,7 @@ class _Run:
         self.at, self.before = state["step"], Cost(**state["cost"])
         self.tokens_before = np.array(state["tokens"], np.int64)
         self.validations = state["validations"]
-        if self.validations:
+        if self.validations and not ranks.rank():
             self.best = load_file(place / "best.safetensors")
         print(f"going on from step {self.at}", flush=True)
 
@@ -467,11 +468,11 @@ class _Run:
         with store.atomic_file(self.folder / "train_time.parquet") as file:
             log[["step", "seconds"]].to_parquet(file)
         store.write_json(self.folder / "validation.json", self.validations)
-        store.write_json(self.folder / "exposure.json", self._exposure(tokens))
-        store.write_json(self.folder / "cost.json", self._cost(log, tokens, spent))
         for name, p in self.encoder.named_parameters() if self.best else ():
             p.copy_(self.best[name])
         self.encoder.restore(_shrunk(self.params, self._best()["step"] if self.best else self.at))
+        store.write_json(self.folder / "exposure.json", self._exposure(tokens))
+        store.write_json(self.folder / "cost.json", self._cost(log, tokens, spent))
         with store.atomic_folder(self.folder / "model", {"identity": self.identity}) as new:
             self.encoder.eval().save(new)
 
@@ -552,6 +553,7 @@ def _identity(corpus: ParallelCorpus, params: Train) -> dict:
     values = params.model_dump(exclude={"study", "run", "corpus", *params.may_change})
     tokenizer = "" if params.model else store.sha256(corpus.tokenizer_file)
     return values | {
+        "validation content": heldout.dev(corpus).digest if params.validate_every else "",
         "device": pick_device(params.device),
         "corpus content": corpus.content_hash,
         "tokenizer": tokenizer,
@@ -607,7 +609,7 @@ def _newest(folder: Path) -> tuple[Path, dict] | None:
 
 
 @contextmanager
-def _reproducible(threads: int) -> Iterator[None]:
+def _reproducible(threads: int, device: str = "cpu") -> Iterator[None]:
     """Fixed thread number, deterministic kernels and random numbers of our own, then as before.
 
     Filling of uninitialised memory is left off: it guards against faulty kernels and costs time."""
@@ -622,7 +624,7 @@ def _reproducible(threads: int) -> Iterator[None]:
     torch.use_deterministic_algorithms(True)
     guard.fill_uninitialized_memory = False
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng([torch.cuda.current_device()] if device == "cuda" else []):
             yield
     finally:
         torch.set_num_threads(before[0])

@@ -1,5 +1,8 @@
 """Fixtures that more than one test file uses."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 
@@ -9,3 +12,21 @@ def outputs(tmp_path, monkeypatch):
     folder = tmp_path / "outputs"
     monkeypatch.setenv("BATCHES_OUTPUTS", str(folder))
     return folder
+
+
+@pytest.fixture
+def fast(monkeypatch):
+    """Ranks that fork from a server with the imports done; as for the others, they are the same."""
+    from test_trainer import preloaded
+
+    from lib import ranks, store
+
+    preloaded()
+    folders = os.pathsep.join([str(store.ROOT), str(Path(__file__).parent)])
+    monkeypatch.setenv("PYTHONPATH", folders)
+    original = ranks.mp.start_processes
+
+    def forked(*args, start_method, **kwargs):
+        return original(*args, start_method="forkserver", **kwargs)
+
+    monkeypatch.setattr(ranks.mp, "start_processes", forked)

@@ -177,6 +177,34 @@ def test_padding_is_bounded(lengths, bound):
     assert np.array_equal(np.concatenate(chunks), np.sort(length))
 
 
+@pytest.mark.parametrize("name", ["", "xlm-r"])
+def test_lengths_in_multiples_give_the_same_vectors(folder, name, monkeypatch):
+    """As a GPU has them; but never more places than the model has positions."""
+    encoder = loaded(folder, name).eval()
+    tokens = encoder.tokenize([*TEXTS[:30], max(TEXTS, key=len)], "question")
+    expected, before = encoder.embed(tokens), encoder.slots
+    monkeypatch.setitem(encoder_module.MULTIPLE, "cpu", 8)
+    assert torch.allclose(encoder.embed(tokens), expected, atol=1e-6)
+    assert encoder.slots - before > before
+    monkeypatch.setitem(encoder_module.MULTIPLE, "cpu", 1000)
+    assert torch.allclose(encoder.embed(tokens), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["", "bert", "xlm-r"])
+def test_masks_made_here_give_the_same_vectors(folder, name, monkeypatch):
+    """As a GPU has them; gradients too."""
+    encoder, found = loaded(folder, name).eval(), []
+    tokens = encoder.tokenize(TEXTS[:30], "question")
+    for types in ((), encoder_module.MASKED["cuda"]):
+        monkeypatch.setitem(encoder_module.MASKED, "cpu", types)
+        encoder.zero_grad()
+        vectors = encoder.embed(tokens)
+        vectors.pow(3).sum().backward()
+        found.append([vectors, *(p.grad for p in encoder.parameters())])
+    assert encoder.model.config.model_type in types
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*found, strict=True))
+
+
 def test_few_chunks_where_lengths_are_alike():
     """The bound alone would be kept by a chunk for each length."""
     length = np.repeat([20, 21, 22, 40, 41], 50)

@@ -302,6 +302,8 @@ def test_a_run_goes_on_with_its_work_divided_otherwise(place):
         execute._refuse_other_parameters([replace(job, params=params)], "a.yaml")
 
     asked(ranks=2, chunk=16, log_every=1, checkpoint_every=7)
+    assert replace(job, params=job.params.model_copy(update={"chunk": 9})).stamp == job.stamp
+    assert replace(job, params=job.params.model_copy(update={"clip": 9.0})).stamp != job.stamp
     with pytest.raises(BadParameter, match="batch_size 128, now 64"):
         asked(ranks=2, batch_size=64)
 

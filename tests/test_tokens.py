@@ -36,7 +36,7 @@ def test_they_are_the_tokenizers(corpus, batch, monkeypatch):
         assert {x.dtype for x in taken} == {np.dtype(np.int32)}
     assert found.truncated_share == 1 / (2 * len(corpus.rows))
     every = [own.tokenize(corpus.rows[side][:], side) for side in SIDES]
-    assert np.array_equal(found.used(), np.unique(np.concatenate(sum(every, []))))
+    assert np.array_equal(found.used, np.unique(np.concatenate(sum(every, []))))
 
 
 def test_they_are_made_once(corpus, monkeypatch):

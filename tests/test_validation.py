@@ -1,13 +1,17 @@
 """Validation while training: on questions nobody else asks, without a trace in what is trained."""
 
+import math
 import re
+from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from test_ranks import killed
 from test_trainer import LANGUAGES, PARAMS, results, stop_after, toy_rows
 
-from lib import evaluate, prepare, store, trainer, validation
+from lib import evaluate, params, prepare, store, trainer, validation
 from lib.benchmarks import heldout
 from lib.corpus import ParallelCorpus, train_tokenizer
 from lib.params import BenchmarkSpec, Prepare, Train
@@ -62,8 +66,8 @@ def test_nothing_is_set_aside_unasked(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="set prepare.dev"):
         train(made, Train(validate_every=5), tmp_path / "run")
     aside = prepare.prepare(Prepare(run="aside", languages=["de", "en"], bridges=1, dev=0.3))
-    share = len(heldout.dev(aside).questions) / len(made.test)
-    assert 0.1 < share < 0.5
+    groups = set(made.test["group"][:])
+    assert heldout.dev(aside).questions["group"].nunique() == math.ceil(0.3 * len(groups))
     assert len(heldout.load(aside).questions) == len(made.test) - len(heldout.dev(aside).questions)
     assert aside.content_hash == made.content_hash
 
@@ -140,8 +144,41 @@ def test_resumes_to_the_same_bits(corpus, tmp_path, monkeypatch, after):
     assert found[0] == found[1]
 
 
-def test_patience_needs_validations():
+def test_other_questions_are_another_run(corpus, tmp_path):
+    """Their scores would choose another encoder, and maybe one by what is evaluated."""
+    train(corpus, EVERY, tmp_path)
+    other = replace(corpus, meta=corpus.meta | {"dev": 0.2})
+    with pytest.raises(ValueError, match="was made with validation content"):
+        train(other, EVERY, tmp_path)
+    plain = EVERY.model_copy(update={"validate_every": 0})
+    train(corpus, plain, tmp_path / "plain")
+    train(other, plain, tmp_path / "plain")
+
+
+def test_ranks_validate_and_stop_together(corpus, tmp_path, fast):
+    """As one does, up to rounding; killed when there is a best encoder, they go on to the same
+    bits."""
+    changes = {"dropout": 0.0, "patience": 1, "learning_rate": 0.1}
+    asked = EVERY.model_copy(update=changes)
+    one = train(corpus, asked, tmp_path / "1")
+    assert 2 < len(one.log) < 12
+    asked = asked.model_copy(update={"ranks": 2})
+    two = train(corpus, asked, tmp_path / "2")
+    assert np.allclose(one.validation, two.validation, atol=1e-3)
+    assert len(one.log) == len(two.log)
+    killed(corpus, asked, tmp_path / "half")
+    train(corpus, asked, tmp_path / "half")
+    assert results(tmp_path / "half") == results(tmp_path / "2")
+
+
+def test_patience_needs_validations(tmp_path):
     """Said before anything runs."""
     with pytest.raises(ValueError, match="patience: 3 does not go with validate_every 0"):
         Train(patience=3)
     assert Train(patience=3, validate_every=10).patience == 3
+    study = tmp_path / "tiny.yaml"
+    study.write_text("train: {validate_every: 10}")
+    with pytest.raises(params.BadParameter, match="10 does not go with prepare.dev 0"):
+        params.load_study(study)
+    study.write_text("train: {validate_every: 10}\nprepare: {dev: 0.1}")
+    assert params.load_study(study)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 
 import numpy as np
@@ -46,10 +47,12 @@ def dev(corpus: ParallelCorpus) -> Benchmark:
 
 
 def _set_aside(corpus: ParallelCorpus) -> np.ndarray:
-    """bool [rows of the test table]: whether the group is one for validation."""
-    dev = corpus.meta.get("dev", 0.0)
-    aside = {group: share(f"dev {group}") < dev for group in set(corpus.test["group"][:])}
-    return np.array([aside[group] for group in corpus.test["group"][:]])
+    """bool [rows of the test table]: whether the group is one for validation. Of a share over 0
+    there is one such group at least, and one that is not, where there are two."""
+    group, dev = corpus.test["group"][:], corpus.meta.get("dev", 0.0)
+    groups = sorted(set(group), key=lambda name: share(f"dev {name}"))
+    aside = set(groups[: min(len(groups) - 1, math.ceil(dev * len(groups)))])
+    return np.array([name in aside for name in group])
 
 
 def _benchmark(name: str, test: pd.DataFrame, pool: pd.DataFrame) -> Benchmark:
