@@ -15,15 +15,15 @@ peer       SentenceTransformerTrainer with HybridBatchSampler and MultipleNegati
            logging, saving or progress bar (without sentence-transformers it is left out, aloud)
 plain      two padded forwards of a `transformers` model in a loop
 
-Each runs in a process of its own. In a round all take their turn, in changing order, each training
-the whole run from the start; the first WARM steps of a turn are not counted. Step: from the end of
-one update to the end of the next, read off torch's optimizer in all three alike, so that batch,
-tokens and whatever a trainer does between steps are in it. start_s: to the end of the first update,
-loading included. ratio: of the median step to ours in the same round, median over rounds. tokens_s:
-real tokens (no padding) a second. peak: memory of the process (Linux). utilisation: floating-point
-operations of the encoder's layers, as lib.cost counts them, in a median step, against a large
-matrix product in the same process. With --profile each also says where its time goes, in a turn of
-its own. The last line is one line of JSON.
+In a round all take their turn, in changing order, each training the whole run from the start in a
+process of its own, so that never two are in memory; the first WARM steps of a turn are not counted.
+Step: from the end of one update to the end of the next, read off torch's optimizer in all three
+alike, so that batch, tokens and whatever a trainer does between steps are in it. start_s: to the
+end of the first update, imports and loading included. ratio: of the median step to ours in the same
+round, median over rounds. tokens_s: real tokens (no padding) a second. peak: memory of the process
+(Linux). utilisation: floating-point operations of the encoder's layers, as lib.cost counts them, in
+a median step, against a large matrix product in the same process. With --profile each also says
+where its time goes, in a turn of its own. The last line is one line of JSON.
 """
 
 from __future__ import annotations
@@ -376,15 +376,15 @@ class Turn(NamedTuple):
     rate: float
 
 
-def worker(pipe, name: str, threads: int) -> None:
-    """Train whenever a job comes; what trainers print is of no interest here."""
+def worker(pipe, name: str, job: Job, profile: bool) -> None:
+    """Train once and send what was found; what trainers print is of no interest here."""
     import torch
     from torch.optim.optimizer import register_optimizer_step_post_hook
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(job.threads)
     ends = []
 
     def updated(*_):
@@ -393,15 +393,9 @@ def worker(pipe, name: str, threads: int) -> None:
         ends.append(perf_counter())
 
     register_optimizer_step_post_hook(updated)
-    pipe.send("ready")
     sys.stdout = open(os.devnull, "w")
-    while asked := pipe.recv():
-        job, profile = asked
-        shutil.rmtree(job.out, ignore_errors=True)
-        ends[:] = [perf_counter()]
-        found = (profiled if profile else timed)(TRAINERS[name], job, ends)
-        shutil.rmtree(job.out, ignore_errors=True)
-        pipe.send(found)
+    ends.append(perf_counter())
+    pipe.send((profiled if profile else timed)(TRAINERS[name], job, ends))
 
 
 def timed(trainer: Trainer, job: Job, ends: list[float]) -> Turn:
@@ -428,36 +422,31 @@ def profiled(trainer: Trainer, job: Job, _) -> list[dict]:
     ]
 
 
-def start(name: str, threads: int):
-    """A fresh process with so many threads, and the pipe to it."""
+def turn(name: str, job: Job, profile: bool = False) -> Turn | list[dict]:
+    """What a fresh process finds. Raises MemoryError where it is killed: memory was short."""
     limits = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
-    os.environ.update(dict.fromkeys(limits, str(threads)))
+    os.environ.update(dict.fromkeys(limits, str(job.threads)))
     context = get_context("spawn")
     here, there = context.Pipe()
-    process = context.Process(target=worker, args=(there, name, threads), daemon=True)
+    process = context.Process(target=worker, args=(there, name, job, profile), daemon=True)
     process.start()
     there.close()  # a worker that dies then ends recv() instead of leaving it to wait
-    return here, process
+    try:
+        return here.recv()
+    except EOFError:
+        raise MemoryError(f"{name}: its process ended before it was done") from None
+    finally:
+        process.join()
+        shutil.rmtree(job.out, ignore_errors=True)
 
 
 def compare(regime: Regime, job: Job, names: list[str], profile: bool) -> list[dict]:
     """Rows of a regime; profiles are made in turns of their own, since they slow steps down."""
-    open_ = {name: start(name, job.threads) for name in names}
-    for pipe, _ in open_.values():
-        pipe.recv()
-
-    def turn(name: str, profile: bool = False):
-        open_[name][0].send((job, profile))
-        return open_[name][0].recv()
-
     turns = {name: [] for name in names}
     for number in range(regime.rounds):
         for name in names[number % len(names) :] + names[: number % len(names)]:
-            turns[name].append(turn(name))
-    profiles = {name: turn(name, True) for name in names} if profile else {}
-    for pipe, process in open_.values():
-        pipe.send(None)
-        process.join()
+            turns[name].append(turn(name, job))
+    profiles = {name: turn(name, job, True) for name in names} if profile else {}
     tokens = float(np.mean(job.tokens()[WARM:]))
     return [
         row(regime, name, turns[name], turns["ours"], tokens) | {"profile": profiles.get(name)}
