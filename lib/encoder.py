@@ -115,9 +115,7 @@ class Encoder(torch.nn.Module):
         used, place = np.unique(np.concatenate(token_lists), return_inverse=True)
         places = np.split(place, np.cumsum(length)[:-1])
         rows = self._table()(on_device(self.device, used.astype(np.int64)))
-        multiple = MULTIPLE[self.device.type]
-        whole = chunked(-(-length // multiple) * multiple)
-        chunks = [part for texts in whole for part in _cut(texts, chunk)]
+        chunks = [part for whole in chunked(self._rounded(length)) for part in _cut(whole, chunk)]
         forward = partial(_twice, self) if chunk else self
         vectors = []
         for part in chunks:
@@ -179,12 +177,15 @@ class Encoder(torch.nn.Module):
     def _table(self) -> torch.nn.Module:
         return self.model.get_input_embeddings()
 
+    def _rounded(self, length: np.ndarray) -> np.ndarray:
+        """Lengths as the device likes them, but no more than the model has positions for."""
+        multiple = MULTIPLE[self.device.type]
+        return np.minimum(-(-length // multiple) * multiple, self._longest).astype(np.int64)
+
     def _padded(self, token_lists) -> tuple[torch.Tensor, torch.Tensor]:
         """int64 [n, t] tokens and mask; where the mask is 0 stands some token that there is."""
         length = np.array([len(tokens) for tokens in token_lists])
-        multiple = MULTIPLE[self.device.type]
-        places = min(-(-length.max() // multiple) * multiple, self._longest)
-        mask = np.arange(places) < length[:, None]
+        mask = np.arange(self._rounded(length).max()) < length[:, None]
         ids = np.full(mask.shape, token_lists[0][0], np.int64)
         ids[mask] = np.concatenate(token_lists)
         return on_device(self.device, ids), on_device(self.device, mask.astype(np.int64))

@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from lib.params import Train
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
-
-
 # Steps whose losses are read together: each time waits for a GPU.
 UNREAD = {"cpu": 1, "cuda": 50}
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 from lib import metrics, retrieval
 from lib.benchmarks import Benchmark
 from lib.encoder import Encoder
-
-SETTINGS = ("mono", "cross", "multi")
+from lib.results import SETTINGS
 
 
 def validate(encoder: Encoder, benchmark: Benchmark) -> dict[str, float]:

@@ -23,8 +23,7 @@ def load(corpus: ParallelCorpus) -> Benchmark:
     of the pair in every language that has it. Passages of one language with the same text are one
     candidate, relevant for all of their questions. Raises ValueError where there is no split, or
     all of it is set aside."""
-    test, pool = corpus.test.to_pandas(), corpus.pool.to_pandas()
-    test = test[~_set_aside(corpus)].reset_index(drop=True) if len(test) else test
+    test, pool = _tables(corpus, aside=False)
     if not len(test):
         raise ValueError("the corpus has no held-out questions to evaluate on")
     return _benchmark("heldout", test, pool)
@@ -33,8 +32,7 @@ def load(corpus: ParallelCorpus) -> Benchmark:
 def dev(corpus: ParallelCorpus) -> Benchmark:
     """The questions that prepare.dev sets aside for validation while training: whole groups. The
     pool is up to DEV_POOL passages a language, theirs first. Raises ValueError for none."""
-    test, pool = corpus.test.to_pandas(), corpus.pool.to_pandas()
-    test = test[_set_aside(corpus)].reset_index(drop=True) if len(test) else test
+    test, pool = _tables(corpus, aside=True)
     if not len(test):
         raise ValueError(
             "no questions are set aside for validation: set prepare.dev (expected a share of what "
@@ -44,6 +42,14 @@ def dev(corpus: ParallelCorpus) -> Benchmark:
     pool = pool.assign(others=others).sort_values("others", kind="stable")
     pool = pool.groupby("language", sort=True).head(DEV_POOL).drop(columns="others")
     return _benchmark("dev", test, pool.reset_index(drop=True))
+
+
+def _tables(corpus: ParallelCorpus, aside: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The test rows that are set aside for validation, or the others, and the whole pool."""
+    test, pool = corpus.test.to_pandas(), corpus.pool.to_pandas()
+    if len(test):
+        test = test[_set_aside(corpus) == aside].reset_index(drop=True)
+    return test, pool
 
 
 def _set_aside(corpus: ParallelCorpus) -> np.ndarray:
