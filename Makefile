@@ -16,10 +16,10 @@ SET_UP := .venv/.installed
 .DEFAULT_GOAL := study
 
 study: $(SET_UP)
-	@$(RUN) -m lib.execute study "$(STUDY)" $(if $(CORES),--cores $(CORES)) $(SET:%=--set %)
+	@$(RUN) -m lib.study run "$(STUDY)" $(if $(CORES),--cores $(CORES)) $(SET:%=--set %)
 
 report: $(SET_UP)
-	@$(RUN) -m lib.report "$(STUDY)"
+	@$(RUN) -m lib.study report "$(STUDY)"
 
 lab: $(SET_UP)
 	@$(RUN) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/01_prepare.ipynb
@@ -35,7 +35,7 @@ speed: $(SET_UP)
 	@for script in speed/*.py; do $(RUN) "$$script"; done
 
 clean: $(SET_UP)
-	@$(RUN) -m lib.execute clean "$(STUDY)"
+	@$(RUN) -m lib.study clean "$(STUDY)"
 
 # The stamp is written last: an installation that failed or was stopped is taken up again.
 $(SET_UP): requirements.lock pyproject.toml

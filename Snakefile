@@ -1,5 +1,6 @@
-# The study as a graph, one rule a notebook: prepare -> train -> evaluate -> analyse -> report.
-# `make study` runs it through lib/execute.py, which names the study in BATCHES_STUDY and removes
+# The study as a graph: prepare -> train -> evaluate -> analyse -> report. What depends on what is
+# written once, in lib/study/plan.py; here every stage is the same rule.
+# `make study` runs it through lib/study/run.py, which names the study in BATCHES_STUDY and removes
 # stamps that no longer hold. Outputs are the stamps alone: Snakemake deletes the outputs of a job
 # that failed or runs again, and checkpoints and executed notebooks have to outlive that.
 import os
@@ -7,19 +8,26 @@ import sys
 
 sys.path.insert(0, workflow.basedir)
 
-from lib import execute, params
+from lib.study import grid, paths, plan
 
-STUDY = params.load_frozen(os.environ["BATCHES_STUDY"])
-JOBS = {(job.stage, job.key): job for job in execute.plan(STUDY)}
+STUDY = grid.load_frozen(os.environ["BATCHES_STUDY"])
+FOLDER = paths.study_dir(STUDY.name)
+JOBS = {(job.stage, job.key): job for job in plan.plan(STUDY)}
+# Evaluation comes before the next training run: a mistake shows early, and so does the pace.
+PRIORITY = {"prepare": 3, "evaluate": 2, "train": 1}
 # The log opens before the folder changes, and `exec` leaves no shell between us and the stage.
 RUN_STAGE = (
-    "{{ cd {workflow.basedir:q}; exec {sys.executable:q} -u -m lib.execute stage {rule} "
-    "{STUDY.name} {params.key:q}; }} > {log.text:q} 2>&1"
+    "{{ cd {workflow.basedir:q}; exec {sys.executable:q} -u -m lib.study stage {rule} "
+    "{STUDY.name} {params.key:q}; }} > {log:q} 2>&1"
 )
 
 
-def notebook(stage):
-    return ancient(str(execute.notebook_path(stage)))
+def below(path):
+    return str(path.relative_to(FOLDER))
+
+
+def job_of(stage, wildcards):
+    return JOBS[stage, wildcards.get("key", "")]
 
 
 wildcard_constraints:
@@ -31,83 +39,23 @@ rule all:
         "report/report.ok",
 
 
-rule prepare:
-    input:
-        notebook("prepare"),
-    output:
-        "corpus/{key}/prepare.ok",
-    log:
-        notebook="corpus/{key}/01_prepare.ipynb",
-        text="logs/prepare-{key}.log",
-    params:
-        key="{key}",
-        stamp=lambda wildcards: JOBS["prepare", wildcards.key].stamp,
-    priority: 3
-    shell:
-        RUN_STAGE
+for stage, place in plan.PLACES.items():
 
-
-rule train:
-    input:
-        notebook("train"),
-        lambda wildcards: f"corpus/{STUDY.runs[wildcards.key].train.corpus}/prepare.ok",
-    output:
-        "runs/{key}/train.ok",
-    log:
-        notebook="runs/{key}/02_train.ipynb",
-        text="logs/train-{key}.log",
-    params:
-        key="{key}",
-        stamp=lambda wildcards: JOBS["train", wildcards.key].stamp,
-    threads: lambda wildcards: JOBS["train", wildcards.key].cores
-    priority: 1
-    shell:
-        RUN_STAGE
-
-
-rule evaluate:
-    input:
-        notebook("evaluate"),
-        "runs/{key}/train.ok",
-    output:
-        "runs/{key}/evaluate.ok",
-    log:
-        notebook="runs/{key}/03_evaluate.ipynb",
-        text="logs/evaluate-{key}.log",
-    params:
-        key="{key}",
-        stamp=lambda wildcards: JOBS["evaluate", wildcards.key].stamp,
-    threads: lambda wildcards: JOBS["evaluate", wildcards.key].cores
-    priority: 2  # before the next training run: a mistake shows early, and so does the pace
-    shell:
-        RUN_STAGE
-
-
-rule analyse:
-    input:
-        notebook("analyse"),
-        expand("runs/{key}/evaluate.ok", key=STUDY.runs),
-    output:
-        "report/analyse.ok",
-    log:
-        notebook="report/04_analyse.ipynb",
-        text="logs/analyse.log",
-    params:
-        key="",
-        stamp=JOBS["analyse", ""].stamp,
-    shell:
-        RUN_STAGE
-
-
-rule report:
-    input:
-        "report/analyse.ok",
-    output:
-        "report/report.ok",
-    log:
-        text="logs/report.log",
-    params:
-        key="",
-        stamp=JOBS["report", ""].stamp,
-    shell:
-        RUN_STAGE
+    rule:
+        name:
+            stage
+        input:
+            lambda wildcards, stage=stage: [
+                below(need.ok) for need in job_of(stage, wildcards).needs
+            ],
+        output:
+            f"{place}/{stage}.ok",
+        log:
+            f"logs/{stage}-{{key}}.log" if "{key}" in place else f"logs/{stage}.log",
+        params:
+            key=lambda wildcards: wildcards.get("key", ""),
+            stamp=lambda wildcards, stage=stage: job_of(stage, wildcards).stamp,
+        threads: lambda wildcards, stage=stage: job_of(stage, wildcards).cores
+        priority: PRIORITY.get(stage, 0)
+        shell:
+            RUN_STAGE

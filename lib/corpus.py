@@ -23,68 +23,12 @@ import pyarrow.compute as pc
 from datasets import Dataset, disable_progress_bars, load_from_disk
 
 from lib import store
+from lib.sampler import PairIndex
 
 TABLES = ("rows", "test", "pool")
 BATCH = 10_000  # rows written at once; each batch of a mapped file costs 64 KiB when it is opened
 TOKENIZER_ROWS = 300_000
 disable_progress_bars()
-
-
-@dataclass(frozen=True)
-class PairIndex:
-    """Which pairs exist in which languages, and which must not meet in one batch.
-
-    Pairs that exist in the same set of languages share a *pattern*, so the index costs 8 bytes a
-    pair however many languages there are.
-
-    languages  L language codes, sorted
-    pattern    int32 [P], row of `patterns` that says in which languages the pair exists
-    patterns   bool [K, L], one row a distinct set of languages
-    group      int32 [P], pairs of one group never share a batch (a passage lies in one group)
-    negatives  optional CSR of explicit negatives: (offsets int64 [P+1], pairs int32 [N]); a
-               negative is named by a pair whose passage it is, one a language where the passage
-               has pairs of its own (see ParallelCorpus)
-    """
-
-    languages: tuple[str, ...]
-    pattern: np.ndarray
-    patterns: np.ndarray
-    group: np.ndarray
-    negatives: tuple[np.ndarray, np.ndarray] | None = None
-
-    def __len__(self) -> int:
-        """Number of pairs P."""
-        return len(self.pattern)
-
-    @cached_property
-    def first_row(self) -> np.ndarray:
-        """int64 [P]: the first row of each pair, rows being sorted by (pair, language)."""
-        sizes = self.patterns.sum(1)[self.pattern]
-        return np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
-
-    def rows(self, pair: np.ndarray, language: np.ndarray) -> np.ndarray:
-        """Row numbers int64 of (pair, language number); broadcasts.
-
-        Raises KeyError if a pair does not exist in the asked language."""
-        pattern = self.pattern[pair]
-        if not self.patterns[pattern, language].all():
-            raise KeyError("a pair does not exist in the language asked for")
-        return self.first_row[pair] + np.cumsum(self.patterns, 1)[pattern, language] - 1
-
-    @classmethod
-    def from_present(cls, languages, present, group, negatives=None) -> PairIndex:
-        """Index from a bool [P, L] table of which pair exists in which language."""
-        present = np.asarray(present, bool)
-        bits = np.packbits(present, axis=1)  # sorts as the table does, in a hundredth of the time
-        keys = bits.view(f"S{bits.shape[1]}").ravel()
-        _, first, pattern = np.unique(keys, return_index=True, return_inverse=True)
-        return cls(
-            tuple(languages),
-            pattern.astype(np.int32),
-            present[first],
-            np.asarray(group, np.int32),
-            negatives,
-        )
 
 
 @dataclass(frozen=True)
@@ -353,39 +297,3 @@ def _standing_for(code: np.ndarray, passages: int, alone: np.ndarray):
     pairs = pairs[np.argsort(code[pairs], kind="stable")]
     sizes = np.bincount(code[pairs], minlength=passages)
     return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), pairs
-
-
-def train_tokenizer(texts, vocabulary: int):
-    """A BPE tokenizer (`tokenizers.Tokenizer`) of all characters that occur in `texts`.
-
-    The same texts give the same bytes in every process. Special tokens as BERT's, ids 0 to 4.
-    Where no spaces divide words, merges would run over whole sentences, and a new sentence of known
-    words be made of tokens never seen: so a Han character is a token (as in multilingual BERT), and
-    Thai and Lao are cut before the vowels that begin a syllable."""
-    from tokenizers import (
-        Regex,
-        Tokenizer,
-        models,
-        normalizers,
-        pre_tokenizers,
-        processors,
-        trainers,
-    )
-
-    tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Punctuation(),
-            pre_tokenizers.Metaspace(),
-            pre_tokenizers.Split(Regex(r"\p{Han}"), "isolated"),
-            pre_tokenizers.Split(Regex("[\u0e40-\u0e44\u0ec0-\u0ec4]"), "merged_with_next"),
-        ]
-    )
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary, special_tokens=special, show_progress=False
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    return tokenizer

@@ -23,20 +23,52 @@ import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
-    from lib.benchmarks import Benchmark
-    from lib.retrieval import Ranks
+    from lib.benchmark import Benchmark
 
-SETTINGS = ("mono", "cross", "multi", "one_target")
+SETTINGS = ("mono", "cross", "multi")  # what reports are about
+ALL_SETTINGS = (*SETTINGS, "one_target")
 QUALITY = ("ap", "ap20", "r1", "r10", "r100", "ndcg10")
-BIAS = (
-    "rank_distance",
-    "rank_distance_chance",
-    "rank_distance_ratio",
-    "max_at_r",
-    "own_language_advantage",
-)
-METRICS = QUALITY + BIAS
-KEYS = ["setting", "question_language", "candidate_language"]
+BIAS = ("rank_distance", "rank_distance_ratio", "max_at_r", "own_language_advantage")
+METRICS = (*QUALITY, *BIAS, "rank_distance_chance")
+LABELS = {
+    "ap": "mAP",
+    "ap20": "mAP@20",
+    "r1": "R@1",
+    "r10": "R@10",
+    "r100": "R@100",
+    "ndcg10": "nDCG@10",
+    "rank_distance": "rank distance",
+    "rank_distance_ratio": "rank distance / chance",
+    "max_at_r": "Max@R",
+    "own_language_advantage": "own-language advantage",
+}
+REFERENCES = {
+    "random": "random",
+    "oracle": "own-language oracle",
+    "bm25_words": "BM25 words",
+    "bm25_chars": "BM25 char n-grams",
+}  # rankers that no training makes; what reports call them
+CELL = ["question_language", "candidate_language"]
+KEYS = ["setting", *CELL]
+
+
+@dataclass(frozen=True, eq=False)
+class Ranks:
+    """Mid-ranks of a benchmark's N relevant pairs, and who fills the top of each question's list.
+
+    own    float64 [N], among the candidates of the candidate's own language
+    pool   float64 [N], among all candidates
+    alone  float64 [N], among all candidates but the question's other relevant ones
+    tied   float64 [N], how many of all candidates have its score, itself included
+    top10  float32 [Q, L], share of each language in the question's first 10 (or all, if fewer)
+           candidates; those tied at the last place share what room is left equally
+    """
+
+    own: np.ndarray
+    pool: np.ndarray
+    alone: np.ndarray
+    tied: np.ndarray
+    top10: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,7 +231,7 @@ def question_scores(benchmark: Benchmark, ranks: Ranks) -> pd.DataFrame:
     """One row a question and setting (and candidate language), with every metric as float64.
 
     Columns: setting, question (int32 row of `benchmark.questions`), question_language,
-    candidate_language ("*" in multi), QUALITY, and BIAS (NaN outside multi). Settings:
+    candidate_language ("*" in multi), and METRICS (bias is NaN outside multi). Settings:
 
     mono        the pool of the question's language
     cross       the pool of each other language
@@ -247,14 +279,14 @@ def _multi(benchmark: Benchmark, rank: np.ndarray, tied: np.ndarray) -> pd.DataF
     parallel = np.where(ends[0] < ends[1], 1.0, np.nan)  # bias is between languages
     bias = (
         distance * parallel,
-        chance * parallel,
         distance / np.maximum(chance, 1) * parallel,
         max_at_r(rank, tied, segments) * parallel,
         own_language_advantage(rank, own, segments),
+        chance * parallel,
     )
     everywhere = np.full(len(question), len(benchmark.languages))
     return _table(benchmark, np.full(len(question), "multi"), question, everywhere).assign(
-        **quality, **dict(zip(BIAS, bias, strict=True))
+        **quality, **dict(zip(METRICS[len(QUALITY) :], bias, strict=True))
     )
 
 
@@ -274,8 +306,8 @@ def _quality(key: np.ndarray, rank: np.ndarray, grade: np.ndarray) -> tuple[dict
 
 
 def _no_bias() -> dict[str, float]:
-    """BIAS columns of the settings where bias is not defined."""
-    return dict.fromkeys(BIAS, np.nan)
+    """Columns of the settings where bias is not defined."""
+    return dict.fromkeys(METRICS[len(QUALITY) :], np.nan)
 
 
 def _table(benchmark: Benchmark, setting, question, language) -> pd.DataFrame:
@@ -283,7 +315,7 @@ def _table(benchmark: Benchmark, setting, question, language) -> pd.DataFrame:
     names, asked = [*benchmark.languages, "*"], benchmark.question_language[question]
     return pd.DataFrame(
         {
-            "setting": pd.Categorical(setting, SETTINGS),
+            "setting": pd.Categorical(setting, ALL_SETTINGS),
             "question": question.astype(np.int32),
             "question_language": pd.Categorical.from_codes(asked, names),
             "candidate_language": pd.Categorical.from_codes(language, names),
@@ -317,7 +349,7 @@ def left_out(benchmark: Benchmark) -> pd.DataFrame:
     )
     target = table[table["setting"] != "multi"].assign(setting="one_target")
     table = pd.concat([table, target])
-    table["setting"] = pd.Categorical(table["setting"], SETTINGS)
+    table["setting"] = pd.Categorical(table["setting"], ALL_SETTINGS)
     return table.sort_values("setting", kind="stable", ignore_index=True)
 
 
@@ -336,11 +368,15 @@ def summary(scores: pd.DataFrame) -> pd.DataFrame:
     however many questions it has. `pairs` and `questions` count what went in."""
     means = pair_means(scores)
     groups = means.groupby("setting", observed=True)
-    return (
-        groups[list(METRICS)]
-        .mean()
-        .assign(pairs=groups.size(), questions=groups["questions"].sum())
+    return macro_mean(means[list(METRICS)], "setting").assign(
+        pairs=groups.size(), questions=groups["questions"].sum()
     )
+
+
+def macro_mean(means: pd.DataFrame | pd.Series, keys: str | list[str]) -> pd.DataFrame | pd.Series:
+    """Mean by `keys` of the means of pairs of languages, each of which weighs the same however many
+    questions it has."""
+    return means.groupby(keys, observed=True).mean()
 
 
 def language_share(ranks: Ranks, benchmark: Benchmark) -> pd.DataFrame:

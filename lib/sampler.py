@@ -9,7 +9,7 @@ that exist in both. The streams of all rows are drawn at construction. The n-th 
 takes place n mod size of the stream's own keyed permutation number n // size, so that pairs are
 used evenly although no list, shuffle or cursor is kept: 4 bytes a pair, 5 to 8 a row of the run.
 
->>> from lib.corpus import PairIndex
+>>> import numpy as np
 >>> index = PairIndex.from_present(["de", "en", "th"], np.ones((6, 3)), group=range(6))
 >>> for batch in Schedule(index, "hybrid", alpha=0.5, batch_size=4, steps=2):
 ...     print(batch.kind, batch.pair, batch.question_language, batch.passage_language)
@@ -19,14 +19,11 @@ mixed [3 0 5 4] [0 1 0 2] [1 0 1 1]
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from functools import cached_property
 
 import numpy as np
-
-if TYPE_CHECKING:  # any object with these arrays will do; this module needs numpy alone
-    from lib.corpus import PairIndex
 
 # Shares that define an arm: batches of one language, batches of one ordered pair of languages,
 # and, in the mixed batches that are left, rows that keep to one language.
@@ -41,8 +38,80 @@ ARMS = {
     "cross-fixed": (0, 0, 1),  # then each question is sent to a constant other language
 }
 KINDS = ("mono", "pair", "mixed")
+# Least and largest value of what a schedule is asked for; lib.params takes them from here.
+LIMITS = {
+    "alpha": (0, 1),
+    "language_power": (0, 1),
+    "batch_size": (1, None),
+    "steps": (0, None),
+    "seed": (0, 2**64 - 1),
+    "explicit": (0, None),
+}
 # What a draw is for, hashed after the seed, so that no two purposes share draws.
 BATCH_KIND, BATCH_STREAM, ROW_KIND, ROW_STREAM, PAIR, RESERVE, PARTNER, NEGATIVE = range(8)
+
+
+@dataclass(frozen=True)
+class PairIndex:
+    """Which pairs exist in which languages, and which must not meet in one batch.
+
+    Pairs that exist in the same set of languages share a *pattern*, so the index costs 8 bytes a
+    pair however many languages there are.
+
+    languages  L language codes, sorted
+    pattern    int32 [P], row of `patterns` that says in which languages the pair exists
+    patterns   bool [K, L], one row a distinct set of languages
+    group      int32 [P], pairs of one group never share a batch (a passage lies in one group)
+    negatives  optional CSR of explicit negatives: (offsets int64 [P+1], pairs int32 [N]); a
+               negative is named by a pair whose passage it is, one a language where the passage
+               has pairs of its own (see ParallelCorpus)
+    """
+
+    languages: tuple[str, ...]
+    pattern: np.ndarray
+    patterns: np.ndarray
+    group: np.ndarray
+    negatives: tuple[np.ndarray, np.ndarray] | None = None
+
+    def __len__(self) -> int:
+        """Number of pairs P."""
+        return len(self.pattern)
+
+    @cached_property
+    def first_row(self) -> np.ndarray:
+        """int64 [P]: the first row of each pair, rows being sorted by (pair, language)."""
+        sizes = self.patterns.sum(1)[self.pattern]
+        return np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
+
+    def rows(self, pair: np.ndarray, language: np.ndarray) -> np.ndarray:
+        """Row numbers int64 of (pair, language number); broadcasts.
+
+        Raises KeyError if a pair does not exist in the asked language."""
+        pattern = self.pattern[pair]
+        if not self.patterns[pattern, language].all():
+            raise KeyError("a pair does not exist in the language asked for")
+        return self.first_row[pair] + np.cumsum(self.patterns, 1)[pattern, language] - 1
+
+    @classmethod
+    def from_present(
+        cls,
+        languages: Sequence[str],
+        present: np.ndarray,
+        group: np.ndarray,
+        negatives: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> PairIndex:
+        """Index from a bool [P, L] table of which pair exists in which language."""
+        present = np.asarray(present, bool)
+        bits = np.packbits(present, axis=1)  # sorts as the table does, in a hundredth of the time
+        keys = bits.view(f"S{bits.shape[1]}").ravel()
+        _, first, pattern = np.unique(keys, return_index=True, return_inverse=True)
+        return cls(
+            tuple(languages),
+            pattern.astype(np.int32),
+            present[first],
+            np.asarray(group, np.int32),
+            negatives,
+        )
 
 
 @dataclass(frozen=True)
@@ -240,18 +309,17 @@ class Schedule:
         language_power: float = 0.0,
         explicit: int = 0,
     ):
-        for met, problem in (
-            (strategy in ARMS, f"strategy={strategy!r} is none of {', '.join(ARMS)}"),
-            (0 <= alpha <= 1, f"alpha={alpha} is not in 0..1"),
-            (0 <= language_power <= 1, f"language_power={language_power} is not in 0..1"),
-            (batch_size >= 1, f"batch_size={batch_size} is not at least 1"),
-            (steps >= 0, f"steps={steps} is not at least 0"),
-            (steps * batch_size < 2**31, f"steps={steps} make 2**31 rows or more"),
-            (0 <= seed < 2**64, f"seed={seed} is not in 0..2**64-1"),
-            (explicit >= 0, f"explicit={explicit} is not at least 0"),
-        ):
-            if not met:
-                raise ValueError(problem)
+        _check_limits(
+            strategy,
+            alpha=alpha,
+            language_power=language_power,
+            batch_size=batch_size,
+            steps=steps,
+            seed=seed,
+            explicit=explicit,
+        )
+        if steps * batch_size >= 2**31:
+            raise ValueError(f"steps={steps} make 2**31 rows or more")
         self.index, self.strategy, self.seed, self.explicit = index, strategy, seed, explicit
         self._mono, self._pair, self._keep = (alpha if s == "alpha" else s for s in ARMS[strategy])
         self.streams = Streams(index)
@@ -403,6 +471,17 @@ class Schedule:
             )
 
 
+def _check_limits(strategy: str, **values: float) -> None:
+    """Raises ValueError for an unknown arm or a value outside LIMITS."""
+    if strategy not in ARMS:
+        raise ValueError(f"strategy={strategy!r} is none of {', '.join(ARMS)}")
+    for name, value in values.items():
+        low, high = LIMITS[name]
+        if not low <= value <= (np.inf if high is None else high):
+            bounds = f"at least {low}" if high is None else f"in {low}..{high}"
+            raise ValueError(f"{name}={value} is not {bounds}")
+
+
 def _pick(table: np.ndarray, draw: np.ndarray) -> np.ndarray:
     """int64: flat cell numbers of `table`, with chances proportional to it, from uniform draws."""
     until = np.cumsum(table)
@@ -425,45 +504,3 @@ def _count_on(stream: np.ndarray, used: np.ndarray) -> np.ndarray:
     turn[order] = np.arange(len(flat)) + (used - np.cumsum(count) + count)[flat[order]]
     used += count
     return turn.reshape(stream.shape)
-
-
-def exposure(schedule: Schedule):
-    """What a run shows its encoder: a pandas.DataFrame with one row a language.
-
-    question_uses, passage_uses    rows that ask, or answer, in the language
-    question_texts, passage_texts  distinct texts, (pair, language), among them
-    …_mean_repeats, …_max_repeats  uses of one such text
-    positives                      distinct (question, passage) texts, by question language
-    monolingual                    share of the questions answered in their own language
-    substituted                    questions that gave way to another of the same group
-    """
-    import pandas as pd
-
-    names = ("pair", "question_language", "passage_language", "substituted")
-    batches = list(schedule)
-    rows = pd.DataFrame(
-        {
-            name: np.concatenate(
-                [np.empty(0, np.int16), *(getattr(batch, name) for batch in batches)]
-            )
-            for name in names
-        }
-    )
-    sides = []
-    for side in ("question", "passage"):
-        uses = rows.groupby([f"{side}_language", "pair"]).size().groupby(level=0)
-        sides.append(
-            uses.agg(uses="sum", texts="count", mean_repeats="mean", max_repeats="max").add_prefix(
-                f"{side}_"
-            )
-        )
-    rows["monolingual"] = rows.question_language == rows.passage_language
-    asked = rows.groupby("question_language")
-    positives = rows.drop_duplicates(list(names[:3])).groupby("question_language").size()
-    table = pd.concat(
-        [*sides, positives.rename("positives"), asked.monolingual.mean(), asked.substituted.sum()],
-        axis=1,
-    )
-    table = table.reindex(range(len(schedule.index.languages)), fill_value=0).fillna(0)
-    table.insert(0, "language", schedule.index.languages)
-    return table

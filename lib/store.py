@@ -11,22 +11,15 @@ import glob
 import hashlib
 import json
 import os
-import platform
 import secrets
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
-from importlib import metadata
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = (
-    "torch", "transformers", "tokenizers", "datasets", "pyarrow", "numpy", "pandas", "scipy",
-    "babel", "bm25s", "safetensors", "papermill", "snakemake",
-)  # fmt: skip
+Made = TypeVar("Made")
 
 
 class Damaged(ValueError):
@@ -89,6 +82,20 @@ def _named(error: OSError, path: Path) -> OSError:
     if error.filename is None and error.errno is not None:
         return OSError(error.errno, error.strerror, str(path))
     return error
+
+
+@contextmanager
+def scratch(folder: Path) -> Iterator[Path]:
+    """An empty folder below `folder`, removed at the end, as is one that a killed process left.
+
+    One process at a time: whoever holds `folder`."""
+    place = Path(folder) / ".scratch"
+    shutil.rmtree(place, ignore_errors=True)
+    make_folder(place)
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -167,10 +174,12 @@ def _beside(path: Path) -> Path:
 # --- checking ----------------------------------------------------------------------------------
 
 
-def verify(folder: Path) -> dict[str, Any]:
+def verify(folder: Path, made_from: dict[str, Any] | None = None) -> dict[str, Any]:
     """The manifest of a folder, every file of which was just compared with its hash.
 
-    Raises FileNotFoundError if there is no such folder, Damaged if it is incomplete or altered."""
+    made_from: what its entry of that name has to be, where given.
+    Raises FileNotFoundError if there is no such folder, Damaged if it is incomplete, altered, or
+    made from something else."""
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
@@ -184,7 +193,33 @@ def verify(folder: Path) -> dict[str, Any]:
             raise Damaged(f"{folder / name}: is missing")
         if sha256(folder / name) != expected:
             raise Damaged(f"{folder / name}: was altered after it was written")
+    if made_from is not None and manifest.get("made_from") != made_from:
+        raise Damaged(f"{folder}: was made from something else")
     return manifest
+
+
+def made(
+    read: Callable[[], Made],
+    make: Callable[[], None],
+    alone: Path | None = None,
+    say: Callable[[str], None] = print,
+) -> Made:
+    """What `read` gives; where that raises FileNotFoundError or Damaged, `make` makes it first.
+
+    alone: a folder to lock while making, so that of several processes one makes and all read.
+    say: is told of damage, and of waiting."""
+    try:
+        return read()
+    except FileNotFoundError:
+        pass
+    except Damaged as damage:
+        say(f"{damage}; making it again")
+    with locked(alone, say) if alone else nullcontext():
+        try:
+            return read()
+        except (FileNotFoundError, Damaged):
+            make()
+        return read()
 
 
 def sha256(path: Path) -> str:
@@ -279,63 +314,3 @@ def _flock(path: Path, wait: bool = False) -> int:
         os.close(handle)
         raise
     return handle
-
-
-# --- provenance --------------------------------------------------------------------------------
-
-
-def provenance(params: dict[str, Any]) -> dict[str, Any]:
-    """What an artefact was made with: parameters, commit, versions, hardware, threads.
-
-    What torch knows is asked only where torch is loaded already. No user or host names."""
-    return {
-        "parameters": params,
-        "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--", "lib", "notebooks", "params")),
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
-        "system": f"{platform.system()} {platform.machine()}",
-        "cpu": _cpu_name(),
-        "cores": os.cpu_count(),
-        **_torch_facts(),
-    }
-
-
-def _git(*command: str) -> str | None:
-    """Output of a git command in the project's folder; None outside a repository."""
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(ROOT), *command], capture_output=True, text=True, timeout=30
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(x.split(":", 1)[1].strip() for x in lines if x.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
-
-
-def _torch_facts() -> dict[str, Any]:
-    torch = sys.modules.get("torch")
-    if torch is None:
-        return {}
-    cuda = torch.cuda.is_available()
-    return {
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-        if cuda
-        else [],
-    }

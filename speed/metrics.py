@@ -37,8 +37,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lib import metrics, retrieval
-from lib.benchmarks import Benchmark
+from lib import metrics, search
+from lib.benchmark import Benchmark
 
 # Candidates of XQuAD-R in each language (sentences).
 SIZES = {
@@ -164,13 +164,13 @@ def ours(case: Case, threads: int) -> Callable[[], Means]:
     """This project, with bias, one-target multi and language shares, which the others lack."""
 
     def run() -> Means:
-        ranks = retrieval.relevant_ranks([(0, case.scores)], case.benchmark)
+        ranks = search.relevant_ranks([(0, case.scores)], case.benchmark)
         return tables(case.benchmark, ranks)
 
     return run
 
 
-def tables(benchmark: Benchmark, ranks: retrieval.Ranks) -> Means:
+def tables(benchmark: Benchmark, ranks: search.Ranks) -> Means:
     """All that a report shows of a benchmark; returns the means of the measures."""
     scores = metrics.question_scores(benchmark, ranks)
     metrics.summary(scores)
@@ -334,9 +334,9 @@ def whole(pipe, threads: int, benchmark: Benchmark) -> None:
     pair, scoring = vectors(benchmark), 0.0
     before, start = memory("VmRSS"), perf_counter()
 
-    def clocked() -> Iterator[retrieval.Tile]:
+    def clocked() -> Iterator[search.Tile]:
         nonlocal scoring
-        tiles = retrieval.tiles(*pair)
+        tiles = search.tiles(*pair)
         while True:
             begun = perf_counter()
             tile = next(tiles, None)
@@ -345,7 +345,7 @@ def whole(pipe, threads: int, benchmark: Benchmark) -> None:
                 return
             yield tile
 
-    tables(benchmark, retrieval.relevant_ranks(clocked(), benchmark))
+    tables(benchmark, search.relevant_ranks(clocked(), benchmark))
     total = perf_counter() - start
     pipe.send(
         {
@@ -423,7 +423,7 @@ def sample_of(benchmark: Benchmark) -> Case:
     """The case of part 2: some questions, all candidates."""
     few, rows = part_of(benchmark, SAMPLE)
     asked, searched = vectors(benchmark)
-    scores = [tile for _, tile in retrieval.tiles(asked[rows], searched)]
+    scores = [tile for _, tile in search.tiles(asked[rows], searched)]
     return Case(few, without_ties(np.concatenate(scores)))
 
 

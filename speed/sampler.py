@@ -14,8 +14,7 @@ from time import perf_counter
 
 import numpy as np
 
-from lib.corpus import PairIndex
-from lib.sampler import Schedule
+from lib.sampler import PairIndex, Schedule
 
 STEPS, TIMED = 1000, 40
 

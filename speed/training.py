@@ -21,8 +21,8 @@ Step: from the end of one update to the end of the next, read off torch's optimi
 alike, so that batch, tokens and whatever a trainer does between steps are in it. start_s: to the
 end of the first update, imports and loading included. ratio: of the median step to ours in the same
 round, median over rounds. tokens_s: real tokens (no padding) a second. peak: memory of the process
-(Linux). utilisation: floating-point operations of the encoder's layers, as lib.cost counts them, in
-a median step, against a large matrix product in the same process. With --profile each also says
+(Linux). utilisation: floating-point operations of the encoder's layers, as lib.training.cost counts them,
+in a median step, against a large matrix product in the same process. With --profile each also says
 where its time goes, in a turn of its own. The last line is one line of JSON.
 """
 
@@ -47,10 +47,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lib import cost, store
+from lib import store
 from lib.corpus import ParallelCorpus
 from lib.params import Train
 from lib.sampler import Schedule
+from lib.training import cost
 
 WARM, LANGUAGES, TEMPERATURE, RATE = 1, ("de", "en", "th", "zh"), 0.05, 2e-5
 BLOCK = 100_000
@@ -321,7 +322,7 @@ def peer(job: Job) -> list[float]:
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
     from sentence_transformers.sentence_transformer.modules import Pooling
 
-    from lib.hybrid_batch_sampler import HybridBatchSampler, scheduled
+    from lib.bridges.sentence_transformers import HybridBatchSampler, scheduled
 
     values = []
 

@@ -19,7 +19,8 @@ def fast(monkeypatch):
     """Ranks that fork from a server with the imports done; as for the others, they are the same."""
     from test_trainer import preloaded
 
-    from lib import ranks, store
+    from lib import store
+    from lib.training import ranks
 
     preloaded()
     folders = os.pathsep.join([str(store.ROOT), str(Path(__file__).parent)])

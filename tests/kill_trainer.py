@@ -25,6 +25,7 @@ from lib import trainer
 from lib.corpus import ParallelCorpus
 from lib.params import Train
 from lib.sampler import Schedule
+from lib.training import checkpoints
 
 # Every source of randomness is in use: dropout, mixed batches, explicit negatives.
 PARAMS = Train(
@@ -45,7 +46,7 @@ PARAMS = Train(
 )
 POINTS = {
     "batch": (Schedule, "batch"),
-    "save_file": (trainer, "save_file"),
+    "save_file": (checkpoints, "save_file"),
     "rename": (Path, "rename"),
     "fsync": (os, "fsync"),
     "rmtree": (shutil, "rmtree"),

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib import metrics, retrieval
-from lib.benchmarks import beir, collection, tatoeba
+from lib import metrics, search
+from lib.benchmarks import Task, beir, collection, references, tatoeba
 
 TATOEBA = Path(__file__).parents[2] / "shared" / "data" / "tatoeba"
 needs_tatoeba = pytest.mark.skipif(not TATOEBA.is_dir(), reason=f"Tatoeba is not in {TATOEBA}")
@@ -91,7 +91,7 @@ def put_beir(folder, corpus=CORPUS, queries=QUERIES, qrels=QRELS, split="test", 
 @pytest.mark.parametrize("packed", ["", ".gz"])
 def test_beir_folder(tmp_path, packed, capsys):
     """Titles join texts, grades stay, questions without a relevant document go and are counted."""
-    found = beir.load("nano", asked(put_beir(tmp_path, packed=packed)))
+    found = beir.load_benchmark("nano", asked(put_beir(tmp_path, packed=packed)))
     assert found.name == "nano" and found.languages == ("en",)
     assert found.candidates.candidate_id.tolist() == ["d1", "d2", "d3", "4"]
     assert found.candidates.text.tolist() == ["Tea is a drink", "no title", "", "Only a title"]
@@ -108,9 +108,9 @@ def test_beir_folder(tmp_path, packed, capsys):
 
 def test_beir_figures_by_hand(tmp_path):
     """nDCG@10 and R@100 of a graded question from a score matrix: gains 1 and 2 at ranks 1, 3."""
-    found = beir.load("nano", asked(put_beir(tmp_path)))
+    found = beir.load_benchmark("nano", asked(put_beir(tmp_path)))
     scores = np.array([[9, 8, 7, 6], [1, 9, 8, 7]])
-    table = metrics.question_scores(found, retrieval.relevant_ranks([(0, scores)], found))
+    table = metrics.question_scores(found, search.relevant_ranks([(0, scores)], found))
     mono = table[table["setting"] == "mono"].set_index("question")
     expected = (1 / np.log2(2) + 2 / np.log2(4)) / (2 / np.log2(2) + 1 / np.log2(3))
     assert mono.ndcg10[1] == pytest.approx(expected) and mono.ndcg10[0] == 1
@@ -121,9 +121,12 @@ def test_beir_split_and_language(tmp_path):
     """Another split has its own judgements; the one language may be any code."""
     put_beir(tmp_path)
     put_beir(tmp_path, qrels=[("q0", "d3", "1")], split="dev")
-    found = beir.load("nano", asked(tmp_path, "pol", split="dev"))
+    found = beir.load_benchmark("nano", asked(tmp_path, "pol", split="dev"))
     assert relevant(found) == {("q0", "pl", "d3", "pl"): 1}
-    refused(lambda: beir.load("nano", asked(tmp_path, split="train")), "train.tsv: no such file")
+    refused(
+        lambda: beir.load_benchmark("nano", asked(tmp_path, split="train")),
+        "train.tsv: no such file",
+    )
 
 
 def test_beir_translations_are_relevant_in_every_language(tmp_path, capsys):
@@ -131,7 +134,7 @@ def test_beir_translations_are_relevant_in_every_language(tmp_path, capsys):
     put_beir(tmp_path / "de", packed=".gz")
     put_beir(tmp_path / "eng", corpus=CORPUS[::-1], qrels=QRELS[::-1])
     put(tmp_path / "notes" / "README", "not a language")
-    found = beir.load("nano", asked(tmp_path))
+    found = beir.load_benchmark("nano", asked(tmp_path))
     both = ("de", "en")
     assert relevant(found) == {
         (q, asking, d, answering): grade
@@ -154,7 +157,7 @@ def test_beir_sets_of_their_own_are_relevant_within_a_language(tmp_path, differs
     put_beir(tmp_path / "de")
     put_beir(tmp_path / "en", **other)
     put_beir(tmp_path / "fr")
-    found = beir.load("nano", asked(tmp_path, "en", "de"))
+    found = beir.load_benchmark("nano", asked(tmp_path, "en", "de"))
     expected = {
         ("q1", "de", "d1", "de"): 1,
         ("q3", "de", "d2", "de"): 1,
@@ -172,20 +175,26 @@ def test_beir_one_subfolder(tmp_path):
     """One language of a multilingual set is a set of one language; a missing one is named."""
     put_beir(tmp_path / "de")
     put_beir(tmp_path / "fr")
-    found = beir.load("nano", asked(tmp_path, "de"))
+    found = beir.load_benchmark("nano", asked(tmp_path, "de"))
     assert found.languages == ("de",) and len(found.questions) == 2
     refused(
-        lambda: beir.load("nano", asked(tmp_path, "it")), str(tmp_path), "no file of language it"
+        lambda: beir.load_benchmark("nano", asked(tmp_path, "it")),
+        str(tmp_path),
+        "no file of language it",
     )
     put_beir(tmp_path / "xx9")
-    refused(lambda: beir.load("nano", asked(tmp_path)), str(tmp_path), "unknown language 'xx9'")
+    refused(
+        lambda: beir.load_benchmark("nano", asked(tmp_path)),
+        str(tmp_path),
+        "unknown language 'xx9'",
+    )
 
 
 def test_beir_tells_of_questions_that_are_documents(tmp_path, capsys):
     """As in ArguAna, where published figures leave such a document out."""
     queries = [*QUERIES, {"_id": "d3", "text": "x"}]
     put_beir(tmp_path, queries=queries, qrels=[*QRELS, ("d3", "d1", "1")])
-    beir.load("nano", asked(tmp_path))
+    beir.load_benchmark("nano", asked(tmp_path))
     assert "1 questions have the id of a document" in capsys.readouterr().out
 
 
@@ -228,7 +237,7 @@ def test_beir_faults_name_file_and_row(tmp_path, case):
     (tmp_path / file.removesuffix(".gz")).unlink()
     (tmp_path / file).write_bytes(content.encode() if isinstance(content, str) else content)
     where = "split test" if case == "irrelevant" else str(tmp_path / file)
-    refused(lambda: beir.load("nano", asked(tmp_path)), where, *parts)
+    refused(lambda: beir.load_benchmark("nano", asked(tmp_path)), where, *parts)
 
 
 @pytest.mark.parametrize("file", ["queries.jsonl", "qrels/test.tsv"])
@@ -236,14 +245,16 @@ def test_beir_missing_files(tmp_path, file):
     """A missing file is named as it was asked for."""
     put_beir(tmp_path)
     (tmp_path / file).unlink()
-    refused(lambda: beir.load("nano", asked(tmp_path)), f"{tmp_path / file}: no such file")
+    refused(
+        lambda: beir.load_benchmark("nano", asked(tmp_path)), f"{tmp_path / file}: no such file"
+    )
 
 
 def test_folders_must_be_named_and_exist(tmp_path):
     """For every format: an empty name is not the project's root, nor is another file a folder."""
     for read in (
-        lambda spec: beir.load("x", spec),
-        lambda spec: collection.load("x", spec),
+        lambda spec: beir.load_benchmark("x", spec),
+        lambda spec: collection.load_benchmark("x", spec),
         lambda spec: list(tatoeba.pairs(spec)),
     ):
         refused(lambda read=read: read(asked("")), "folder: is empty")
@@ -293,7 +304,7 @@ def test_tatoeba_table(small):
         kinds.append(kind)
         return np.array([vectors.get(text, [1, 1]) for text in texts], np.float32)
 
-    table = tatoeba.evaluate(asked(small), encode)
+    table = tatoeba.evaluate(Task("t", asked(small), encode, "", Path()))
     assert list(table) == ["name", "language", "direction", "sentences", "accuracy", "f1"]
     assert table.name.tolist()[::2] == ["ber", "cmn", "dtp", "kzj"]
     assert table.language.tolist()[::2] == ["", "zh", "dtp", "dtp"]
@@ -338,7 +349,7 @@ def test_tatoeba_scores_match_the_definitions(size, seed):
     """Few distinct vectors, hence many ties; order of the sentences plays no part."""
     rng = np.random.default_rng(seed)
     sources, targets = rng.integers(-1, 2, (2, size, 3)) + [0.0, 0.0, 1.5]
-    scores = np.concatenate([tile for _, tile in retrieval.tiles(sources, targets)])
+    scores = np.concatenate([tile for _, tile in search.tiles(sources, targets)])
     found = tatoeba.score(sources, targets)
     for one, expected in zip(found, (slow(scores), slow(scores.T)), strict=True):
         assert (one.accuracy, one.f1) == pytest.approx(expected)
@@ -426,11 +437,11 @@ def test_spelling_alone_finds_near_languages():
     def encode(texts, kind):
         vectors = np.zeros((len(texts), 512), np.float32)
         for row, text in enumerate(texts):
-            for gram in retrieval.char_ngrams(text):
+            for gram in references.char_ngrams(text):
                 vectors[row, zlib.crc32(gram.encode()) % 512] += 1
         return vectors + 1e-3
 
-    table = tatoeba.evaluate(asked(TATOEBA, "ia", "zh"), encode).set_index(
+    table = tatoeba.evaluate(Task("t", asked(TATOEBA, "ia", "zh"), encode, "", Path())).set_index(
         ["language", "direction"]
     )
     assert table.sentences.tolist() == [1000] * 4
@@ -471,7 +482,7 @@ def expected(*languages):
 
 def test_collection(tmp_path, capsys):
     """Translations share judgements and group; the pool is the one collection, in English."""
-    found = collection.load("nq", asked(put_collection(tmp_path)))
+    found = collection.load_benchmark("nq", asked(put_collection(tmp_path)))
     assert relevant(found) == expected("en", "de", "zh-Hant")
     assert found.candidates.language.tolist() == ["en"] * 3
     assert found.candidates.text.tolist() == ["Her she", "now", "he"]
@@ -481,12 +492,12 @@ def test_collection(tmp_path, capsys):
 
 def test_collection_settings(tmp_path):
     """mono is English, cross the other languages over the same pool, and multi ranks no others."""
-    found = collection.load("nq", asked(put_collection(tmp_path), "en", "de"))
+    found = collection.load_benchmark("nq", asked(put_collection(tmp_path), "en", "de"))
     assert relevant(found) == expected("en", "de")
     tile = np.array([[9, 5, 8], [5, 9, 8], [9, 5, 8], [8, 9, 5]])
     order = [("1", "en"), ("1", "de"), ("2", "en"), ("2", "de")]
     assert list(zip(found.questions.question_id, found.questions.language, strict=True)) == order
-    table = metrics.question_scores(found, retrieval.relevant_ranks([(0, tile)], found))
+    table = metrics.question_scores(found, search.relevant_ranks([(0, tile)], found))
     means = table.groupby(["setting", "question_language"], observed=True).ap.mean()
     mono, cross = (1 + 1 / 3) / 2, ((1 / 2 + 2 / 3) / 2 + 1) / 2
     assert means["mono"].to_dict() == pytest.approx({"en": mono})
@@ -498,16 +509,16 @@ def test_collection_one_file_a_language(tmp_path):
     """The name says the language; judgements may name questions of languages not asked for."""
     put_collection(tmp_path, "questions.zh_tw.jsonl.gz", [ASKED[2]])
     put_jsonl(tmp_path / "questions.en.jsonl", [ASKED[0], ASKED[3]])
-    found = collection.load("nq", asked(tmp_path))
+    found = collection.load_benchmark("nq", asked(tmp_path))
     assert {(q, x) for q, x, _, _ in relevant(found)} == {
         ("1", "en"),
         ("2", "en"),
         ("1", "zh-Hant"),
     }
-    chinese = collection.load("nq", asked(tmp_path, "zh-TW"))
+    chinese = collection.load_benchmark("nq", asked(tmp_path, "zh-TW"))
     assert {(q, x) for q, x, _, _ in relevant(chinese)} == {("1", "zh-Hant")}
     refused(
-        lambda: collection.load("nq", asked(tmp_path, "fr")),
+        lambda: collection.load_benchmark("nq", asked(tmp_path, "fr")),
         "nq: has no questions of language fr (there are: en zh-Hant)",
     )
 
@@ -529,7 +540,7 @@ def test_mkqa(tmp_path):
     put_tsv(
         tmp_path / "qrels.tsv", GRADES[0], ("-56", "p1", "1"), ("563260143484355911", "p2", "1")
     )
-    found = collection.load("mkqa", asked(tmp_path))
+    found = collection.load_benchmark("mkqa", asked(tmp_path))
     assert found.languages == ("en", "no", "zh", "zh-HK")
     assert relevant(found) == {
         (q, x, p, "en"): 1
@@ -583,13 +594,13 @@ def test_collection_faults_name_file_and_row(tmp_path, case):
     for old in (file, file.removesuffix(".gz"), f"{file}.gz"):
         (tmp_path / old).unlink(missing_ok=True)
     (tmp_path / file).write_bytes(content.encode() if isinstance(content, str) else content)
-    refused(lambda: collection.load("nq", asked(tmp_path)), str(tmp_path / file), *parts)
+    refused(lambda: collection.load_benchmark("nq", asked(tmp_path)), str(tmp_path / file), *parts)
 
 
 def test_mkqa_faults(tmp_path):
     """Rows without queries, or with an empty one, are named."""
     put_collection(tmp_path, "mkqa.jsonl", [MKQA[0], {"example_id": 1}])
-    read = lambda: collection.load("mkqa", asked(tmp_path))  # noqa: E731
+    read = lambda: collection.load_benchmark("mkqa", asked(tmp_path))  # noqa: E731
     refused(read, "mkqa.jsonl: row 2", "'queries'")
     put_jsonl(tmp_path / "mkqa.jsonl", [MKQA[0], {"example_id": 1, "queries": {"en": None}}])
     refused(read, "mkqa.jsonl: row 2", "en is empty")

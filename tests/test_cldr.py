@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 from babel.core import get_global
 
-from lib.params import ROOT, Prepare
+from lib.params import Prepare
 from lib.sources import axes, cldr
 from lib.sources import cldr_facts as graph
+from lib.store import ROOT
 
 ELEVEN = tuple("ar de el en es hi ru th tr vi zh".split())
 
 
 def build(**changes):
-    return cldr.build(Prepare(**changes))
+    return cldr.build_corpus(Prepare(**changes))
 
 
 @pytest.fixture(scope="module")
@@ -251,7 +252,7 @@ def test_same_bytes_in_every_process(tmp_path):
     """Corpus and tokenizer do not depend on hash seeds, threads or the process."""
     code = (
         "import sys; from lib.params import Prepare; from lib.sources.cldr import build;"
-        "from lib.corpus import train_tokenizer;"
+        "from lib.training.tokenizer import train_tokenizer;"
         "c = build(Prepare(languages=['en', 'hi', 'zh'])); print(c.content_hash);"
         "print(train_tokenizer(c.tokenizer_texts(), 3000).to_str())"
     )
@@ -270,7 +271,7 @@ def test_same_bytes_in_every_process(tmp_path):
 
 def test_tokenizer_covers_every_script(corpus):
     """No character of the training texts is unknown."""
-    from lib.corpus import train_tokenizer
+    from lib.training.tokenizer import train_tokenizer
 
     texts = corpus.tokenizer_texts()
     tokenizer = train_tokenizer(texts, 8000)
@@ -281,7 +282,7 @@ def test_tokenizer_covers_every_script(corpus):
 def test_a_held_out_wording_is_made_of_known_tokens(corpus):
     """Chinese and Thai too, which have no spaces: below a tenth of the held-out wording's tokens
     occurs in no training question (a third did, when tokens could run over a whole sentence)."""
-    from lib.corpus import train_tokenizer
+    from lib.training.tokenizer import train_tokenizer
 
     tokenizer = train_tokenizer(corpus.tokenizer_texts(), 8000)
     rows, test = corpus.rows.to_pandas(), corpus.test.to_pandas()

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib import store
-from lib.corpus import PairIndex, ParallelCorpus
-from lib.leaks import leak_audit
+from lib.benchmarks.leaks import leak_audit
+from lib.corpus import ParallelCorpus
+from lib.sampler import PairIndex
 
 
 def row(pair, language, **changes):

@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from lib import cost
+from lib.training import cost
 
 
 def test_table_by_hand():
     """Three steps of .1, .2 and .3 s with 64 pairs and 1,000 tokens in 1,250 places each."""
     seconds = np.array([0.1, 0.3, 0.2])
-    spent = cost.Cost(seconds=1.0, slots=3750)
-    found = cost.table(spent, seconds, pairs=192, tokens=3000, done=12 * 10**9, rate=1e11)
+    spent = cost.Cost(seconds=1.0)
+    found = cost.table(
+        spent, seconds, pairs=192, tokens=3000, slots=3750, done=12 * 10**9, rate=1e11
+    )
     assert found["steps"] == 3
     assert found["pairs_per_second"] == pytest.approx(320)
     assert found["tokens_per_second"] == pytest.approx(5000)
@@ -24,7 +26,7 @@ def test_table_by_hand():
 
 def test_a_run_of_no_steps_has_no_rates():
     """Zeros, which JSON can hold."""
-    found = cost.table(cost.Cost(), np.empty(0), 0, 0, 0, 1e11)
+    found = cost.table(cost.Cost(), np.empty(0), 0, 0, 0, 0, 1e11)
     rates = ("pairs_per_second", "tokens_per_second", "step_p50", "padded_share", "utilisation")
     assert [found[name] for name in rates] == [0] * 5
 

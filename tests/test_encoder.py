@@ -13,9 +13,12 @@ from hypothesis import strategies as st
 
 from lib import encoder as encoder_module
 from lib import store
-from lib.corpus import train_tokenizer
-from lib.encoder import Encoder, Settings, build, chunked
+from lib.encoder import Encoder, Settings
 from lib.params import Train
+from lib.training import packing, vocabulary
+from lib.training.models import build_encoder, load_encoder
+from lib.training.packing import chunked, embed
+from lib.training.tokenizer import train_tokenizer
 
 WORDS = "sol luna mar tierra viento fuego hielo piedra arbol hoja rio lago nube flor ave".split()
 TEXTS = [" ".join(random.Random(i).choices(WORDS, k=1 + i % 9)) for i in range(150)]
@@ -106,7 +109,7 @@ def loaded(folder, name, **changes):
     """The named checkpoint as an encoder; "" is the small one."""
     model = str(folder / name) if name else ""
     values = SMALL.model_dump() | {"model": model} | changes
-    return build(Train(**values), folder / "tokenizer.json")
+    return build_encoder(Train(**values), folder / "tokenizer.json")
 
 
 FAMILIES = ("", "bert", "xlm-r", "mt5")
@@ -117,7 +120,7 @@ def test_vectors_equal_plain_transformers(folder, name):
     """Each text alone, through the model's own embedding of token numbers and a plain mean, gives
     the vector that batches, chunks, padding and the shared word look-up give."""
     encoder = loaded(folder, name).eval()
-    vectors = encoder.embed(encoder.tokenize(TEXTS, "question"))
+    vectors = embed(encoder, encoder.tokenize(TEXTS, "question"))
     model, found = encoder.model, []
     for ids in encoder.tokenize(TEXTS, "question"):
         hidden = model(input_ids=torch.from_numpy(ids.astype(np.int64))[None]).last_hidden_state
@@ -133,7 +136,7 @@ def test_gradient_equals_that_of_texts_alone(folder, name):
     encoder, texts = loaded(folder, name).eval(), TEXTS[:70]
     weight = torch.randn(70, encoder.width, generator=torch.Generator().manual_seed(1))
     tokens = encoder.tokenize(texts, "question")
-    (encoder.embed(tokens) * weight).sum().backward()
+    (embed(encoder, tokens) * weight).sum().backward()
     batched = {n: p.grad.clone() for n, p in encoder.named_parameters()}
     encoder.zero_grad()
     for ids, own in zip(tokens, weight, strict=True):
@@ -151,8 +154,8 @@ def price(chunks, each):
 @pytest.mark.parametrize("charge", [0.01, 0.05, 0.3])
 def test_chunks_are_the_cheapest(charge, monkeypatch):
     """No cutting of the sorted texts has less padding and charge; every text is in one chunk."""
-    monkeypatch.setattr(encoder_module, "CHARGE", charge)
-    monkeypatch.setattr(encoder_module, "PADDING", 99)
+    monkeypatch.setattr(packing, "CHARGE", charge)
+    monkeypatch.setattr(packing, "PADDING", 99)
     for seed in range(20):
         length = np.random.default_rng(seed).integers(1, 30, size=9)
         ordered, each = np.sort(length), charge * length.sum()
@@ -171,7 +174,7 @@ def test_padding_is_bounded(lengths, bound):
     """Whatever the lengths, and down to none at all; shorter texts come first."""
     length = np.array(lengths)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encoder_module, "PADDING", bound)
+        patch.setattr(packing, "PADDING", bound)
         chunks = [length[chunk] for chunk in chunked(length)]
     assert price(chunks, 0) <= (1 + bound) * length.sum()
     assert np.array_equal(np.concatenate(chunks), np.sort(length))
@@ -182,12 +185,13 @@ def test_lengths_in_multiples_give_the_same_vectors(folder, name, monkeypatch):
     """As a GPU has them; but never more places than the model has positions."""
     encoder = loaded(folder, name).eval()
     tokens = encoder.tokenize([*TEXTS[:30], max(TEXTS, key=len)], "question")
-    expected, before = encoder.embed(tokens), encoder.slots
+    length = np.array([len(x) for x in tokens])
+    expected, before = embed(encoder, tokens), packing.places(encoder.rounded(length), 0)
     monkeypatch.setitem(encoder_module.MULTIPLE, "cpu", 8)
-    assert torch.allclose(encoder.embed(tokens), expected, atol=1e-6)
-    assert encoder.slots - before > before
+    assert torch.allclose(embed(encoder, tokens), expected, atol=1e-6)
+    assert packing.places(encoder.rounded(length), 0) > before
     monkeypatch.setitem(encoder_module.MULTIPLE, "cpu", 1000)
-    assert torch.allclose(encoder.embed(tokens), expected, atol=1e-6)
+    assert torch.allclose(embed(encoder, tokens), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["", "bert", "xlm-r"])
@@ -198,7 +202,7 @@ def test_masks_made_here_give_the_same_vectors(folder, name, monkeypatch):
     for types in ((), encoder_module.MASKED["cuda"]):
         monkeypatch.setitem(encoder_module.MASKED, "cpu", types)
         encoder.zero_grad()
-        vectors = encoder.embed(tokens)
+        vectors = embed(encoder, tokens)
         vectors.pow(3).sum().backward()
         found.append([vectors, *(p.grad for p in encoder.parameters())])
     assert encoder.model.config.model_type in types
@@ -265,7 +269,7 @@ def test_encode_keeps_order_and_bits(folder):
     assert np.allclose(vectors, backwards, atol=2e-6)
     assert encoder.training
     assert encoder.encode([], "passage").shape == (0, 16)
-    dropped = encoder.embed(encoder.tokenize(TEXTS, "question")).detach().numpy()
+    dropped = embed(encoder, encoder.tokenize(TEXTS, "question")).detach().numpy()
     assert not np.allclose(vectors, dropped, atol=1e-2)
 
 
@@ -274,7 +278,7 @@ def test_saved_and_loaded_gives_the_same_bits(folder, tmp_path, name):
     """With prompts and pooling, from safetensors only."""
     encoder = loaded(folder, name, question_prompt="luna ", passage_prompt="mar ")
     encoder.save(tmp_path)
-    again = Encoder.load(tmp_path)
+    again = load_encoder(tmp_path)
     assert again.settings == encoder.settings
     for kind in ("question", "passage"):
         assert np.array_equal(encoder.encode(TEXTS, kind), again.encode(TEXTS, kind))
@@ -304,7 +308,7 @@ def test_loaded_checkpoint_is_lean_and_float32(folder, tmp_path):
     half = transformers.AutoModel.from_pretrained(folder / "bert", dtype=torch.bfloat16)
     half.save_pretrained(tmp_path)
     transformers.AutoTokenizer.from_pretrained(folder / "bert").save_pretrained(tmp_path)
-    wide = build(Train(model=str(tmp_path), max_length=24), None)
+    wide = build_encoder(Train(model=str(tmp_path), max_length=24), None)
     assert {p.dtype for p in wide.parameters()} == {torch.float32}
 
 
@@ -314,7 +318,7 @@ def test_padding_of_a_downloaded_tokenizer_is_undone(folder, tmp_path):
     words.enable_padding(length=30)
     words.enable_truncation(5)
     words.save(str(tmp_path / "tokenizer.json"))
-    encoder = build(SMALL, tmp_path / "tokenizer.json")
+    encoder = build_encoder(SMALL, tmp_path / "tokenizer.json")
     plain = loaded(folder, "")
     for a, b in zip(
         encoder.tokenize(TEXTS, "passage"), plain.tokenize(TEXTS, "passage"), strict=True
@@ -362,7 +366,7 @@ def test_missing_weights_are_refused_and_loading_is_silent(folder, tmp_path, cap
         (tmp_path / file.name).write_bytes(file.read_bytes())
     save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(ValueError, match="lacks weights, encoder.layer.1.output.dense.weight"):
-        build(Train(model=str(tmp_path)), None)
+        build_encoder(Train(model=str(tmp_path)), None)
     assert not any(capfd.readouterr()) and not caplog.records
 
 
@@ -370,11 +374,11 @@ def test_altered_encoder_is_refused(folder, tmp_path):
     """A folder with a manifest is compared with it."""
     with store.atomic_folder(tmp_path / "model") as new:
         loaded(folder, "").save(new)
-    Encoder.load(tmp_path / "model")
+    load_encoder(tmp_path / "model")
     with (tmp_path / "model" / "encoder.json").open("a") as file:
         file.write(" ")
     with pytest.raises(store.Damaged, match="encoder.json"):
-        Encoder.load(tmp_path / "model")
+        load_encoder(tmp_path / "model")
 
 
 def test_unsuitable_tokenizers_and_folders_are_refused(folder, tmp_path):
@@ -382,12 +386,12 @@ def test_unsuitable_tokenizers_and_folders_are_refused(folder, tmp_path):
     from tokenizers import Tokenizer, models
 
     with pytest.raises(ValueError, match="there is no tokenizer"):
-        build(SMALL, tmp_path / "tokenizer.json")
+        build_encoder(SMALL, tmp_path / "tokenizer.json")
     Tokenizer(models.BPE()).save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(ValueError, match=r"has no token \[PAD\]"):
-        build(SMALL, tmp_path / "tokenizer.json")
+        build_encoder(SMALL, tmp_path / "tokenizer.json")
     with pytest.raises(ValueError, match="holds no saved encoder"):
-        Encoder.load(folder / "bert")
+        load_encoder(folder / "bert")
     with pytest.raises(ValueError, match="expected 'question' or 'passage'"):
         loaded(folder, "").encode(["sol"], "answer")
     slow = SimpleNamespace()
@@ -405,14 +409,14 @@ def test_used_words_give_the_same_vectors_and_gradients(folder, name, tmp_path):
     tokens = encoder.tokenize(TEXTS[:20], "question")
     used = np.unique(np.concatenate(tokens))
     before = encoder.model.get_input_embeddings().weight.detach().clone()
-    expected = encoder.embed(tokens)
+    expected = embed(encoder, tokens)
     expected.pow(3).sum().backward()
     gradient = encoder.model.get_input_embeddings().weight.grad
     names = [name for name, _ in encoder.named_parameters()]
-    encoder.train_only(used)
+    vocabulary.train_only(encoder, used)
     encoder.zero_grad()
     assert [name for name, _ in encoder.named_parameters()] == names
-    vectors = encoder.embed(tokens)
+    vectors = embed(encoder, tokens)
     vectors.pow(3).sum().backward()
     table = encoder.model.get_input_embeddings()
     assert torch.equal(vectors, expected)
@@ -420,13 +424,13 @@ def test_used_words_give_the_same_vectors_and_gradients(folder, name, tmp_path):
     assert torch.equal(table.weight.grad, gradient[used])
     with torch.no_grad():
         table.weight.add_(1)
-    encoder.restore(0.5)
+    vocabulary.restore(encoder, 0.5)
     whole = before * 0.5
     whole[used] = before[used] + 1
     assert torch.equal(encoder.model.get_input_embeddings().weight, whole)
     assert [name for name, _ in encoder.named_parameters()] == names
     encoder.save(tmp_path)
-    again = Encoder.load(tmp_path)
+    again = load_encoder(tmp_path)
     assert torch.equal(again.model.get_input_embeddings().weight, whole)
     assert np.array_equal(again.encode(TEXTS, "question"), encoder.encode(TEXTS, "question"))
 
@@ -434,9 +438,9 @@ def test_used_words_give_the_same_vectors_and_gradients(folder, name, tmp_path):
 def test_unused_word_is_no_other_word(folder):
     """Looking up what was left out fails instead of giving some row."""
     encoder = loaded(folder, "bert")
-    encoder.train_only(np.arange(20))
+    vocabulary.train_only(encoder, np.arange(20))
     with pytest.raises(IndexError):
-        encoder.embed([np.array([2, 25, 3])])
+        embed(encoder, [np.array([2, 25, 3])])
 
 
 def test_word_tables_that_scale_stay_whole(folder):
@@ -448,6 +452,6 @@ def test_word_tables_that_scale_stay_whole(folder):
 
     scaled = Scaled(300, 16)
     encoder.model.set_input_embeddings(scaled)
-    encoder.train_only(np.arange(20))
-    encoder.restore(0.5)
+    vocabulary.train_only(encoder, np.arange(20))
+    vocabulary.restore(encoder, 0.5)
     assert encoder.model.get_input_embeddings() is scaled and scaled.weight.shape == (300, 16)

@@ -4,10 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import evaluate, store
-from lib.benchmarks import Benchmark, heldout
+from lib import benchmarks, store
+from lib.benchmark import Benchmark
+from lib.benchmarks import heldout
 from lib.corpus import ParallelCorpus
 from lib.params import BenchmarkSpec, Evaluate
+from lib.study import evaluate
 from tests.test_heldout import corpus, row
 
 
@@ -64,17 +66,19 @@ def test_only_trained_languages_are_loaded(tmp_path):
     """`trained` drops what the corpus does not train on; nothing left is an error."""
     own = saved(tmp_path, {"a": "one"})
     spec = BenchmarkSpec(format="heldout", trained=True, languages=["de"])
-    assert evaluate.load("heldout", spec, own).languages == ("de",)
+    assert benchmarks.load_benchmark("heldout", spec, own).languages == ("de",)
     with pytest.raises(ValueError, match="has no th"):
-        evaluate.load("heldout", BenchmarkSpec(format="heldout", languages=["th"]), own)
+        benchmarks.load_benchmark("heldout", BenchmarkSpec(format="heldout", languages=["th"]), own)
 
 
 def test_a_benchmark_without_a_trained_language_is_refused(tmp_path, monkeypatch):
     """Nothing is left of it."""
-    monkeypatch.setattr("lib.benchmarks.lareqa.load", lambda name, spec: made(("th", "zh")))
+    monkeypatch.setattr(
+        "lib.benchmarks.lareqa.load_benchmark", lambda name, spec: made(("th", "zh"))
+    )
     spec = BenchmarkSpec(format="lareqa", trained=True)
     with pytest.raises(ValueError, match="none of its languages is left"):
-        evaluate.load("x", spec, saved(tmp_path, {"a": "one"}))
+        benchmarks.load_benchmark("x", spec, saved(tmp_path, {"a": "one"}))
 
 
 def test_names_are_labelled_where_a_corpus_lists_them(tmp_path):
@@ -84,7 +88,7 @@ def test_names_are_labelled_where_a_corpus_lists_them(tmp_path):
     )
     for strata, labelled in (({}, False), ({"names": ["Wien"]}, True)):
         own = saved(tmp_path / str(labelled), {"a": "one"}, **strata)
-        found = evaluate.annotate(scores, heldout.load(own), own)
+        found = evaluate.annotate(scores, heldout.load_benchmark(own), own)
         assert ("names" in found) == labelled
     assert found["names"].tolist() == ["identical"]
 
@@ -92,17 +96,17 @@ def test_names_are_labelled_where_a_corpus_lists_them(tmp_path):
 def test_references_are_made_once_and_again_for_another_benchmark(tmp_path):
     """The second call reads the files of the first; another spec, or damage, makes them again."""
     own = saved(tmp_path, {"a": "one two", "b": "three four"})
-    folder = evaluate.beside("heldout", heldout.load(own), own)
+    folder = evaluate.with_references("heldout", heldout.load_benchmark(own), own)
     first = (folder / "references.parquet").stat().st_mtime_ns
-    evaluate.beside("heldout", heldout.load(own), own)
+    evaluate.with_references("heldout", heldout.load_benchmark(own), own)
     assert (folder / "references.parquet").stat().st_mtime_ns == first
     spec = BenchmarkSpec(format="heldout", languages=["de"])
-    evaluate.beside("heldout", evaluate.load("heldout", spec, own), own)
+    evaluate.with_references("heldout", benchmarks.load_benchmark("heldout", spec, own), own)
     table = pd.read_parquet(folder / "references.parquet")
     assert set(table["question_language"]) == {"de"}
     assert set(table["ranker"]) == {"random", "oracle", "bm25_words", "bm25_chars"}
     (folder / "leaks.parquet").write_bytes(b"x")
-    evaluate.beside("heldout", evaluate.load("heldout", spec, own), own)
+    evaluate.with_references("heldout", benchmarks.load_benchmark("heldout", spec, own), own)
     leaked = pd.read_parquet(folder / "leaks.parquet").set_index("part")
     assert leaked.loc["questions", "exact"] == 0 and leaked.loc["candidates", "exact"] == 1
 
@@ -117,7 +121,7 @@ def test_a_perfect_encoder_finds_everything(tmp_path):
             )
 
     own = saved(tmp_path, {"a": "a", "b": "b"})
-    found = evaluate.run("heldout", Evaluate(), Oracle(), own, tmp_path)
+    found = evaluate.evaluate("heldout", Evaluate(), Oracle(), own, tmp_path)
     assert found.left_out == 0 and set(found.scores["ap"]) == {1.0}
     assert set(found.scores["setting"]) == {"mono", "cross", "multi", "one_target"}
     assert row("a", "de", "x")["pair"] in set(found.scores["question_id"])

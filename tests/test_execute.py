@@ -20,14 +20,19 @@ import nbformat
 import psutil
 import pytest
 
-from lib import execute, params, store
-from lib.params import ROOT, BadParameter
+from lib import store
+from lib.params import BadParameter
+from lib.store import ROOT
+from lib.study import cells, grid, plan, run, stage
+from lib.study import progress as telling
+from lib.study.__main__ import main
 
 CODE = {
     "prepare": """
 from lib import params, store
+from lib.study import paths
 p = params.Prepare.from_cell(globals())
-folder = params.corpus_dir(p.study, p.run)
+folder = paths.corpus_dir(p.study, p.run)
 store.remember(folder, p.model_dump())
 with store.atomic_folder(folder / "data") as new:
     store.write_json(new / "corpus.json", 10 + p.fold)
@@ -37,14 +42,15 @@ import os, signal, time
 from dataclasses import replace
 from pathlib import Path
 from lib import params, store
+from lib.study import paths
 p = params.Train.from_cell(globals())
-folder = params.run_dir(p.study, p.run)
+folder = paths.run_dir(p.study, p.run)
 store.remember(folder, p.model_dump())
 if p.seed == 7 and Path("broken").exists():
     raise ValueError("no such luck\\nsecond line")
 if p.seed == 8 and Path("broken").exists():
     os.kill(os.getpid(), signal.SIGKILL)
-data = params.needs(params.corpus_dir(p.study, p.corpus) / "data", "01_prepare")
+data = paths.needs(paths.corpus_dir(p.study, p.corpus) / "data", "01_prepare")
 store.verify(data)
 corpus = store.read_json(data / "corpus.json")
 state = folder / "state.json"
@@ -63,8 +69,9 @@ print("trained to", step)
 """.replace('Path("', 'Path(os.environ["BATCHES_OUTPUTS"], "'),
     "evaluate": """
 from lib import params, store
+from lib.study import paths
 p = params.Evaluate.from_cell(globals())
-folder = params.run_dir(p.study, p.run)
+folder = paths.run_dir(p.study, p.run)
 value = store.read_json(folder / "model" / "value.json")
 with store.atomic_folder(folder / "scores") as new:
     store.write_json(new / "value.json", value)
@@ -72,10 +79,11 @@ store.write_json(folder / "metrics.json", value)
 """,
     "analyse": """
 from lib import params, store
+from lib.study import grid, paths
 p = params.Analyse.from_cell(globals())
-found = {k: store.read_json(params.run_dir(p.study, k) / "metrics.json")
-         for k in params.grid_keys(p.study)}
-store.write_json(params.report_dir(p.study) / "tables" / "table.json", found)
+found = {k: store.read_json(paths.run_dir(p.study, k) / "metrics.json")
+         for k in grid.keys(p.study)}
+store.write_json(paths.report_dir(p.study) / "tables" / "table.json", found)
 """,
 }
 LINE = re.compile(
@@ -92,14 +100,14 @@ def expected(seed, steps, corpus=10):
     return value
 
 
-def write_notebooks(folder, code=CODE, cell=params.cell):
+def write_notebooks(folder, code=CODE, cell=cells.cell):
     """The four notebooks of a study, in their own folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    for stage, name in execute.NOTEBOOKS.items():
+    for step, name in plan.NOTEBOOKS.items():
         notebook = nbformat.v4.new_notebook()
-        parameters = nbformat.v4.new_code_cell(cell(stage), metadata={"tags": ["parameters"]})
-        notebook.cells = [nbformat.v4.new_markdown_cell(f"# A toy to {stage}"), parameters,
-                          nbformat.v4.new_code_cell(code[stage])]  # fmt: skip
+        parameters = nbformat.v4.new_code_cell(cell(step), metadata={"tags": ["parameters"]})
+        notebook.cells = [nbformat.v4.new_markdown_cell(f"# A toy to {step}"), parameters,
+                          nbformat.v4.new_code_cell(code[step])]  # fmt: skip
         nbformat.write(notebook, folder / f"{name}.ipynb")
 
 
@@ -123,7 +131,7 @@ class Place:
     def start(self, *arguments):
         """The driver, as its own process group, as `make` in a terminal would start it."""
         return subprocess.Popen(
-            [sys.executable, "-m", "lib.execute", *arguments],
+            [sys.executable, "-m", "lib.study", *arguments],
             cwd=ROOT, env=self.environment, start_new_session=True, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
@@ -159,7 +167,7 @@ GRID = "train: {steps: 2}\nvary: {seed: {0: {train.seed: 0}, 1: {train.seed: 1}}
 
 
 def planned(path):
-    return {job.name: job for job in execute.plan(params.load_study(path))}
+    return {job.name: job for job in plan.plan(grid.load_study(path))}
 
 
 def make_products(job):
@@ -220,7 +228,7 @@ def test_a_change_reaches_what_depends_on_it(place, change):
 def test_prose_and_outputs_do_not_count(place):
     """A notebook's markdown may be rewritten without running a study again."""
     jobs = planned(place.study(GRID))
-    path = execute.notebook_path("train")
+    path = plan.notebook_path("train")
     notebook = nbformat.read(path, as_version=4)
     notebook.cells.insert(0, nbformat.v4.new_markdown_cell("More prose."))
     nbformat.write(notebook, path)
@@ -249,8 +257,8 @@ def test_what_was_taken_away_is_made_again(place, monkeypatch, capsys, removed):
     pretend_done(planned(path))
     before = stamps(place)
     shutil.rmtree(place.outputs / "tiny" / removed)
-    monkeypatch.setattr(execute, "_schedule", lambda *_: 0)
-    execute.main(["study", path])
+    monkeypatch.setattr(run, "_schedule", lambda *_: 0)
+    main(["run", path])
     gone = {Path(file).stem for file in before - stamps(place)}
     assert gone == DOWNSTREAM[removed] and len(before) == 5
     left = f"{5 - len(gone)} of 5 stages are done, {len(gone)} to run"
@@ -259,10 +267,10 @@ def test_what_was_taken_away_is_made_again(place, monkeypatch, capsys, removed):
 
 def test_a_stage_that_makes_nothing_has_failed(place, monkeypatch, capsys):
     """A notebook of one's own that forgets what the next stage reads gets no stamp."""
-    params.freeze(params.load_study(place.study(GRID)))
+    grid.freeze(grid.load_study(place.study(GRID)))
     job = planned(place.study(GRID))["evaluate seed=0"]
-    monkeypatch.setattr(execute, "_run_notebook", lambda job: store.make_folder(job.missing[0]))
-    assert execute.main(["stage", "evaluate", "tiny", "seed=0"]) == 1
+    monkeypatch.setattr(stage, "_run_notebook", lambda job: store.make_folder(job.missing[0]))
+    assert main(["stage", "evaluate", "tiny", "seed=0"]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith(f"FileNotFoundError: {job.folder}/metrics.json was not made; see ")
     assert not job.ok.exists()
@@ -283,7 +291,7 @@ def test_a_folder_of_other_parameters_is_refused(place):
     store.remember(job.folder, job.params.model_dump())
     path = place.study(GRID.replace("steps: 2", "steps: 3") + "analyse: {bootstrap: 5}")
     with pytest.raises(BadParameter) as caught:
-        execute.run_study(path, 1)
+        run.run_study(path, 1)
     assert re.fullmatch(
         rf"{path}: \S+/tiny/runs/seed=1 was made with steps 2, now 3 is asked for "
         rf"\(expected the same; `make clean STUDY={path}` starts afresh\)",
@@ -299,7 +307,7 @@ def test_a_run_goes_on_with_its_work_divided_otherwise(place):
 
     def asked(**changes):
         params = job.params.model_copy(update=changes)
-        execute._refuse_other_parameters([replace(job, params=params)], "a.yaml")
+        run._refuse_other_parameters([replace(job, params=params)], "a.yaml")
 
     asked(ranks=2, chunk=16, log_every=1, checkpoint_every=7)
     assert replace(job, params=job.params.model_copy(update={"chunk": 9})).stamp == job.stamp
@@ -309,7 +317,7 @@ def test_a_run_goes_on_with_its_work_divided_otherwise(place):
 
 
 def untagged(stage):
-    return params.cell(stage)
+    return cells.cell(stage)
 
 
 BAD_NOTEBOOKS = {
@@ -337,8 +345,8 @@ BAD_NOTEBOOKS = {
 def test_a_notebook_that_would_not_take_its_parameters(place, capsys, fault):
     """papermill would only warn and run with the notebook's own values. Exit 2, one line."""
     spoil, said = BAD_NOTEBOOKS[fault]
-    spoil(execute.notebook_path("train"))
-    assert execute.main(["study", place.study(GRID)]) == 2
+    spoil(plan.notebook_path("train"))
+    assert main(["run", place.study(GRID)]) == 2
     message = capsys.readouterr().err
     assert re.fullmatch(rf"\S+02_train\.ipynb: {said}.*\n", message)
     assert not (place.outputs / "tiny").exists()
@@ -346,16 +354,16 @@ def test_a_notebook_that_would_not_take_its_parameters(place, capsys, fault):
 
 def test_bad_input_is_one_line(place, capsys):
     """A bad study, a file in the way, a stage that is none."""
-    assert execute.main(["study", place.study("train: {alpha: 2}")]) == 2
+    assert main(["run", place.study("train: {alpha: 2}")]) == 2
     assert capsys.readouterr().err.endswith("alpha: 2 is out of range (expected 0 to 1)\n")
     (place.outputs / "tiny").write_text("in the way")
-    assert execute.main(["study", place.study(GRID)]) == 1
+    assert main(["run", place.study(GRID)]) == 1
     assert capsys.readouterr().err.endswith("tiny: is a file where a folder is expected\n")
-    assert execute.main(["stage", "train", "absent", "base"]) == 2
+    assert main(["stage", "train", "absent", "base"]) == 2
     assert "no such study" in capsys.readouterr().err
     (place.outputs / "tiny").unlink()
-    params.freeze(params.load_study(place.study(GRID)))
-    assert execute.main(["stage", "train", "tiny", "seed=9"]) == 2
+    grid.freeze(grid.load_study(place.study(GRID)))
+    assert main(["stage", "train", "tiny", "seed=9"]) == 2
     assert capsys.readouterr().err == "study tiny has no stage train seed=9\n"
 
 
@@ -365,38 +373,38 @@ def test_a_file_where_a_folder_is_to_be(place, capsys, name):
     file = place.outputs / "tiny" / name
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("in the way")
-    assert execute.main(["study", place.study(GRID)]) == 1
+    assert main(["run", place.study(GRID)]) == 1
     assert capsys.readouterr().err == f"{file}: is a file where a folder is expected\n"
     assert not (place.outputs / "tiny" / "logs" / "snakemake.log").exists()
 
 
 def test_two_studies_of_one_name(place, monkeypatch, capsys):
     """The second file may say the same, but not something else while the first is there."""
-    monkeypatch.setattr(execute, "_schedule", lambda *_: 1)  # 1: it came so far, and was accepted
+    monkeypatch.setattr(run, "_schedule", lambda *_: 1)  # 1: it came so far, and was accepted
     path, other = place.study(GRID), place.folder / "other" / "tiny.yaml"
     store.make_folder(other.parent)
     other.write_text(GRID)
-    assert execute.main(["study", path]) == 1
-    assert execute.main(["study", place.study(GRID + "analyse: {bootstrap: 5}")]) == 1
+    assert main(["run", path]) == 1
+    assert main(["run", place.study(GRID + "analyse: {bootstrap: 5}")]) == 1
     before = (place.outputs / "tiny" / "study.json").read_text()
     capsys.readouterr()
-    assert execute.main(["study", str(other)]) == 2
+    assert main(["run", str(other)]) == 2
     assert capsys.readouterr().err == (
         f"{other}: {place.outputs}/tiny belongs to another study, {os.path.relpath(path, ROOT)} "
         "(expected another name of this file)\n"
     )
     assert (place.outputs / "tiny" / "study.json").read_text() == before
-    assert execute.main(["study", place.study(GRID)]) == 1
-    assert execute.main(["study", str(other)]) == 1  # the same: from now on it is this file's
+    assert main(["run", place.study(GRID)]) == 1
+    assert main(["run", str(other)]) == 1  # the same: from now on it is this file's
     os.remove(other)
-    assert execute.main(["study", place.study(GRID + "analyse: {bootstrap: 9}")]) == 1
+    assert main(["run", place.study(GRID + "analyse: {bootstrap: 9}")]) == 1
 
 
 def test_a_done_study_starts_nothing(place, capsys):
     """It says so and names the report."""
     path = place.study(GRID)
     pretend_done(planned(path))
-    assert execute.main(["study", path]) == 0
+    assert main(["run", path]) == 0
     first, last = capsys.readouterr().out.splitlines()
     assert first == "tiny: 1 corpus, 2 runs; 7 of 7 stages are done, nothing to run"
     assert re.fullmatch(r"report: \S+/tiny/report/index\.html   \(0:00\)", last)
@@ -406,10 +414,10 @@ def test_clean_removes_one_study(place, capsys):
     """And is quiet where there is nothing; a study file with mistakes can be cleaned."""
     for name in ("tiny", "other"):
         (place.outputs / name / "runs").mkdir(parents=True)
-    assert execute.main(["clean", place.study("train: {alpha: 2}")]) == 0
+    assert main(["clean", place.study("train: {alpha: 2}")]) == 0
     assert [f.name for f in place.outputs.iterdir()] == ["other"]
-    assert execute.main(["clean", "params/tiny.yaml"]) == 0
-    assert execute.main(["clean", "params/reference.yaml"]) == 2
+    assert main(["clean", "params/tiny.yaml"]) == 0
+    assert main(["clean", "params/reference.yaml"]) == 2
     assert "nothing to remove" in capsys.readouterr().out
 
 
@@ -419,9 +427,9 @@ def test_clean_removes_one_study(place, capsys):
 def test_the_estimate_is_the_mean_of_what_was_seen(place, monkeypatch):
     """Hand arithmetic: two at a time, the analysis and the report alone."""
     now = [1000.0]
-    monkeypatch.setattr(execute.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(telling.time, "monotonic", lambda: now[0])
     jobs = planned(place.study(GRID))
-    progress = execute.Progress(jobs, slots=2)
+    progress = telling.Progress(jobs, slots=2)
     assert progress.left() is None  # nothing seen yet
     said = [progress.tell({"event": "finished", "name": "prepare base", "seconds": 10.0})]
     progress.tell({"event": "started", "name": "train seed=0"})
@@ -441,7 +449,7 @@ def test_the_estimate_is_the_mean_of_what_was_seen(place, monkeypatch):
 
 def test_a_stage_counts_once(place):
     """An orphan and the start that waited for it both tell that it is finished."""
-    progress = execute.Progress(planned(place.study(GRID)), slots=1)
+    progress = telling.Progress(planned(place.study(GRID)), slots=1)
     event = {"event": "finished", "name": "prepare base", "seconds": 1.0}
     assert progress.tell(event) and not progress.tell(event)
     assert not progress.tell({"event": "finished", "name": "prepare other", "seconds": 1.0})
@@ -449,7 +457,7 @@ def test_a_stage_counts_once(place):
 
 def test_clock():
     """Minutes, or hours."""
-    assert [execute.clock(s) for s in (0, 9.6, 190, 3790)] == ["0:00", "0:10", "3:10", "1:03:10"]
+    assert [telling.clock(s) for s in (0, 9.6, 190, 3790)] == ["0:00", "0:10", "3:10", "1:03:10"]
 
 
 # --- what went wrong, and the way out ---
@@ -468,7 +476,7 @@ DAMAGE = {
 def test_the_way_out_of_damage(place, damage):
     """The least that a stage makes again when it is not there; runs and corpora are made whole."""
     folder = place.outputs / "tiny"
-    hint = execute.way_out(f"{folder}/{damage}", folder)
+    hint = stage.way_out(f"{folder}/{damage}", folder)
     assert hint.startswith(f"; {DAMAGE[damage]}".format(folder))
 
 
@@ -476,7 +484,7 @@ def test_damage_behind_a_stamp(place, capsys):
     """A flipped byte in a corpus whose stamp holds: the stage that reads it names the folder to
     remove; once that is gone the corpus counts as not made. In a real kernel."""
     path = place.study("train: {steps: 1}")
-    params.freeze(params.load_study(path))
+    grid.freeze(grid.load_study(path))
     jobs = planned(path)
     data = jobs["prepare base"].folder / "data"
     with store.atomic_folder(data) as new:
@@ -484,7 +492,7 @@ def test_damage_behind_a_stamp(place, capsys):
     pretend_done({"prepare base": jobs["prepare base"]})
     (data / "corpus.json").write_text("11")
     assert jobs["prepare base"].done
-    assert execute.main(["stage", "train", "tiny", "base"]) == 1
+    assert main(["stage", "train", "tiny", "base"]) == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
         f"Damaged: {data}/corpus.json: was altered after it was written; "
         f"see {jobs['train base'].notebook}; remove {data} to have it made again"
@@ -499,7 +507,7 @@ def test_damaged_parameters_say_the_way_out(place, capsys):
     folder = planned(path)["train seed=1"].folder
     folder.mkdir(parents=True)
     (folder / "params.json").write_text("{")
-    assert execute.main(["study", path]) == 2
+    assert main(["run", path]) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"{folder}/params.json: is not readable as JSON (")
     assert said.endswith(f"; remove {folder} to have it made again\n")
@@ -508,8 +516,8 @@ def test_damaged_parameters_say_the_way_out(place, capsys):
 def schedule_with(place, monkeypatch, snakefile):
     """Exit status of a study whose graph is another one."""
     (place.folder / "Snakefile").write_text(snakefile)
-    monkeypatch.setattr(execute, "ROOT", place.folder)
-    return execute.main(["study", place.study("train: {steps: 1}")])
+    monkeypatch.setattr(run, "ROOT", place.folder)
+    return main(["run", place.study("train: {steps: 1}")])
 
 
 def test_an_error_of_the_scheduler_is_its_own(place, monkeypatch, capsys):
@@ -566,7 +574,7 @@ def test_last_words_of_a_log(tmp_path, text):
     """The last error with the lines that belong to it, or else the last line."""
     log = tmp_path / "x.log"
     log.write_text(text)
-    assert execute._last_words(log) == f"{LOGS[text]}; see {log}"
+    assert telling.last_words(log) == f"{LOGS[text]}; see {log}"
 
 
 # --- whole studies in processes of their own ---
@@ -580,7 +588,7 @@ def test_failures_are_told_and_only_they_run_again(place):
         "vary: {seed: {1: {train.seed: 1}, 7: {train.seed: 7}, 8: {train.seed: 8}}}"
     )
     (place.outputs / "broken").touch()
-    code, lines = place.run("study", path, "--cores", "2")
+    code, lines = place.run("run", path, "--cores", "2")
     assert code == 1
     assert lines[0] == "tiny: 1 corpus, 3 runs; 0 of 9 stages are done, 9 to run, 2 at a time"
     runs = place.outputs / "tiny" / "runs"
@@ -603,7 +611,7 @@ def test_failures_are_told_and_only_they_run_again(place):
 
     before = (runs / "seed=1" / "02_train.ipynb").stat().st_mtime_ns
     (place.outputs / "broken").unlink()
-    code, lines = place.run("study", path, "--cores", "2")
+    code, lines = place.run("run", path, "--cores", "2")
     assert code == 0, lines
     assert lines[0].endswith("3 of 9 stages are done, 6 to run, 2 at a time")
     assert all(LINE.fullmatch(line) for line in lines[1:-1]) and len(lines) == 8
@@ -617,13 +625,13 @@ def test_failures_are_told_and_only_they_run_again(place):
 
     changed = CODE | {"analyse": CODE["analyse"].replace("found)", "sorted(found))")}
     write_notebooks(place.folder / "notebooks", changed)
-    code, lines = place.run("study", path)
+    code, lines = place.run("run", path)
     assert code == 0 and "7 of 9 stages are done, 2 to run" in lines[0] and len(lines) == 4
     table = store.read_json(place.outputs / "tiny" / "report" / "tables" / "table.json")
     assert table == ["seed=1", "seed=7", "seed=8"]
 
     shutil.rmtree(runs / "seed=7")  # a run that was thrown away is made again, and its report
-    code, lines = place.run("study", path)
+    code, lines = place.run("run", path)
     assert code == 0 and "5 of 9 stages are done, 4 to run" in lines[0], lines
     assert (runs / "seed=7" / "evaluate.ok").exists()
 
@@ -652,11 +660,11 @@ def test_killed_anywhere_it_goes_on_to_the_same_result(place):
 
     def started(past):
         """A start whose training has got beyond a step, and its processes."""
-        process = place.start("study", path)
+        process = place.start("run", path)
         wait_for(lambda: step() > past)
-        stage, kernel = family(process, "lib.execute stage"), family(process, "ipykernel")
-        assert len(stage) == len(kernel) == 1
-        return process, stage, kernel, family(process, "snakemake")
+        own, kernel = family(process, "lib.study stage"), family(process, "ipykernel")
+        assert len(own) == len(kernel) == 1
+        return process, own, kernel, family(process, "snakemake")
 
     process, stage, kernel, scheduler = started(3)
     os.kill(process.pid, signal.SIGINT)
@@ -676,7 +684,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_result(place):
 
     process, stage, kernel, scheduler = started(killed + 3)
     (place.outputs / "hold").touch()  # or the orphan might be done before anybody waits for it
-    code, lines = place.run("study", path)
+    code, lines = place.run("run", path)
     assert code == 1
     assert lines == [f"tiny: in use by process {process.pid}; nothing was started"]
     code, lines = place.run("clean", path)
@@ -685,7 +693,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_result(place):
     process.wait()
     wait_for(lambda: gone(scheduler), 5)
     assert not gone(stage) and not gone(kernel)  # the stage is an orphan now, and goes on
-    process, log = place.start("study", path), place.outputs / "tiny" / "logs" / "events.jsonl"
+    process, log = place.start("run", path), place.outputs / "tiny" / "logs" / "events.jsonl"
     wait_for(lambda: '"waiting"' in log.read_text())
     (place.outputs / "hold").unlink()
     lines = process.communicate(timeout=120)[0].splitlines()
@@ -702,11 +710,11 @@ def test_killed_anywhere_it_goes_on_to_the_same_result(place):
 
 def test_a_stage_found_done_is_not_run_again(place):
     """What an orphan finished while nobody watched: neither its notebook nor its stamp changes."""
-    params.freeze(params.load_study(place.study(GRID)))
+    grid.freeze(grid.load_study(place.study(GRID)))
     jobs = planned(place.study(GRID))
     pretend_done({"prepare base": jobs["prepare base"], "train seed=0": jobs["train seed=0"]})
     before = jobs["train seed=0"].ok.stat().st_mtime_ns
-    execute.run_stage("tiny", "train", "seed=0")
+    stage.run_stage("tiny", "train", "seed=0")
     assert jobs["train seed=0"].ok.stat().st_mtime_ns == before
     assert not jobs["train seed=0"].notebook.exists()
     events = (place.outputs / "tiny" / "logs" / "events.jsonl").read_text().splitlines()
@@ -718,26 +726,26 @@ def test_a_stage_found_done_is_not_run_again(place):
 def test_a_stage_builds_on_what_is_there(place, monkeypatch):
     """If its corpus was made with other code than is asked now, a run's stamp says so, and the
     run counts as not done."""
-    params.freeze(params.load_study(place.study(GRID)))
+    grid.freeze(grid.load_study(place.study(GRID)))
     jobs = planned(place.study(GRID))
     store.write_json(jobs["prepare base"].ok, {"stamp": "another", "seconds": 1.0})
-    monkeypatch.setattr(execute, "_run_notebook", make_products)
-    execute.run_stage("tiny", "train", "seed=0")
+    monkeypatch.setattr(stage, "_run_notebook", make_products)
+    stage.run_stage("tiny", "train", "seed=0")
     assert jobs["train seed=0"].recorded()["stamp"] == jobs["train seed=0"].stamp_on(["another"])
     assert not jobs["train seed=0"].done
 
 
 def test_a_failed_stage_keeps_no_stamp(place, monkeypatch, capsys):
     """An older stamp would vouch for what the failed attempt left. The log has the traceback."""
-    params.freeze(params.load_study(place.study(GRID)))
+    grid.freeze(grid.load_study(place.study(GRID)))
     job = planned(place.study(GRID))["train seed=0"]
     store.write_json(job.ok, {"stamp": "old", "seconds": 1.0})
 
     def fail(job):
         raise OSError("No space left\non device")
 
-    monkeypatch.setattr(execute, "_run_notebook", fail)
-    assert execute.main(["stage", "train", "tiny", "seed=0"]) == 1
+    monkeypatch.setattr(stage, "_run_notebook", fail)
+    assert main(["stage", "train", "tiny", "seed=0"]) == 1
     assert not job.ok.exists()
     said = capsys.readouterr().err
     assert said.startswith("Traceback")
@@ -746,7 +754,7 @@ def test_a_failed_stage_keeps_no_stamp(place, monkeypatch, capsys):
 
 def test_ranks_take_cores(place):
     """Two ranks of two threads keep four cores busy, so six cores hold one such run at a time."""
-    study = params.load_study(place.study("train: {ranks: 2, threads: 2, batch_size: 4}"))
-    jobs = {job.stage: job for job in execute.plan(study)}
+    study = grid.load_study(place.study("train: {ranks: 2, threads: 2, batch_size: 4}"))
+    jobs = {job.stage: job for job in plan.plan(study)}
     assert (jobs["train"].cores, jobs["train"].threads, jobs["evaluate"].cores) == (4, 2, 1)
-    assert execute._slots(list(jobs.values()), 6) == 1
+    assert run._slots(list(jobs.values()), 6) == 1

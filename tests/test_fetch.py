@@ -12,7 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from lib import fetch, store
+from lib import store
+from lib.sources import downloads
 
 BODY = bytes(range(256)) * 9000  # 2.3 MB, 36 chunks
 HASH = sha256(BODY).hexdigest()
@@ -71,15 +72,15 @@ def held(path):
 def test_the_cache_is_where_it_is_asked_for(monkeypatch):
     """BATCHES_CACHE, or the system's place for caches."""
     monkeypatch.setenv("BATCHES_CACHE", "/some/where")
-    assert str(fetch.cache_dir()) == "/some/where"
+    assert str(downloads.cache_dir()) == "/some/where"
     monkeypatch.delenv("BATCHES_CACHE")
-    assert fetch.cache_dir().name == "batch-composition"
+    assert downloads.cache_dir().name == "batch-composition"
 
 
 def test_a_file_is_downloaded_once(server, tmp_path):
     """It lies in the cache under its name and is asked for no more."""
     for _ in range(2):
-        path = fetch.fetch(server.url, HASH, "set/a.bin")
+        path = downloads.fetch(server.url, HASH, "set/a.bin")
         assert path == tmp_path / "cache/set/a.bin" and path.read_bytes() == BODY
     assert server.asked == [None]
     assert held(path) == ["a.bin"]
@@ -92,7 +93,7 @@ def test_what_stopped_goes_on(server, tmp_path):
         server.ranges = ranges
         store.make_folder(part.parent)
         part.write_bytes(BODY[:1000])
-        path = fetch.fetch(server.url, HASH, "a.bin")
+        path = downloads.fetch(server.url, HASH, "a.bin")
         assert path.read_bytes() == BODY and held(path) == ["a.bin"]
         path.unlink()
     assert server.asked == ["bytes=1000-"] * 2
@@ -103,7 +104,7 @@ def test_a_part_that_is_whole_is_taken(server, tmp_path):
     part = tmp_path / "cache/a.bin.part"
     store.make_folder(part.parent)
     part.write_bytes(BODY)
-    assert fetch.fetch(server.url, HASH, "a.bin").read_bytes() == BODY
+    assert downloads.fetch(server.url, HASH, "a.bin").read_bytes() == BODY
     assert server.asked == [f"bytes={len(BODY)}-"]
 
 
@@ -113,23 +114,23 @@ def test_a_part_of_another_file_is_thrown_away(server, tmp_path, left):
     part = tmp_path / "cache/a.bin.part"
     store.make_folder(part.parent)
     part.write_bytes(left)
-    path = fetch.fetch(server.url, HASH, "a.bin")
+    path = downloads.fetch(server.url, HASH, "a.bin")
     assert path.read_bytes() == BODY and held(path) == ["a.bin"]
     assert server.asked == [f"bytes={len(left)}-", None]
 
 
 def test_a_broken_connection_is_taken_up_again(server):
     """As long as every attempt brings something."""
-    server.cut = 12 * fetch.CHUNK + 1
-    assert fetch.fetch(server.url, HASH, "a.bin").read_bytes() == BODY
-    begin = [12 * fetch.CHUNK, 24 * fetch.CHUNK]
+    server.cut = 12 * downloads.CHUNK + 1
+    assert downloads.fetch(server.url, HASH, "a.bin").read_bytes() == BODY
+    begin = [12 * downloads.CHUNK, 24 * downloads.CHUNK]
     assert server.asked == [None, *(f"bytes={n}-" for n in begin)]
 
 
 def test_a_body_that_always_ends_early_is_refused(server, tmp_path):
     """Without ranges no attempt gets further; what came is no cached file."""
     server.cut, server.ranges = 500_000, False
-    refused(lambda: fetch.fetch(server.url, HASH, "a.bin"), server.url, "broke off", "a.bin")
+    refused(lambda: downloads.fetch(server.url, HASH, "a.bin"), server.url, "broke off", "a.bin")
     assert len(server.asked) == 2
     assert not (tmp_path / "cache/a.bin").exists()
 
@@ -137,15 +138,17 @@ def test_a_body_that_always_ends_early_is_refused(server, tmp_path):
 def test_a_wrong_hash_is_refused(server, tmp_path):
     """Nothing of it is kept."""
     wrong = "0" * 64
-    refused(lambda: fetch.fetch(server.url, wrong, "a.bin"), server.url, HASH, f"expected {wrong}")
+    refused(
+        lambda: downloads.fetch(server.url, wrong, "a.bin"), server.url, HASH, f"expected {wrong}"
+    )
     assert held(tmp_path / "cache/a.bin") == []
 
 
 def test_an_altered_cached_file_is_fetched_again(server, tmp_path):
     """The hash is looked at whenever the file is used."""
-    path = fetch.fetch(server.url, HASH, "a.bin")
+    path = downloads.fetch(server.url, HASH, "a.bin")
     path.write_bytes(BODY[:-1])
-    assert fetch.fetch(server.url, HASH, "a.bin").read_bytes() == BODY
+    assert downloads.fetch(server.url, HASH, "a.bin").read_bytes() == BODY
     assert server.asked == [None, None]
 
 
@@ -155,18 +158,18 @@ def test_without_a_server_the_place_is_named(server, tmp_path):
     server.server_close()
     place = tmp_path / "cache/set/a.bin"
     refused(
-        lambda: fetch.fetch(server.url, HASH, "set/a.bin"),
+        lambda: downloads.fetch(server.url, HASH, "set/a.bin"),
         f"{server.url}: cannot be downloaded (no connection)",
         f"put the file at {place}",
     )
     place.write_bytes(BODY)
-    assert fetch.fetch(server.url, HASH, "set/a.bin") == place
+    assert downloads.fetch(server.url, HASH, "set/a.bin") == place
 
 
 def test_a_missing_file_is_refused(server):
     """With what the server says."""
     url = server.url.replace("a.bin", "missing")
-    refused(lambda: fetch.fetch(url, HASH, "a.bin"), url, "HTTP 404 Not Found")
+    refused(lambda: downloads.fetch(url, HASH, "a.bin"), url, "HTTP 404 Not Found")
 
 
 def test_a_full_disk_is_refused(server, tmp_path):
@@ -174,28 +177,30 @@ def test_a_full_disk_is_refused(server, tmp_path):
     part = tmp_path / "cache/a.bin.part"
     store.make_folder(part.parent)
     part.symlink_to("/dev/full")
-    refused(lambda: fetch.fetch(server.url, HASH, "a.bin"), "a.bin: cannot", "No space left on")
+    refused(lambda: downloads.fetch(server.url, HASH, "a.bin"), "a.bin: cannot", "No space left on")
     assert not (tmp_path / "cache/a.bin").exists()
 
 
 def test_a_cache_that_cannot_be_made_is_refused(server, tmp_path):
     """A file is in its place."""
     (tmp_path / "cache").write_text("")
-    refused(lambda: fetch.fetch(server.url, HASH, "a.bin"), "a.bin: cannot be written", "folder")
+    refused(
+        lambda: downloads.fetch(server.url, HASH, "a.bin"), "a.bin: cannot be written", "folder"
+    )
 
 
 def test_an_unknown_hash_is_trusted_once(server):
     """Afterwards the file must stay what it was: altered it is fetched again, and what is
     fetched then must be the first file."""
-    path = fetch.fetch(server.url, None, "a.bin")
+    path = downloads.fetch(server.url, None, "a.bin")
     kept = path.with_name("a.bin.sha256").read_text()
     assert kept == f"{HASH}  a.bin\n"
     path.write_bytes(b"altered")
-    assert fetch.fetch(server.url, None, "a.bin").read_bytes() == BODY
+    assert downloads.fetch(server.url, None, "a.bin").read_bytes() == BODY
     assert server.asked == [None, None]
     path.unlink()
     server.body = b"another"
-    refused(lambda: fetch.fetch(server.url, None, "a.bin"), f"expected {HASH}")
+    refused(lambda: downloads.fetch(server.url, None, "a.bin"), f"expected {HASH}")
     assert path.with_name("a.bin.sha256").read_text() == kept
 
 
@@ -205,10 +210,10 @@ def test_an_unknown_hash_is_never_resumed(server, tmp_path):
     store.make_folder(part.parent)
     part.write_bytes(b"left over")
     server.cut = 500_000
-    refused(lambda: fetch.fetch(server.url, None, "a.bin"), "broke off")
+    refused(lambda: downloads.fetch(server.url, None, "a.bin"), "broke off")
     assert server.asked == [None]
     server.cut = None
-    assert fetch.fetch(server.url, None, "a.bin").read_bytes() == BODY
+    assert downloads.fetch(server.url, None, "a.bin").read_bytes() == BODY
 
 
 def test_a_file_put_there_by_hand_is_trusted(server, tmp_path):
@@ -217,23 +222,23 @@ def test_a_file_put_there_by_hand_is_trusted(server, tmp_path):
     store.make_folder(place.parent)
     place.write_bytes(b"mine")
     for _ in range(2):
-        assert fetch.fetch(server.url, None, "a.bin").read_bytes() == b"mine"
+        assert downloads.fetch(server.url, None, "a.bin").read_bytes() == b"mine"
     assert server.asked == []
 
 
 def test_two_processes_fetch_a_file_once(server):
     """The second one waits and finds it."""
     with multiprocessing.get_context("fork").Pool(2) as pool:
-        jobs = [pool.apply_async(fetch.fetch, (server.url, HASH, "a.bin")) for _ in range(2)]
+        jobs = [pool.apply_async(downloads.fetch, (server.url, HASH, "a.bin")) for _ in range(2)]
         assert {job.get(20).read_bytes() == BODY for job in jobs} == {True}
     assert server.asked == [None]
 
 
 def test_progress_is_plain_lines(server, monkeypatch, capsys):
     """One every few seconds, here one a chunk."""
-    monkeypatch.setattr(fetch, "EVERY", 0)
-    monkeypatch.setattr(fetch, "CHUNK", 1 << 20)
-    fetch.fetch(server.url, HASH, "a.bin")
+    monkeypatch.setattr(downloads, "EVERY", 0)
+    monkeypatch.setattr(downloads, "CHUNK", 1 << 20)
+    downloads.fetch(server.url, HASH, "a.bin")
     assert capsys.readouterr().out.splitlines() == [
         "a.bin: 1.0 of 2.3 MB", "a.bin: 2.1 of 2.3 MB", "a.bin: 2.3 of 2.3 MB"
     ]  # fmt: skip
@@ -270,8 +275,8 @@ class Hub(BaseHTTPRequestHandler):
 
 
 def ask_hub(folder, endpoint, *arguments):
-    """Output of fetch.hub in a process of its own, which reads the hub's address when it starts."""
-    code = "import sys; from lib import fetch; print(fetch.hub(*sys.argv[1:]))"
+    """Output of downloads.hub in a process of its own, which reads the hub's address when it starts."""
+    code = "import sys; from lib import fetch; print(downloads.hub(*sys.argv[1:]))"
     known = {"BATCHES_CACHE": str(folder), "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1"}
     known |= {"NO_PROXY": "127.0.0.1"}
     run = [sys.executable, "-c", code, *arguments]

@@ -30,7 +30,7 @@ def corpus(passages, **strata):
 
 def test_each_question_has_its_passage_in_every_language():
     """Two pairs, two languages: four questions, six candidates, eight relevant pairs."""
-    benchmark = heldout.load(corpus({"a": "one", "b": "two"}))
+    benchmark = heldout.load_benchmark(corpus({"a": "one", "b": "two"}))
     assert (len(benchmark.questions), len(benchmark.candidates)) == (4, 6)
     found = zip(
         benchmark.questions["question_id"].to_numpy()[benchmark.question],
@@ -47,7 +47,7 @@ def test_each_question_has_its_passage_in_every_language():
 
 def test_equal_passages_are_one_candidate():
     """Two passages with one text are one candidate, and it answers both questions."""
-    benchmark = heldout.load(corpus({"a": "same", "b": "same"}))
+    benchmark = heldout.load_benchmark(corpus({"a": "same", "b": "same"}))
     assert len(benchmark.candidates) == 4 and len(benchmark.question) == 8
     texts = benchmark.candidates["text"].to_numpy()[benchmark.candidate]
     assert set(texts) == {"same de", "same en"}
@@ -56,4 +56,4 @@ def test_equal_passages_are_one_candidate():
 def test_a_corpus_without_a_split_is_refused():
     """There is nothing to evaluate on, and the message says so."""
     with pytest.raises(ValueError, match="no held-out questions"):
-        heldout.load(ParallelCorpus.from_rows([row("t", "en", "x")], {}))
+        heldout.load_benchmark(ParallelCorpus.from_rows([row("t", "en", "x")], {}))

@@ -10,8 +10,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lib import fetch, store
+from lib import store
 from lib.benchmarks import lareqa
+from lib.sources import downloads
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "xquad-r"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"XQuAD-R is not in {DATA}")
@@ -81,7 +82,7 @@ def refused(call, *parts):
 def test_a_parallel_set_by_hand(tmp_path):
     """Seven sentences; each question is answered by the sentence of its answer in each language."""
     folder = put(tmp_path / "x", en=ENGLISH, deu=GERMAN)
-    found = lareqa.load("tiny", asked(folder))
+    found = lareqa.load_benchmark("tiny", asked(folder))
     assert (found.name, found.languages) == ("tiny", ("de", "en"))
     assert found.candidates["text"].tolist() == [
         "Es regnet.", "Es schneit.", "Moos", "wächst.", "It rains.", "It snows.", "Moss grows."
@@ -100,8 +101,10 @@ def test_a_parallel_set_by_hand(tmp_path):
 def test_a_candidate_may_be_followed_by_its_paragraph(tmp_path):
     """As in XTREME; questions and relevance are the same."""
     folder = put(tmp_path / "x", en=ENGLISH, de=GERMAN)
-    plain = lareqa.load("x", asked(folder))
-    whole = lareqa.load("x", asked(folder, candidate="sentence+paragraph", languages=["en", "de"]))
+    plain = lareqa.load_benchmark("x", asked(folder))
+    whole = lareqa.load_benchmark(
+        "x", asked(folder, candidate="sentence+paragraph", languages=["en", "de"])
+    )
     assert whole.candidates["text"].iloc[5] == "It snows. It rains. It snows."
     assert (whole.candidate == plain.candidate).all()
 
@@ -109,7 +112,7 @@ def test_a_candidate_may_be_followed_by_its_paragraph(tmp_path):
 def test_a_single_language_can_be_asked_for(tmp_path):
     """By any usual code; it has no other one to share its questions with."""
     folder = put(tmp_path / "x", en=ENGLISH, de=GERMAN)
-    found = lareqa.load("x", asked(folder, languages=["eng"]))
+    found = lareqa.load_benchmark("x", asked(folder, languages=["eng"]))
     assert found.languages == ("en",)
     assert (len(found.questions), len(found.candidates), len(found.question)) == (3, 3, 3)
 
@@ -132,7 +135,7 @@ def test_partly_parallel_questions_by_hand(tmp_path):
             paragraph("Sol y luna.", q5=("¿Y?", "luna")),
         ],
     )
-    found = lareqa.load("x", asked(folder))
+    found = lareqa.load_benchmark("x", asked(folder))
     assert relevant(found) == {
         **{("q1", x): ["Regen.", "It rains."] for x in ("de", "en")},
         **{("q2", x): ["Schnee.", "It snows.", "Nieva."] for x in ("de", "en", "es")},
@@ -149,7 +152,7 @@ def test_texts_are_cleaned_after_sentences_are_cut(tmp_path):
     """Offsets count the characters of the file: a byte order mark, blanks, an accent apart."""
     found = paragraph("\ufeff  Cafe\u0301.", "Th\x00e\u0301\tnoir.", q=("Quoi ?\n", "noir"))
     folder = put(tmp_path / "x", fr=[found])
-    assert relevant(lareqa.load("x", asked(folder))) == {("q", "fr"): ["Thé noir."]}
+    assert relevant(lareqa.load_benchmark("x", asked(folder))) == {("q", "fr"): ["Thé noir."]}
 
 
 @pytest.mark.parametrize(("start", "text"), [(0, "A."), (1, "A."), (2, "B."), (4, "B.")])
@@ -157,7 +160,7 @@ def test_the_sentence_that_holds_the_start(tmp_path, start, text):
     """An answer that starts with the blank before a sentence belongs to that sentence."""
     found = paragraph("A.", "B.", q=("?", "A"))
     found["qas"][0]["answers"][0]["answer_start"] = start
-    assert relevant(lareqa.load("x", asked(put(tmp_path / "x", en=[found])))) == {
+    assert relevant(lareqa.load_benchmark("x", asked(put(tmp_path / "x", en=[found])))) == {
         ("q", "en"): [text]
     }
 
@@ -167,7 +170,7 @@ def test_an_answer_behind_the_last_sentence_has_no_candidate(tmp_path):
     german = copy.deepcopy(GERMAN)
     german[1]["context"] += " Ja."
     german[1]["qas"][0]["answers"][0]["answer_start"] = len(GERMAN[1]["context"]) + 1
-    found = relevant(lareqa.load("x", asked(put(tmp_path / "x", en=ENGLISH, de=german))))
+    found = relevant(lareqa.load_benchmark("x", asked(put(tmp_path / "x", en=ENGLISH, de=german))))
     assert found["q3", "de"] == found["q3", "en"] == ["Moss grows."]
 
 
@@ -210,19 +213,21 @@ def test_a_damaged_file_is_refused(tmp_path, name):
     content, message = BAD[name]
     folder = put(tmp_path / "x", en=ENGLISH)
     (folder / "de.json").write_bytes(content.encode() if isinstance(content, str) else content)
-    refused(lambda: lareqa.load("x", asked(folder)), message)
+    refused(lambda: lareqa.load_benchmark("x", asked(folder)), message)
 
 
 def test_a_folder_that_does_not_fit_is_refused(tmp_path):
     """Missing, empty, without a language asked for, with a name that is no language."""
-    refused(lambda: lareqa.load("x", asked(tmp_path / "no")), "no: no such folder")
-    refused(lambda: lareqa.load("x", asked(tmp_path)), "holds no <language>.json")
+    refused(lambda: lareqa.load_benchmark("x", asked(tmp_path / "no")), "no: no such folder")
+    refused(lambda: lareqa.load_benchmark("x", asked(tmp_path)), "holds no <language>.json")
     folder = put(tmp_path / "x", en=ENGLISH, de=GERMAN)
     refused(
-        lambda: lareqa.load("x", asked(folder, languages=["en", "fr"])), "x: ", "of language fr"
+        lambda: lareqa.load_benchmark("x", asked(folder, languages=["en", "fr"])),
+        "x: ",
+        "of language fr",
     )
     put(folder, readme=ENGLISH)
-    refused(lambda: lareqa.load("x", asked(folder)), "x: unknown language 'readme'")
+    refused(lambda: lareqa.load_benchmark("x", asked(folder)), "x: unknown language 'readme'")
 
 
 @pytest.mark.parametrize(
@@ -237,8 +242,8 @@ def test_without_a_folder_files_are_downloaded_by_hash(tmp_path, monkeypatch, sp
         calls.append((url, sha256, name))
         return folder / url.rsplit("/", 1)[1]
 
-    monkeypatch.setattr(fetch, "fetch", download)
-    found = lareqa.load("x", asked(split=split, languages=["en", "deu"]))
+    monkeypatch.setattr(downloads, "fetch", download)
+    found = lareqa.load_benchmark("x", asked(split=split, languages=["en", "deu"]))
     assert found.languages == ("de", "en")
     used = split or "xquad-r"
     assert [name for *_, name in calls] == [f"lareqa/{used}/{x}.json" for x in ("de", "en")]
@@ -246,13 +251,16 @@ def test_without_a_folder_files_are_downloaded_by_hash(tmp_path, monkeypatch, sp
         assert place in url and url.endswith(f"/{used}/{language}.json")
         assert sha256 == lareqa.SHA256[used][language]
     refused(
-        lambda: lareqa.load("x", asked(split=split, languages=["ja"])), "no file of language ja"
+        lambda: lareqa.load_benchmark("x", asked(split=split, languages=["ja"])),
+        "no file of language ja",
     )
 
 
 def test_an_unknown_split_is_refused():
     """The two that exist are named."""
-    refused(lambda: lareqa.load("x", asked(split="squad")), "'squad'", "xquad-r or mlqa-r")
+    refused(
+        lambda: lareqa.load_benchmark("x", asked(split="squad")), "'squad'", "xquad-r or mlqa-r"
+    )
 
 
 COUNTS = {
@@ -265,7 +273,7 @@ COUNTS = {
 def test_xquad_r_has_its_published_counts():
     """11 x 1,190 questions in 240 paragraphs, 13,014 candidates, and exactly one relevant candidate
     for each question in each language: 11 monolingual and 110 cross-lingual settings."""
-    found = lareqa.load("xquad-r", asked(DATA))
+    found = lareqa.load_benchmark("xquad-r", asked(DATA))
     assert found.questions.groupby("language").size().to_dict() == dict.fromkeys(COUNTS, 1190)
     assert found.candidates.groupby("language").size().to_dict() == COUNTS
     assert found.questions["group"].nunique() == 240
@@ -284,7 +292,7 @@ def test_xquad_r_is_the_pinned_one():
 @needs_mlqa
 def test_mlqa_r_has_its_published_counts():
     """(questions, candidates) of each language; every question has two to four translations."""
-    found = lareqa.load("mlqa-r", asked(MLQA))
+    found = lareqa.load_benchmark("mlqa-r", asked(MLQA))
     sizes = [t.groupby("language").size().to_dict() for t in (found.questions, found.candidates)]
     assert sizes == [
         {"ar": 517, "de": 512, "en": 1148, "es": 500, "hi": 507, "vi": 511, "zh": 504},

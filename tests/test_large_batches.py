@@ -9,11 +9,12 @@ import torch
 from kill_trainer import PARAMS
 from test_trainer import preloaded, results, start, stop_after, toy_corpus
 
-from lib import encoder as module
-from lib.encoder import build
 from lib.losses import info_nce
 from lib.params import Train
 from lib.trainer import train
+from lib.training import packing as module
+from lib.training.models import build_encoder
+from lib.training.packing import embed
 
 SIZE, HARD = 6, 2  # rows of a batch, explicit negatives a row
 CASES = [
@@ -33,7 +34,7 @@ def corpus(tmp_path_factory):
 def doubled(corpus, dropout=0.0):
     """A small encoder in float64, as it is in training."""
     params = Train(width=16, heads=2, layers=2, max_length=16, dropout=dropout)
-    return build(params, corpus.tokenizer_file).double().train()
+    return build_encoder(params, corpus.tokenizer_file).double().train()
 
 
 def texts(corpus, encoder):
@@ -91,7 +92,7 @@ def test_gradients_equal_those_of_one_text_at_a_time(corpus, mode, symmetric, te
     plain = gradients(encoder, own(torch.cat([alone(tokens) for tokens in lists])))
     assert all(gradient.abs().max() > 0 for gradient in plain[1].values())
     for chunk in (0, 1, 5, 99):
-        assert differ(gradients(encoder, own(encoder.embed(lists, chunk))), plain) < 1e-9
+        assert differ(gradients(encoder, own(embed(encoder, lists, chunk))), plain) < 1e-9
 
 
 def with_dropout(corpus, chunk, monkeypatch, forward=None):
@@ -100,7 +101,7 @@ def with_dropout(corpus, chunk, monkeypatch, forward=None):
     if forward:
         monkeypatch.setattr(module, "_twice", forward)
     torch.manual_seed(5)
-    vectors = encoder.embed(texts(corpus, encoder), chunk)
+    vectors = embed(encoder, texts(corpus, encoder), chunk)
     after = torch.get_rng_state()
     torch.rand(7)  # whatever else draws between the two forwards
     found = gradients(encoder, loss_of(vectors, "both", True, 0.05))
@@ -127,7 +128,7 @@ def test_frozen_word_vectors_lose_no_other_gradient(corpus):
     encoder.model.get_input_embeddings().weight.requires_grad_(False)
     lists = texts(corpus, encoder)
     found = [
-        gradients(encoder, loss_of(encoder.embed(lists, chunk), "both", False, 0.1))
+        gradients(encoder, loss_of(embed(encoder, lists, chunk), "both", False, 0.1))
         for chunk in (0, 3)
     ]
     assert differ(*found) < 1e-9
@@ -165,11 +166,11 @@ def growth(tokenizer_file, number, chunk, answer):
     """Send how many bytes the gradient of `number` texts of 32 tokens adds to this process."""
     torch.set_num_threads(1)
     params = Train(width=64, heads=2, layers=2, max_length=32, dropout=0.1)
-    encoder = build(params, tokenizer_file).train()
+    encoder = build_encoder(params, tokenizer_file).train()
     lists = list(np.random.default_rng(0).integers(5, 300, (number, 32), np.int32))
-    encoder.embed(lists[:64], chunk).sum().backward()
+    embed(encoder, lists[:64], chunk).sum().backward()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    encoder.embed(lists, chunk).sum().backward()
+    embed(encoder, lists, chunk).sum().backward()
     answer.put(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
 
 

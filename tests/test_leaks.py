@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib import leaks
-from lib.benchmarks import Benchmark
-from lib.leaks import Example, audit, leak_audit
+from lib.benchmark import Benchmark
+from lib.benchmarks import leaks
+from lib.benchmarks.leaks import Example, audit, leak_audit
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 RUN = " ".join(f"w{i}" for i in range(13))

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib import metrics
-from lib.benchmarks import Benchmark
-from lib.metrics import Segments, question_scores
-from lib.retrieval import Ranks, reference_ranks, relevant_ranks
+from lib.benchmark import Benchmark
+from lib.benchmarks.references import reference_ranks
+from lib.metrics import Ranks, Segments, question_scores
+from lib.search import relevant_ranks
 
 ONE = Segments(np.array([0]), 3)
 

@@ -20,8 +20,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib import metrics, retrieval, shards
-from lib.benchmarks import Benchmark, miracl
+from lib import metrics, search
+from lib.benchmark import Benchmark
+from lib.benchmarks import Task, miracl, shards
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDTH = 6
@@ -71,9 +72,8 @@ def encode(texts, kind):
 def evaluated(source, folder, encode=encode, encoder="toy", at_a_time=3, memory_mib=1.0, **others):
     """Scores, silently."""
     spec = asked(source, **others)
-    return miracl.evaluate(
-        "miracl", spec, encode, folder, encoder, at_a_time, memory_mib, lambda line: None
-    )
+    task = Task("miracl", spec, encode, encoder, folder)
+    return miracl.evaluate(task, at_a_time, memory_mib, lambda line: None)
 
 
 def cut(items, sizes):
@@ -155,8 +155,8 @@ def in_memory():
     candidates = pd.DataFrame(candidates, columns=["candidate_id", "language", "text"])
     benchmark = Benchmark.from_pairs("miracl", questions, candidates, *zip(*pairs, strict=True))
     half = encode(candidates["text"], "passage").astype(np.float16)
-    found = retrieval.tiles(encode(questions["text"], "question"), half)
-    scores = metrics.question_scores(benchmark, retrieval.relevant_ranks(found, benchmark))
+    found = search.tiles(encode(questions["text"], "question"), half)
+    scores = metrics.question_scores(benchmark, search.relevant_ranks(found, benchmark))
     scores = scores[scores["setting"] == "mono"].reset_index(drop=True)
     own = questions[["question_id", "group"]].astype("category")
     own = own.iloc[scores.pop("question")].reset_index(drop=True)
@@ -201,7 +201,7 @@ def test_ranks_equal_a_sort(seed, count, memory_mib):
         found = shards.relevant_ranks(
             questions, _indexed(Path(folder), vectors, [13, 2]), question, passage, memory_mib
         )
-    table = np.concatenate([t for _, t in retrieval.tiles(questions, vectors)])
+    table = np.concatenate([t for _, t in search.tiles(questions, vectors)])
     score = table[question, passage][:, None]
     expected = (table[question] > score).sum(1) + ((table[question] == score).sum(1) + 1) / 2
     assert found.tolist() == expected.tolist()
@@ -239,7 +239,9 @@ def test_questions_without_relevant_passages_are_reported(tmp_path):
     topics, said = {"1": "a", "2": "b", "3": "c"}, []
     qrels = [("2", "Q0", "0#1", 1), ("1", "Q0", "0#0", 0)]
     put(tmp_path, "en", topics, qrels, [collection("en", 5)])
-    found = miracl.evaluate("m", asked(tmp_path), encode, tmp_path / "i", "toy", say=said.append)
+    found = miracl.evaluate(
+        Task("m", asked(tmp_path), encode, "toy", tmp_path / "i"), say=said.append
+    )
     assert found["question_id"].tolist() == ["2"]
     assert said[0] == "m en: 2 of 3 questions have no relevant passage"
     assert said[1].endswith("docs-0.jsonl.gz: 5 passages encoded")
@@ -388,7 +390,7 @@ MEASURE = """
 import sys
 from types import SimpleNamespace
 import numpy as np
-from lib.benchmarks import miracl
+from lib.benchmarks import Task, miracl
 
 def status(key):
     lines = open("/proc/self/status").read().splitlines()
@@ -401,7 +403,8 @@ spec = SimpleNamespace(folder=sys.argv[1], languages=[], split="")
 np.ones((512, 512)) @ np.ones((512, 512))  # the buffers of BLAS
 before = status("VmRSS")
 for mib in 32, 512:
-    miracl.evaluate("m", spec, encode, sys.argv[2], "x", 2000, mib, lambda line: None)
+    task = Task("m", spec, encode, "x", sys.argv[2])
+    miracl.evaluate(task, 2000, mib, lambda line: None)
     print(status("VmHWM") - before)
 """
 

@@ -76,7 +76,7 @@ def files(tmp_path, outputs):
 
 def test_rows_are_questions_in_every_language(files):
     """Texts come by id from each language's files, whose names become codes."""
-    corpus = mmarco.build(asked(files))
+    corpus = mmarco.build_corpus(asked(files))
     assert corpus.languages == ("de", "en", "nl")
     found = rows_of(corpus, "pair", "language", "question", "passage", "passage_id", "group")
     assert len(found) == 18
@@ -89,7 +89,7 @@ def test_languages_are_those_asked_for(files):
     """And English questions are read all the same, to tell what was left untranslated."""
     file = files / mmarco.QUESTIONS.format("german")
     file.write_text(file.read_text().replace("german q 2?", "english q 2?"))
-    corpus = mmarco.build(asked(files, languages=["de", "nl"]))
+    corpus = mmarco.build_corpus(asked(files, languages=["de", "nl"]))
     assert corpus.languages == ("de", "nl")
     assert corpus.meta["dropped"] == {"untranslated": {"de": 1}}
     assert ("2", "nl") in rows_of(corpus, "pair", "language")
@@ -99,7 +99,9 @@ def test_languages_are_those_asked_for(files):
 def test_the_first_passage_in_file_order_is_the_pair(tmp_path, outputs):
     """Other relevant passages are no rows, and never negatives, wherever they are named."""
     triples = [(1, 12, 50), (1, 11, 12), (1, 11, 51), (2, 20, 11), (2, 20, 52), (3, 30, 53)]
-    corpus = mmarco.build(asked(world(tmp_path / "m", triples), hard_negatives=2, languages=[]))
+    corpus = mmarco.build_corpus(
+        asked(world(tmp_path / "m", triples), hard_negatives=2, languages=[])
+    )
     found = {row["pair"]: row for row in corpus.rows if row["question"]}
     assert found["1"]["passage_id"] == "12" and found["1"]["negatives"] == ["50", "51"]
     assert found["2"]["negatives"] == ["11", "52"]
@@ -110,7 +112,7 @@ def test_the_first_passage_in_file_order_is_the_pair(tmp_path, outputs):
 def test_questions_that_share_a_passage_are_one_group(tmp_path, outputs):
     """Also through a passage that is the first one of neither; named by its smallest passage."""
     triples = [(1, 12, 50), (2, 13, 50), (1, 14, 50), (2, 14, 50), (3, 15, 50), (4, 16, 14)]
-    corpus = mmarco.build(asked(world(tmp_path / "m", triples)))
+    corpus = mmarco.build_corpus(asked(world(tmp_path / "m", triples)))
     groups = dict(rows_of(corpus, "pair", "group"))
     assert groups == {"1": "12", "2": "12", "3": "15", "4": "16"}
     alone = {r["passage_id"]: r["group"] for r in corpus.rows if not r["question"]}
@@ -161,12 +163,12 @@ def test_held_out_groups_are_in_no_training_row(tmp_path, outputs):
     """Neither as a positive nor as a negative; the pool has all passages unless it is limited."""
     triples = [(q, 1000 + q, 1000 + (q + n) % 30) for n in range(1, 20) for q in range(30)]
     folder = world(tmp_path / "m", triples)
-    corpus = mmarco.build(asked(folder, folds=3, fold=1))
+    corpus = mmarco.build_corpus(asked(folder, folds=3, fold=1))
     tested = set(corpus.test["group"][:])
     assert 0 < len(tested) < 30 and len(corpus.test) == 3 * len(tested)
     assert not tested & {row["group"] for row in corpus.rows}
     assert len(corpus.pool) == 3 * 30
-    small = mmarco.build(asked(folder, folds=3, fold=1, pool=2))
+    small = mmarco.build_corpus(asked(folder, folds=3, fold=1, pool=2))
     assert len(small.pool) == 3 * (len(tested) + 2)
     shown = [{r["passage_id"] for r in small.pool if r["language"] == x} for x in small.languages]
     assert shown[0] == shown[1] == shown[2] > set(small.test["passage_id"][:])
@@ -185,7 +187,7 @@ def test_hygiene_is_counted_by_reason_and_language(files):
     for (form, old), new in edits.items():
         file = files / form.format("german")
         file.write_text(file.read_text().replace(old, new))
-    corpus = mmarco.build(asked(files))
+    corpus = mmarco.build_corpus(asked(files))
     assert corpus.meta["dropped"] == {
         reason: {"de": n}
         for reason, n in (("empty", 1), ("few negatives", 2), ("identical", 1), ("over-long", 1))
@@ -195,7 +197,7 @@ def test_hygiene_is_counted_by_reason_and_language(files):
 
 def test_keep_thins_one_language(tmp_path, outputs):
     """As for every source; its negatives go with it."""
-    corpus = mmarco.build(asked(world(tmp_path / "m", simple(40)), keep={"de": 0.5}))
+    corpus = mmarco.build_corpus(asked(world(tmp_path / "m", simple(40)), keep={"de": 0.5}))
     counts = corpus.meta["counts"]
     assert counts["rows"]["en"] == 40 and 10 < counts["rows"]["de"] < 30
     assert counts["negatives"] == counts["rows"]
@@ -207,7 +209,7 @@ def test_keep_thins_one_language(tmp_path, outputs):
 def test_negatives_reach_the_schedule(tmp_path, outputs):
     """Every row gets H of its own triples' negatives, in its passage's language, and passages that
     are only negatives are never asked and never a positive."""
-    corpus = mmarco.build(asked(world(tmp_path / "m", simple(12)), hard_negatives=2))
+    corpus = mmarco.build_corpus(asked(world(tmp_path / "m", simple(12)), hard_negatives=2))
     index, rows = corpus.index, corpus.rows.to_list()
     assert len(index) == 12 + 12 * 2 * 3
     for batch in Schedule(index, "mix", alpha=0.3, batch_size=6, steps=30, explicit=2):
@@ -222,18 +224,18 @@ def test_negatives_reach_the_schedule(tmp_path, outputs):
 
 def test_no_negatives_are_asked_for(files):
     """Then there is neither such a column nor such rows."""
-    corpus = mmarco.build(asked(files, hard_negatives=0))
+    corpus = mmarco.build_corpus(asked(files, hard_negatives=0))
     assert "negatives" not in corpus.rows.column_names
     assert corpus.index.negatives is None and len(corpus.rows) == 18
 
 
 def test_the_tiny_corpus_trains_with_explicit_negatives(files, tmp_path):
     """The trainer needs to know nothing of where negatives come from."""
-    from lib.corpus import train_tokenizer
     from lib.params import Train
     from lib.trainer import train
+    from lib.training.tokenizer import train_tokenizer
 
-    corpus = mmarco.build(asked(files))
+    corpus = mmarco.build_corpus(asked(files))
     with store.atomic_folder(tmp_path / "data", corpus.meta) as new:
         corpus.save(new)
         train_tokenizer(corpus.rows["passage"][:], 300).save(str(new / "tokenizer.json"))
@@ -249,7 +251,7 @@ def test_the_tiny_corpus_trains_with_explicit_negatives(files, tmp_path):
 
 def test_rows_one_by_one_make_the_same_corpus(files, tmp_path):
     """Hash, rows, index and what is read back equal those of a corpus made in memory."""
-    streamed = mmarco.build(asked(files, folds=3))
+    streamed = mmarco.build_corpus(asked(files, folds=3))
     tables = [t.to_list() for t in (streamed.rows, streamed.test, streamed.pool)]
     held = ParallelCorpus.from_rows(tables[0], {}, tables[1], tables[2])
     assert held.content_hash == streamed.content_hash
@@ -269,7 +271,7 @@ def test_rows_one_by_one_make_the_same_corpus(files, tmp_path):
 
 def test_texts_come_from_memory_and_from_files_alike(files, monkeypatch):
     """Each of them once or more, empty ones never; of many rows a tokenizer sees a fixed share."""
-    streamed = mmarco.build(asked(files))
+    streamed = mmarco.build_corpus(asked(files))
     held = ParallelCorpus.from_rows(streamed.rows.to_list(), {})
     rows = streamed.rows.to_list()
     texts = {row[side] for row in rows for side in ("question", "passage")} - {""}
@@ -337,7 +339,7 @@ def test_faults_name_file_and_row(files, outputs, fault):
     """One line; and nothing half-written stays."""
     name, change, parts = FAULTS[fault]
     file = edit(files, name, change)
-    refused(lambda: mmarco.build(asked(files)), file, *parts)
+    refused(lambda: mmarco.build_corpus(asked(files)), file, *parts)
     assert not list(outputs.rglob(".mmarco-*"))
 
 
@@ -360,33 +362,39 @@ def test_ids_that_a_file_lacks_are_named(files, triple, form, words):
             edit(files, mmarco.QUESTIONS.format(name), lambda raw: raw + b"8\teight\n")
     triples = edit(files, mmarco.TRIPLES, lambda raw: raw + triple.encode())
     lacking = form.format("german")
-    refused(lambda: mmarco.build(asked(files)), f"{triples}: row {row}: {files}/{lacking}", words)
+    refused(
+        lambda: mmarco.build_corpus(asked(files)), f"{triples}: row {row}: {files}/{lacking}", words
+    )
 
 
 @pytest.mark.parametrize("name", [mmarco.TRIPLES, DE_QUESTIONS, DE_PASSAGES])
 def test_a_missing_file_is_named(files, name):
     """Also one of a language that nobody asked for by name but that is there by half."""
     (files / name).unlink()
-    refused(lambda: mmarco.build(asked(files)), f"{files}/{name}: no such file")
+    refused(lambda: mmarco.build_corpus(asked(files)), f"{files}/{name}: no such file")
 
 
 def test_languages_without_files_are_named(files, tmp_path):
     """One that mMARCO does not have, one that the folder does not have, and an empty folder."""
-    refused(lambda: mmarco.build(asked(files, languages=["en", "th"])), "mMARCO has no th", "vi")
-    refused(lambda: mmarco.build(asked(files, languages=["en", "fr"])), "french", "no such file")
-    refused(lambda: mmarco.build(asked(files, languages=["en"])), "at least two")
-    refused(lambda: mmarco.build(asked(tmp_path / "no")), "at least two", "no has: none")
+    refused(
+        lambda: mmarco.build_corpus(asked(files, languages=["en", "th"])), "mMARCO has no th", "vi"
+    )
+    refused(
+        lambda: mmarco.build_corpus(asked(files, languages=["en", "fr"])), "french", "no such file"
+    )
+    refused(lambda: mmarco.build_corpus(asked(files, languages=["en"])), "at least two")
+    refused(lambda: mmarco.build_corpus(asked(tmp_path / "no")), "at least two", "no has: none")
 
 
 def test_a_language_without_pairs_is_named(files):
     """With what became of its rows."""
     edit(files, DE_QUESTIONS, lambda raw: b"".join(b"%d\t\n" % q for q in range(1, 7)))
-    refused(lambda: mmarco.build(asked(files)), "language de", "german", "6 empty")
+    refused(lambda: mmarco.build_corpus(asked(files)), "language de", "german", "6 empty")
 
 
 def test_files_come_from_the_pinned_revision(files, monkeypatch):
     """Without a folder each file is asked for by name; all languages where none are named."""
-    from lib import fetch
+    from lib.sources import downloads
 
     calls = []
 
@@ -394,8 +402,8 @@ def test_files_come_from_the_pinned_revision(files, monkeypatch):
         calls.append((repository, revision, kind))
         return files / name
 
-    monkeypatch.setattr(fetch, "hub", hub)
-    corpus = mmarco.build(asked("", languages=["de", "nl"]))
+    monkeypatch.setattr(downloads, "hub", hub)
+    corpus = mmarco.build_corpus(asked("", languages=["de", "nl"]))
     assert set(calls) == {("unicamp-dl/mmarco", mmarco.REVISION, "dataset")}
     assert len(calls) == 6 and mmarco.REVISION[:12] in corpus.meta["version"]
     assert len(mmarco.NAMES) == 14 and len(mmarco.REVISION) == 40

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from lib import metrics, store
-from lib.benchmarks import Benchmark
-from lib.benchmarks import mteb as ours
-from lib.corpus import train_tokenizer
-from lib.encoder import Encoder, build
+from lib.benchmark import Benchmark
+from lib.bridges import mteb as ours
+from lib.encoder import Encoder
 from lib.params import Train
-from lib.retrieval import relevant_ranks, tiles
+from lib.search import relevant_ranks, tiles
+from lib.training.models import build_encoder, load_encoder
+from lib.training.tokenizer import train_tokenizer
 
 LANGUAGES = ("de", "en")
 FACTS = 70
@@ -84,7 +85,7 @@ def encoder(tmp_path_factory):
     train_tokenizer([*benchmark.questions["text"], *benchmark.candidates["text"]], 200).save(
         str(file)
     )
-    encoder = build(SMALL, file)
+    encoder = build_encoder(SMALL, file)
     with torch.no_grad():
         encoder.model.get_input_embeddings().weight.mul_(50)
     return encoder
@@ -233,7 +234,7 @@ def test_filtered_task(encoder, result):
 def test_revision_follows_weights_and_survives_saving(encoder, tmp_path):
     """A saved and loaded encoder has the same revision; one changed weight gives another."""
     encoder.save(tmp_path)
-    loaded = Encoder.load(tmp_path)
+    loaded = load_encoder(tmp_path)
     assert ours.revision(loaded) == ours.revision(encoder)
     with torch.no_grad():
         loaded.model.get_input_embeddings().weight[5, 5] += 1e-3

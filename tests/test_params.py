@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from lib import params
 from lib.params import STAGES, Analyse, BadParameter, Evaluate, Prepare, Train
+from lib.store import ROOT
+from lib.study import cells, grid, paths
 
-NOTEBOOKS = {s: params.ROOT / "notebooks" / f"0{i}_{s}.ipynb" for i, s in enumerate(STAGES, 1)}
+NOTEBOOKS = {s: ROOT / "notebooks" / f"0{i}_{s}.ipynb" for i, s in enumerate(STAGES, 1)}
 STRATEGIES = "mono, x-x, cross-pair, cross, hybrid, mix, en-en, cross-fixed"
 
 
@@ -25,7 +27,7 @@ def load(tmp_path):
     def from_text(text):
         file = tmp_path / "tiny.yaml"
         file.write_text(text, encoding="utf-8")
-        return params.load_study(file)
+        return grid.load_study(file)
 
     return from_text
 
@@ -40,30 +42,30 @@ def test_a_notebook_has_the_models_cell(stage):
         pytest.skip(f"{NOTEBOOKS[stage].name} is missing")
     cells = json.loads(NOTEBOOKS[stage].read_text(encoding="utf-8"))["cells"]
     tagged = [c for c in cells if "parameters" in c["metadata"].get("tags", [])]
-    assert ["".join(c["source"]) for c in tagged] == [params.cell(stage)]
+    assert ["".join(c["source"]) for c in tagged] == [cells.cell(stage)]
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_cell_holds_commented_literals_that_give_the_defaults(stage):
     """Executed, the cell gives the model's defaults; each line is a literal of a builtin type."""
     names = {}
-    exec(params.cell(stage), names)
+    exec(cells.cell(stage), names)
     found = STAGES[stage].from_cell(names)
     assert found.model_copy(update={"run": ""}) == STAGES[stage]()
-    body = ast.parse(params.cell(stage)).body
+    body = ast.parse(cells.cell(stage)).body
     assert [node.target.id for node in body] == list(STAGES[stage].model_fields)
     for node in body:
         assert type(ast.literal_eval(node.value)).__name__ == node.annotation.id
     assert all("#" in line or ": list = " in line or ": str = " in line or ": dict = " in line
-               for line in params.cell(stage).splitlines())  # fmt: skip
+               for line in cells.cell(stage).splitlines())  # fmt: skip
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_cell_is_formatted(stage):
     """The formatter that checks the notebooks leaves a generated cell alone."""
     command = [sys.executable, "-m", "ruff", "format", "-"]
-    done = subprocess.run(command, input=params.cell(stage) + "\n", capture_output=True, text=True)
-    assert done.stdout == params.cell(stage) + "\n"
+    done = subprocess.run(command, input=cells.cell(stage) + "\n", capture_output=True, text=True)
+    assert done.stdout == cells.cell(stage) + "\n"
 
 
 def test_an_unnamed_run_is_spelled_from_what_differs():
@@ -101,7 +103,7 @@ def test_other_globals_are_not_parameters():
 
 def test_quick_study():
     """Five arms and the untrained encoder, three seeds with a fold each."""
-    study = params.load_study(params.ROOT / "params" / "quick.yaml")
+    study = grid.load_study(ROOT / "params" / "quick.yaml")
     assert study.name == "quick" and list(study.corpora) == ["seed=0", "seed=1", "seed=2"]
     arms = ["mono", "x-x", "cross", "hybrid50", "mix50", "untrained"]
     assert list(study.runs) == [f"arm={a},seed={s}" for a in arms for s in range(3)]
@@ -115,7 +117,7 @@ def test_quick_study():
 
 def test_embedded_study():
     """All arms in steps of a quarter, none of them twice, five seeds."""
-    study = params.load_study(params.ROOT / "params" / "embedded.yaml")
+    study = grid.load_study(ROOT / "params" / "embedded.yaml")
     arms = {(r.train.strategy, r.train.alpha, r.train.steps > 0) for r in study.runs.values()}
     assert len(study.runs) == 5 * len(arms) == 65 and len(study.corpora) == 5
     for strategy in ("hybrid", "mix"):
@@ -269,7 +271,7 @@ def test_some_names_are_no_study(tmp_path, name):
     """The name of the file becomes a folder."""
     (tmp_path / f"{name}.yaml").write_text("train: {}")
     with pytest.raises(BadParameter, match="name"):
-        params.load_study(tmp_path / f"{name}.yaml")
+        grid.load_study(tmp_path / f"{name}.yaml")
 
 
 def test_files_that_cannot_be_read(tmp_path):
@@ -278,7 +280,7 @@ def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x01")
     for name in ("absent", "folder", "binary"):
         with pytest.raises(BadParameter, match=rf"{name}\.yaml: (cannot be read|is not YAML)"):
-            params.load_study(tmp_path / f"{name}.yaml")
+            grid.load_study(tmp_path / f"{name}.yaml")
 
 
 VALUES = st.recursive(
@@ -310,54 +312,54 @@ def test_no_value_escapes_the_schema(load, field, value, vary):
 def test_a_frozen_study_is_the_study(outputs, load):
     """What stages read is what the file said."""
     study = load("vary: {train.alpha: [0.1, 1], prepare.keep: [{}, {de: 0.5}]}")
-    params.freeze(study)
-    assert params.load_frozen("tiny") == study
+    grid.freeze(study)
+    assert grid.load_frozen("tiny") == study
     assert not Path(study.file).is_absolute() and Path(study.file).name == "tiny.yaml"
-    assert params.grid_keys("tiny") == list(study.runs)
-    assert params.grid_keys("lab") == []
+    assert grid.keys("tiny") == list(study.runs)
+    assert grid.keys("lab") == []
 
 
 def test_a_study_that_is_not_there_or_damaged(outputs):
     """Stages say so in one line."""
     with pytest.raises(BadParameter, match="no such study"):
-        params.load_frozen("tiny")
+        grid.load_frozen("tiny")
     (outputs / "tiny").mkdir(parents=True)
     for text in ("{", "[]", '{"corpora": {}}', '{"corpora": {"a": {"x": 1}}, "runs": {}}'):
         (outputs / "tiny" / "study.json").write_text(text)
         with pytest.raises(BadParameter, match=r"another version \([^\n]*\)$"):
-            params.load_frozen("tiny")
+            grid.load_frozen("tiny")
 
 
 def test_paths_start_from_the_project(monkeypatch, tmp_path):
     """Not from the working directory, which differs between Jupyter, papermill and tests."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BATCHES_OUTPUTS", raising=False)
-    outputs = params.ROOT / "outputs"
-    assert (params.ROOT / "lib" / "params.py").exists()
-    assert params.run_dir("s", "k") == outputs / "s" / "runs" / "k"
-    assert params.corpus_dir("s", "k") == outputs / "s" / "corpus" / "k"
-    assert params.report_dir("s") == outputs / "s" / "report"
+    outputs = ROOT / "outputs"
+    assert (ROOT / "lib" / "params.py").exists()
+    assert paths.run_dir("s", "k") == outputs / "s" / "runs" / "k"
+    assert paths.corpus_dir("s", "k") == outputs / "s" / "corpus" / "k"
+    assert paths.report_dir("s") == outputs / "s" / "report"
 
 
 def test_what_is_needed_and_what_there_is(outputs):
     """The notebook to run first, or the parameter to set to what was made already."""
-    corpus, model = params.corpus_dir("lab", "base") / "data", params.run_dir("lab", "b") / "model"
+    corpus, model = paths.corpus_dir("lab", "base") / "data", paths.run_dir("lab", "b") / "model"
     with pytest.raises(FileNotFoundError) as caught:
-        params.needs(corpus, "01_prepare")
+        paths.needs(corpus, "01_prepare")
     assert str(caught.value) == f"{corpus} is not there; run 01_prepare first"
     for key in ("pool=100", "fold=1"):
-        (params.corpus_dir("lab", key) / "data").mkdir(parents=True)
-    (params.corpus_dir("lab", "half") / "figures").mkdir(parents=True)
+        (paths.corpus_dir("lab", key) / "data").mkdir(parents=True)
+    (paths.corpus_dir("lab", "half") / "figures").mkdir(parents=True)
     with pytest.raises(FileNotFoundError, match="first, or set 'corpus' to one that is there: "
                        "fold=1 pool=100$"):  # fmt: skip
-        params.needs(corpus, "01_prepare")
+        paths.needs(corpus, "01_prepare")
     for number in range(7):
-        (params.run_dir("lab", f"seed={number}") / "model").mkdir(parents=True)
+        (paths.run_dir("lab", f"seed={number}") / "model").mkdir(parents=True)
     with pytest.raises(FileNotFoundError, match="first, or set 'run' to one that is there: "
                        "seed=0 seed=1 seed=2 seed=3 seed=4 and 2 more$"):  # fmt: skip
-        params.needs(model, "02_train")
+        paths.needs(model, "02_train")
     model.mkdir(parents=True)
-    assert params.needs(model, "02_train") == model
+    assert paths.needs(model, "02_train") == model
 
 
 def test_no_name_leaves_its_folder():
@@ -369,7 +371,7 @@ def test_no_name_leaves_its_folder():
 
 def test_the_command_prints_the_grid(capsys):
     """What would run, and how much of it."""
-    assert params.main([str(params.ROOT / "params" / "quick.yaml")]) == 0
+    assert params.main([str(ROOT / "params" / "quick.yaml")]) == 0
     printed = capsys.readouterr().out
     assert "arm=hybrid50,seed=2" in printed and "hybrid(0.5), " in printed
     assert re.fullmatch(
@@ -382,7 +384,7 @@ def test_the_command_refuses_in_one_line(tmp_path):
     file = tmp_path / "bad.yaml"
     file.write_text("train: {alpha: 2}")
     command = [sys.executable, "-m", "lib.params", str(file)]
-    done = subprocess.run(command, cwd=params.ROOT, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr == f"{file}: train.alpha: 2 is out of range (expected 0 to 1)\n"
 
@@ -390,7 +392,7 @@ def test_the_command_refuses_in_one_line(tmp_path):
 def test_the_command_prints_a_cell(capsys):
     """For whoever edits a notebook."""
     assert params.main(["--cell", "train"]) == 0
-    assert capsys.readouterr().out == params.cell("train") + "\n"
+    assert capsys.readouterr().out == cells.cell("train") + "\n"
     assert params.main(["--cell", "nothing"]) == params.main([]) == 2
 
 
@@ -427,7 +429,7 @@ def test_a_change_takes_the_place_of_what_the_file_says(tmp_path):
     file = tmp_path / "s.yaml"
     file.write_text("prepare: {fold: 1}\nvary: {train.seed: [0, 1]}\n")
     changes = ["prepare.fold=2", "train.learning_rate=1e-4", "prepare.languages=[no]"]
-    study = params.load_study(file, changes)
+    study = grid.load_study(file, changes)
     assert study.corpora["base"].fold == 2
     assert study.corpora["base"].languages == ["no"]
     assert {run.train.learning_rate for run in study.runs.values()} == {1e-4}
@@ -440,7 +442,7 @@ def test_a_change_takes_the_place_of_what_the_file_says(tmp_path):
         "prepare.run=x": "is set by the study itself",
     }.items():
         with pytest.raises(BadParameter, match=words):
-            params.load_study(file, [change])
+            grid.load_study(file, [change])
 
 
 def test_paths_that_are_not_there_are_named_before_anything_runs(load, tmp_path):
@@ -454,7 +456,7 @@ def test_paths_that_are_not_there_are_named_before_anything_runs(load, tmp_path)
         "evaluate: {benchmarks: {x: {format: beir, folder: nowhere}}}": "benchmarks[x].folder",
     }.items():
         with pytest.raises(BadParameter, match="no such file or folder") as error:
-            params.check_paths(load(text))
+            grid.check_paths(load(text))
         assert said in str(error.value)
-    params.check_paths(load("train: {model: organisation/name}"))
-    params.check_paths(load(f"prepare: {{source: pairs, files: {{a: {there}}}}}"))
+    grid.check_paths(load("train: {model: organisation/name}"))
+    grid.check_paths(load(f"prepare: {{source: pairs, files: {{a: {there}}}}}"))

@@ -7,6 +7,7 @@ from test_trainer import results, stop_after, toy_corpus
 
 from lib import trainer
 from lib.trainer import train
+from lib.training.determinism import reproducible
 
 
 @pytest.fixture(scope="module")
@@ -18,10 +19,10 @@ def corpus(tmp_path_factory):
 def gradients(corpus, folder, **changes):
     """Loss of a batch and the gradient of every parameter."""
     params = PARAMS.model_copy(update={"width": 32, "layers": 2} | changes)
-    with trainer._reproducible(1):
-        run = trainer._Run(corpus, params, folder, {})
+    with reproducible(1):
+        run = trainer.Training(corpus, params, folder, {})
         torch.manual_seed(0)
-        loss = run._loss(run.schedule.batch(1))
+        loss = run.loss(run.schedule.batch(1))
         loss.backward()
     assert loss.dtype == torch.float32
     return loss.item(), {name: p.grad for name, p in run.encoder.named_parameters()}

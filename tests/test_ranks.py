@@ -18,10 +18,12 @@ from test_large_batches import differ
 from test_trainer import results, start, stop_after, toy_corpus
 from torch import distributed
 
-from lib import ranks, trainer
+from lib import trainer
 from lib.corpus import ParallelCorpus
 from lib.params import Train
 from lib.trainer import Diverged, train
+from lib.training import ranks
+from lib.training.determinism import dropout_seed
 
 CASES = [
     {"negatives": "in_batch", "explicit": 0, "temperature": 0.05},
@@ -54,9 +56,9 @@ def gradients(number, count, corpus_folder, place):
     )
     corpus, found = ParallelCorpus.load(corpus_folder), {}
     for case, changes in enumerate(CASES):
-        run = trainer._Run(corpus, params(**changes), place / "none", {})
+        run = trainer.Training(corpus, params(**changes), place / "none", {})
         run.encoder.double()
-        loss = run._loss(run.schedule.batch(1))
+        loss = run.loss(run.schedule.batch(1))
         loss.backward()
         weights = dict(run.encoder.named_parameters())
         own = {f"own {name}": p.grad.clone() for name, p in weights.items()}
@@ -106,10 +108,10 @@ def test_each_rank_has_but_a_part_of_the_gradient(found):
 
 def test_ranks_drop_out_other_units():
     """Step and rank decide; the first rank's seeds are those of a run without ranks."""
-    seeds = [trainer._dropout_seed(7, step, rank) for step in range(50) for rank in range(4)]
+    seeds = [dropout_seed(7, step, rank) for step in range(50) for rank in range(4)]
     assert len(set(seeds)) == 200
     alone = np.random.SeedSequence([7, 3]).generate_state(1, np.uint64)[0] >> 1
-    assert trainer._dropout_seed(7, 3, 0) == alone
+    assert dropout_seed(7, 3, 0) == alone
 
 
 # --- the same run ------------------------------------------------------------------------------
@@ -158,7 +160,7 @@ def test_goes_on_with_another_number_of_ranks(corpus, tmp_path, fast):
     assert alike(train(corpus, params(), tmp_path / "down"), whole)
 
 
-def killed(corpus, params, folder, victim=0):
+def killed(corpus, params, folder, victim=0, dev=None):
     """Train until the first checkpoint is there, then SIGKILL one rank; the error's message."""
     first = folder / "checkpoints" / f"step-{params.checkpoint_every:06d}"
 
@@ -171,7 +173,7 @@ def killed(corpus, params, folder, victim=0):
     thread = threading.Thread(target=kill)
     thread.start()
     with pytest.raises(RuntimeError) as caught:
-        train(corpus, params, folder)
+        train(corpus, params, folder, dev)
     thread.join()
     return str(caught.value)
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from lib.params import ROOT
+from lib.store import ROOT
 
 ELEVEN = "ar de el en es hi ru th tr vi zh".split()
 TRAINED = ["de", "en", "es"]
@@ -95,7 +95,7 @@ def study(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BATCHES_OUTPUTS", str(outputs))
         done = subprocess.run(
-            [sys.executable, "-m", "lib.execute", "study", str(file), "--cores", "2"],
+            [sys.executable, "-m", "lib.study.execute", "study", str(file), "--cores", "2"],
             cwd=ROOT,
             capture_output=True,
             text=True,

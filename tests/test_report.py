@@ -9,7 +9,8 @@ from urllib.parse import unquote
 import nbformat
 import pytest
 
-from lib import params, report, store
+from lib import params, store
+from lib.study import grid, paths, report
 
 pytestmark = pytest.mark.filterwarnings("ignore:Your element with mimetype")  # a script
 PIXEL = base64.b64encode(
@@ -44,7 +45,7 @@ def write(path, notebook):
 def study(outputs):
     """Executed notebooks of two runs, with all that a cell may show."""
     write(
-        params.corpus_dir("tiny", "seed=0") / "01_prepare.ipynb",
+        paths.corpus_dir("tiny", "seed=0") / "01_prepare.ipynb",
         executed(
             "Corpus",
             output(
@@ -55,7 +56,7 @@ def study(outputs):
     )
     for key in KEYS:
         write(
-            params.run_dir("tiny", key) / "02_train.ipynb",
+            paths.run_dir("tiny", key) / "02_train.ipynb",
             executed(
                 "Training",
                 nbformat.v4.new_output(
@@ -68,12 +69,12 @@ def study(outputs):
             ),
         )
         write(
-            params.run_dir("tiny", key) / "03_evaluate.ipynb",
+            paths.run_dir("tiny", key) / "03_evaluate.ipynb",
             executed(
                 "Scores", output("image/png", PIXEL, **{"image/png": {"alt": "mAP by language"}})
             ),
         )
-    write(params.report_dir("tiny") / "04_analyse.ipynb", executed("Findings"))
+    write(paths.report_dir("tiny") / "04_analyse.ipynb", executed("Findings"))
     return "tiny"  # fmt: skip
 
 
@@ -93,13 +94,13 @@ class Tags(HTMLParser):
 
 
 def pages(study):
-    folder = params.report_dir(study)
+    folder = paths.report_dir(study)
     return {f.name: f.read_text(encoding="utf-8") for f in folder.glob("*.html")}
 
 
 def test_a_page_a_notebook(study):
     """index.html is the analysis; the others are named by stage and key."""
-    assert report.render(study) == params.report_dir(study) / "index.html"
+    assert report.render(study) == paths.report_dir(study) / "index.html"
     named = {f"{stage}-{key}.html" for stage in ("train", "evaluate") for key in KEYS}
     assert set(pages(study)) == {"index.html", "prepare-seed=0.html"} | named
     assert "<h1>Findings</h1>" in pages(study)["index.html"]
@@ -121,7 +122,7 @@ def test_runs_are_in_the_order_of_the_grid(study):
     report.render(study)
     assert report.find_pages(study)[2].key == "arm=cross,seed=0"
     runs = {k: params.Run(params.Train(), params.Evaluate()) for k in KEYS}
-    params.freeze(params.Study("tiny", {}, runs, params.Analyse()))
+    grid.freeze(params.Study("tiny", {}, runs, params.Analyse()))
     assert [p.key for p in report.find_pages(study) if p.stage == "train"] == KEYS
 
 
@@ -179,9 +180,9 @@ def test_pages_are_small(study):
 
 def test_whatever_exists_is_rendered(study, capsys):
     """A run without evaluation, a half-written notebook, pages of before."""
-    (params.run_dir(study, KEYS[0]) / "03_evaluate.ipynb").unlink()
-    (params.run_dir(study, KEYS[1]) / "02_train.ipynb").write_text('{"cells": [')
-    (params.report_dir(study) / "train-old.html").write_text("")
+    (paths.run_dir(study, KEYS[0]) / "03_evaluate.ipynb").unlink()
+    (paths.run_dir(study, KEYS[1]) / "02_train.ipynb").write_text('{"cells": [')
+    (paths.report_dir(study) / "train-old.html").write_text("")
     report.render(study)
     assert set(pages(study)) == {"index.html", "prepare-seed=0.html", f"train-{KEYS[0]}.html",
                                  f"evaluate-{KEYS[1]}.html"}  # fmt: skip
@@ -192,7 +193,7 @@ def freeze(study, keys):
     """The study's file asked for these runs."""
     runs = {key: params.Run(params.Train(), params.Evaluate()) for key in keys}
     corpora = {"seed=0": params.Prepare()}
-    params.freeze(params.Study(study, corpora, runs, params.Analyse(), "params/tiny.yaml"))
+    grid.freeze(params.Study(study, corpora, runs, params.Analyse(), "params/tiny.yaml"))
 
 
 def test_pages_of_an_arm_that_was_removed_go(study):
@@ -200,7 +201,7 @@ def test_pages_of_an_arm_that_was_removed_go(study):
     freeze(study, KEYS)
     report.render(study)
     assert f"train-{KEYS[1]}.html" in pages(study)
-    write(params.corpus_dir(study, "old") / "01_prepare.ipynb", executed("Corpus"))
+    write(paths.corpus_dir(study, "old") / "01_prepare.ipynb", executed("Corpus"))
     freeze(study, KEYS[:1])
     report.render(study)
     assert set(pages(study)) == {"index.html", "prepare-seed=0.html", f"train-{KEYS[0]}.html",
@@ -229,7 +230,7 @@ def test_no_report_without_its_analysis(study, capsys, fault):
     freeze(study, KEYS)
     report.render(study)
     before = pages(study)
-    file = params.report_dir(study) / "04_analyse.ipynb"
+    file = paths.report_dir(study) / "04_analyse.ipynb"
     file.unlink() if UNFINISHED[fault] is None else file.write_text(UNFINISHED[fault])
     assert report.main(["params/tiny.yaml"]) == 1
     said = capsys.readouterr()
@@ -243,14 +244,14 @@ def test_no_report_without_its_analysis(study, capsys, fault):
 
 def test_what_papermill_finished_is_rendered(study):
     """Its own word for it, as in the notebooks of a study."""
-    file = params.report_dir(study) / "04_analyse.ipynb"
+    file = paths.report_dir(study) / "04_analyse.ipynb"
     file.write_text(left_by_papermill("2026-01-01T00:00:00", None))
     assert report.render(study).exists()
 
 
 def test_runs_made_by_hand_have_no_report(outputs, capsys):
     """An empty page would look like one."""
-    write(params.run_dir("lab", "base") / "02_train.ipynb", executed("Training"))
+    write(paths.run_dir("lab", "base") / "02_train.ipynb", executed("Training"))
     assert report.main(["lab"]) == 1
     assert capsys.readouterr().err == (
         f"{outputs}/lab/study.json: is not there, and runs made by hand have no report; open "
@@ -262,7 +263,7 @@ def test_runs_made_by_hand_have_no_report(outputs, capsys):
 def test_the_command(study, capsys, outputs):
     """By file or by name; a study that is not there is one line."""
     assert report.main(["params/tiny.yaml"]) == 0
-    assert capsys.readouterr().out == f"report: {params.report_dir(study) / 'index.html'}\n"
+    assert capsys.readouterr().out == f"report: {paths.report_dir(study) / 'index.html'}\n"
     assert report.main(["absent"]) == 1
     assert capsys.readouterr().err.endswith("absent: no such study\n")
     assert not (outputs / "absent").exists()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lib.params import ROOT
+from lib.store import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 

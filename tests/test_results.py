@@ -6,19 +6,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import analyse, claims, published
-from lib.params import BenchmarkSpec, Train
-from lib.results import (
-    BIAS,
+from lib.analysis import claims, published, tables, words
+from lib.analysis.results import (
     Results,
-    Run,
-    _labels,
+    ScoredRun,
+    arm_labels,
     cluster_sums,
     headline,
     language_cells,
-    macro_mean,
+    mean_of_sums,
     stratum,
 )
+from lib.metrics import BIAS
+from lib.params import BenchmarkSpec, Train
+from lib.study.results import commits, scored_runs
 
 
 def scores(gain=0.0, seed=0):
@@ -61,7 +62,7 @@ def study(gains: dict, seeds=3) -> Results:
         strategy, _, alpha = arm.rstrip(")").partition("(")
         for seed in range(seeds):
             train = Train(strategy=strategy, alpha=float(alpha or 0.5), seed=seed)
-            runs.append(Run(f"arm={arm},seed={seed}", arm, train, None))
+            runs.append(ScoredRun(f"arm={arm},seed={seed}", arm, train, None))
             own = scores(gain, seed)
             sums.append(cluster_sums(own).assign(arm=arm, seed=seed))
             cells.append(language_cells(own).assign(arm=arm, seed=seed))
@@ -100,7 +101,7 @@ def test_every_pair_of_languages_weighs_the_same():
     assert np.average(table["value"], weights=table["weight"]) == pytest.approx(1 / 2)
     assert table["weight"].to_dict() == pytest.approx({"a": 2 / 3, "b": 2 / 3, "c": 2 / 3 + 2})
     assert table.loc["c", "value"] == pytest.approx(2 / (2 / 3 + 2))
-    assert macro_mean(sums, ["arm"])["mono"] == pytest.approx(1 / 2)
+    assert mean_of_sums(sums, ["arm"])["mono"] == pytest.approx(1 / 2)
 
 
 def test_headline_selects_by_stratum():
@@ -123,10 +124,10 @@ def test_labels_are_short_where_clear():
         "arm=b,seed=0": Train(strategy="mono"),
         "arm=c,seed=0": Train(steps=0),
     }
-    assert set(_labels(trains).values()) == {"hybrid(0.25)", "mono", "untrained"}
+    assert set(arm_labels(trains).values()) == {"hybrid(0.25)", "mono", "untrained"}
     trains["arm=wide,seed=0"] = Train(strategy="mono", width=256)
-    assert _labels(trains)["arm=b,seed=0"] == "arm=b"
-    assert _labels(trains)["arm=wide,seed=0"] == "arm=wide"
+    assert arm_labels(trains)["arm=b,seed=0"] == "arm=b"
+    assert arm_labels(trains)["arm=wide,seed=0"] == "arm=wide"
 
 
 def test_families_end_in_the_pure_arms():
@@ -198,7 +199,7 @@ def test_a_benchmark_without_parallel_passages_has_no_bias():
     own = study(GAINS)
     bare = changed(own, **{f"n_{metric}": 0 for metric in BIAS})
     assert bare.biases == [] and own.biases == list(BIAS)
-    assert not len(analyse.bias(bare)) and len(analyse.bias(own))
+    assert not len(tables.bias(bare)) and len(tables.bias(own))
     assert set(claims.decide(bare)["metric"]) == {"ap"}
 
 
@@ -207,7 +208,7 @@ def test_a_benchmark_in_one_language_has_mono_alone():
     own = study(GAINS)
     sums = own.sums[own.sums["setting"].isin(["mono", "multi"])].assign(question_language="en")
     single = Results("single", own.runs, sums, own.cells)
-    assert single.settings == ["mono"] and set(analyse.quality(single)["setting"]) == {"mono"}
+    assert single.settings == ["mono"] and set(tables.quality(single)["setting"]) == {"mono"}
     assert not len(claims.decide(single))
 
 
@@ -218,7 +219,7 @@ def test_languages_never_trained_on_that_make_no_pair():
         trained=np.where(own.sums["setting"] == "mono", "neither", "one"), arm=own.sums["arm"]
     )
     found = Results("one", own.runs, sums, own.cells)
-    assert list(analyse.by_training(found)) == ["mono, neither trained", "cross, one trained"]
+    assert list(tables.by_training(found)) == ["mono, neither trained", "cross, one trained"]
     mine = claims.decide(own, [found])
     assert set(mine[mine["claim"] == claims.ZERO_SHOT]["setting"]) == {"mono"}
 
@@ -269,7 +270,7 @@ def test_study_without_hybrid_has_no_claims():
 
 def test_differences_name_the_best_other_arm():
     """Each arm is compared with the best of the others, never with itself."""
-    gaps = analyse.differences(study(GAINS)).set_index(["arm", "setting"])
+    gaps = tables.differences(study(GAINS)).set_index(["arm", "setting"])
     assert gaps.loc[("mono", "mono"), "versus"] == "hybrid(0.5)"
     assert gaps.loc[("hybrid(0.5)", "mono"), "difference"] == pytest.approx(0.05, abs=0.01)
     assert gaps.loc[("hybrid(0.5)", "mono"), "verdict"] == "supported"
@@ -278,7 +279,7 @@ def test_differences_name_the_best_other_arm():
 def test_front_holds_the_arms_that_nobody_beats():
     """The Pareto front by hand."""
     means = {"a": (0.9, 0.1), "b": (0.5, 0.5), "c": (0.4, 0.4), "d": (0.1, 0.9)}
-    assert analyse.front(means) == ["a", "b", "d"]
+    assert tables.front(means) == ["a", "b", "d"]
 
 
 def test_wide_table_shows_intervals():
@@ -293,18 +294,16 @@ def test_wide_table_shows_intervals():
             "high": [0.6, 0.3],
         }
     )
-    wide = analyse.wide(table, "setting")
+    wide = tables.wide(table, "setting")
     assert list(wide.index) == ["b", "a"]
     assert wide.loc["b", "mono"] == "0.500 [0.400, 0.600]"
-    assert analyse.wide(table, "metric", intervals=False).loc["a", "mAP"] == "0.250"
+    assert tables.wide(table, "metric", intervals=False).loc["a", "mAP"] == "0.250"
 
 
 def test_incomplete_grid_is_named(outputs):
     """A study without evaluated runs says which notebook to run."""
-    from lib.results import runs
-
     with pytest.raises(ValueError, match="no evaluated run.*02_train and 03_evaluate"):
-        runs("lab")
+        scored_runs("lab")
 
 
 def test_findings_name_the_best_arm():
@@ -316,8 +315,8 @@ def test_findings_name_the_best_arm():
         pd.concat([results.sums, cluster_sums(scores()).assign(arm="BM25 char n-grams", seed=0)]),
         results.cells,
     )
-    quality, gaps = analyse.quality(results), analyse.differences(results)
-    text = analyse.findings(
+    quality, gaps = tables.quality(results), tables.differences(results)
+    text = words.findings(
         results, quality, gaps, claims.verdicts(claims.decide(results), NO_AUDIT)
     ).data
     best = quality[
@@ -339,4 +338,4 @@ def test_commits_are_collected(tmp_path):
         folder.mkdir()
         store.write_json(folder / "provenance.json", {"commit": commit, "dirty": False})
         runs.append(SimpleNamespace(folder=folder))
-    assert analyse.commits(Results("made-up", runs, None, None)) == ["aaa", "bbb"]
+    assert commits(runs) == ["aaa", "bbb"]

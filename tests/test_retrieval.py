@@ -12,9 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib import retrieval
-from lib.benchmarks import Benchmark
-from lib.retrieval import Ranks, reference_ranks, relevant_ranks, tiles
+from lib import search
+from lib.benchmark import Benchmark
+from lib.benchmarks import references
+from lib.benchmarks.references import reference_ranks
+from lib.metrics import Ranks
+from lib.search import relevant_ranks, tiles
 
 XQUAD = Path(__file__).parents[1] / "../shared/data/xquad-r"
 FIELDS = ("own", "pool", "alone", "tied", "top10")
@@ -288,7 +291,7 @@ def test_scores_do_not_depend_on_their_surroundings():
 def test_products_of_unit_vectors_are_exact():
     """float64 products of rounded unit vectors equal whole-number arithmetic to the last bit."""
     rng = np.random.default_rng(5)
-    asked, found = (retrieval._unit(vectors(rng, 20, 300), "", 0) for _ in range(2))
+    asked, found = (search._unit(vectors(rng, 20, 300), "", 0) for _ in range(2))
     whole_numbers = [(part * 2.0**24).astype(np.int64) for part in (asked, found)]
     expected = whole_numbers[0] @ whole_numbers[1].T
     np.testing.assert_array_equal(asked.astype(float) @ found.astype(float).T * 2.0**48, expected)
@@ -329,10 +332,10 @@ def test_bad_vectors_are_refused(asked, found, message):
 
 def test_tokenizers():
     """Words and character n-grams as the study defines them."""
-    assert retrieval.words("It's 5 €, ÄRGER_1!") == ["it", "s", "5", "ärger_1"]
-    assert retrieval.char_ngrams("Ab, c") == ["_ab", "ab_", "_c_"]
-    assert retrieval.char_ngrams("東京x กข") == ["_東", "東京", "京x", "x_", "_ก", "กข", "ข_"]
-    assert retrieval.char_ngrams("?!") == []
+    assert references.words("It's 5 €, ÄRGER_1!") == ["it", "s", "5", "ärger_1"]
+    assert references.char_ngrams("Ab, c") == ["_ab", "ab_", "_c_"]
+    assert references.char_ngrams("東京x กข") == ["_東", "東京", "京x", "x_", "_ก", "กข", "ข_"]
+    assert references.char_ngrams("?!") == []
 
 
 TEXTS = ["the cat sat", "the dog sat on the mat", "a bird", "?!", "the cat", "mat mat mat dog"]
@@ -343,17 +346,17 @@ def test_bm25_equals_bm25s():
     import bm25s
 
     index = bm25s.BM25()
-    index.index([retrieval.words(text) for text in TEXTS], show_progress=False)
+    index.index([references.words(text) for text in TEXTS], show_progress=False)
     asked = ["the cat", "dog dog mat unknown", "a bird sat on the dog"] * 100
-    scores = matrix(retrieval.bm25_tiles(asked, TEXTS, retrieval.words)) / 1e6
-    expected = np.stack([index.get_scores(retrieval.words(text)) for text in asked])
+    scores = matrix(references.bm25_tiles(asked, TEXTS, references.words)) / 1e6
+    expected = np.stack([index.get_scores(references.words(text)) for text in asked])
     np.testing.assert_allclose(scores, expected, atol=2e-6)
     assert (expected > 0).any(1).all()
 
 
 def test_bm25_by_hand():
     """One term: idf ln(1 + (N - n + .5)/(n + .5)) times tf / (tf + k1 (1 - b + b length/mean))."""
-    ((_, scores),) = retrieval.bm25_tiles(["mat"], TEXTS, retrieval.words)
+    ((_, scores),) = references.bm25_tiles(["mat"], TEXTS, references.words)
     idf = math.log(1 + (6 - 2 + 0.5) / (2 + 0.5))
     mean = (3 + 6 + 2 + 0 + 2 + 4) / 6
     once, thrice = (
@@ -364,8 +367,8 @@ def test_bm25_by_hand():
 
 def test_bm25_of_nothing_ties_everything():
     """A question without known words, or texts without any, score 0 for all."""
-    assert not matrix(retrieval.bm25_tiles(["?", "unknown"], TEXTS, retrieval.words)).any()
-    assert not matrix(retrieval.bm25_tiles(["cat"], ["!", "?"], retrieval.words)).any()
+    assert not matrix(references.bm25_tiles(["?", "unknown"], TEXTS, references.words)).any()
+    assert not matrix(references.bm25_tiles(["cat"], ["!", "?"], references.words)).any()
 
 
 def test_bm25_own_ranks_come_from_one_index_a_language():
@@ -379,13 +382,13 @@ def test_bm25_own_ranks_come_from_one_index_a_language():
         "x", questions, candidates, *np.nonzero(rng.random((20, 60)) < 0.2)
     )
     ranks = reference_ranks(benchmark, "bm25_words")
-    pooled = matrix(retrieval.bm25_tiles(texts[:20], texts, retrieval.words))
+    pooled = matrix(references.bm25_tiles(texts[:20], texts, references.words))
     same(replace(relevant_ranks(whole(pooled), benchmark), own=ranks.own), ranks)
     for name in "xyz":
         chosen = np.flatnonzero(languages == name)
         scores = np.zeros((20, 60), int)
         scores[:, chosen] = matrix(
-            retrieval.bm25_tiles(texts[:20], [texts[i] for i in chosen], retrieval.words)
+            references.bm25_tiles(texts[:20], [texts[i] for i in chosen], references.words)
         )
         here = languages[benchmark.candidate] == name
         alone = relevant_ranks(whole(scores), benchmark)
@@ -446,7 +449,7 @@ def _xquad_language(path: Path) -> Benchmark:
 
 def _bm25_map(benchmark: Benchmark, tokenizer) -> float:
     """mAP of BM25 on a benchmark of one language and one relevant candidate a question."""
-    scores = retrieval.bm25_tiles(
+    scores = references.bm25_tiles(
         benchmark.questions["text"].tolist(), benchmark.candidates["text"].tolist(), tokenizer
     )
     return (1 / relevant_ranks(scores, benchmark).own).mean()
@@ -460,8 +463,8 @@ def test_bm25_on_xquad_r():
     assert len(benchmarks) == 11 and all(len(b.questions) == 1190 for b in benchmarks)
     assert sum(len(b.candidates) for b in benchmarks) == 13_014
     for tokenizer, expected, english in (
-        (retrieval.words, 0.642, 0.791),
-        (retrieval.char_ngrams, 0.765, 0.817),
+        (references.words, 0.642, 0.791),
+        (references.char_ngrams, 0.765, 0.817),
     ):
         by_language = {b.name: _bm25_map(b, tokenizer) for b in benchmarks}
         assert np.mean(list(by_language.values())) == pytest.approx(expected, abs=0.001)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 from lib import sampler
-from lib.corpus import PairIndex
-from lib.sampler import ARMS, Schedule, Streams, exposure, joint, keyed, permute
+from lib.sampler import ARMS, PairIndex, Schedule, Streams, joint, keyed, permute
+from lib.training.exposure import exposure
 
 quick = settings(deadline=None, max_examples=25, derandomize=True)
 

@@ -32,7 +32,7 @@ from pathlib import Path
 import sentence_transformers as st
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from lib.corpus import ParallelCorpus
-from lib.hybrid_batch_sampler import HybridBatchSampler, scheduled
+from lib.bridges.sentence_transformers import HybridBatchSampler, scheduled
 from lib.sampler import Schedule
 
 corpus = ParallelCorpus.load(Path("outputs/quick/corpus/seed=0/data"))
@@ -108,7 +108,7 @@ class Run:
         import sentence_transformers as st
         from sentence_transformers.sentence_transformer import losses
 
-        from lib.hybrid_batch_sampler import HybridBatchSampler, scheduled
+        from lib.bridges.sentence_transformers import HybridBatchSampler, scheduled
 
         seen = self.seen = []
 
@@ -217,7 +217,7 @@ def test_what_does_not_fit_is_refused(models, tmp_path):
     """Another batch size, data set, order of rows or corpus: one line, before any step."""
     from datasets import Dataset
 
-    from lib.hybrid_batch_sampler import scheduled
+    from lib.bridges.sentence_transformers import scheduled
 
     run = Run(models / "plain", tmp_path, options={"batch_size": 4})
     with pytest.raises(ValueError, match="=8 on 1 processes makes batches of 8, expected .*=4$"):
@@ -234,7 +234,7 @@ def test_what_does_not_fit_is_refused(models, tmp_path):
     assert run.seen == []
 
 
-# ---- that trainer's own resume: what the docstring of lib.hybrid_batch_sampler says ----
+# ---- that trainer's own resume: what the docstring of lib.bridges.sentence_transformers says ----
 
 
 @pytest.fixture(scope="module")

@@ -199,7 +199,7 @@ OWN = [
 def test_pairs_by_hand(tmp_path):
     """passage_id defaults to the pair, group to the passage_id; codes and texts are normalised."""
     p = asked({"mine": put_jsonl(tmp_path / "own.jsonl", OWN)}, languages=[])
-    corpus = pairs.build(p)
+    corpus = pairs.build_corpus(p)
     found = [tuple(r.values()) for r in corpus.rows]
     assert found == [
         ("a", "de", "Warum?", "Darum.", "a", "a", "mine"),
@@ -223,7 +223,7 @@ def test_pairs_of_several_files_and_formats(tmp_path):
         "one": put_parquet(tmp_path / "a.parquet", full[:2]),
         "two": write_table(tmp_path / "b.csv.gz", text),
     }
-    corpus = pairs.build(asked(named))
+    corpus = pairs.build_corpus(asked(named))
     assert corpus.rows["source"][:] == ["one", "one", "two", "two"]
     assert corpus.rows["negatives"][:] == [["b"], ["b"], [], []]
     offsets, numbers = corpus.index.negatives
@@ -233,7 +233,7 @@ def test_pairs_of_several_files_and_formats(tmp_path):
 def test_only_the_languages_asked_for(tmp_path):
     """Rows in others are left out, and are not counted as dropped."""
     p = asked({"x": put_jsonl(tmp_path / "x.jsonl", OWN)}, languages=["de", "en"])
-    corpus = pairs.build(p)
+    corpus = pairs.build_corpus(p)
     assert (corpus.languages, len(corpus.rows), corpus.meta["dropped"]) == (("de", "en"), 3, {})
 
 
@@ -266,22 +266,22 @@ BAD_PAIRS = {
 def test_bad_pairs_are_refused(tmp_path, message):
     """Contradictions are named with the row where they show."""
     file = put_jsonl(tmp_path / "own.jsonl", BAD_PAIRS[message])
-    refused(lambda: pairs.build(asked({"x": file})), message)
+    refused(lambda: pairs.build_corpus(asked({"x": file})), message)
 
 
 def test_languages_without_pairs_in_common_are_refused(tmp_path):
     """Such a corpus has nothing parallel; so has one where a language lost every row."""
     file = put_jsonl(tmp_path / "x.jsonl", [*OWN, row("c", "fr"), row("d", "es", " \x00")])
     refused(
-        lambda: pairs.build(asked({"x": file}, languages=["de", "en", "fr"])),
+        lambda: pairs.build_corpus(asked({"x": file}, languages=["de", "en", "fr"])),
         "language fr: shares no pair with language de, language en",
     )
     refused(
-        lambda: pairs.build(asked({"x": file}, languages=["de", "en", "es"])),
+        lambda: pairs.build_corpus(asked({"x": file}, languages=["de", "en", "es"])),
         "language es: has no pairs (dropped: 1 empty)",
     )
     refused(
-        lambda: pairs.build(asked({"x": file}, languages=["de", "en", "tr"])),
+        lambda: pairs.build_corpus(asked({"x": file}, languages=["de", "en", "tr"])),
         "language tr: has no pairs (dropped: none)",
     )
 
@@ -299,7 +299,7 @@ def test_dropped_rows_are_counted_by_reason_and_language(tmp_path):
         row("d", "en", "Yes?", "No."),
         row("d", "fr", "Oui?", "Non."),
     ]
-    corpus = pairs.build(asked({"x": put_jsonl(tmp_path / "x.jsonl", rows)}, max_chars=20))
+    corpus = pairs.build_corpus(asked({"x": put_jsonl(tmp_path / "x.jsonl", rows)}, max_chars=20))
     assert corpus.meta["dropped"] == {
         "empty": {"de": 1, "fr": 1},
         "identical": {"de": 1},
@@ -354,7 +354,7 @@ def test_a_split_corpus_survives_the_disk(tmp_path):
     for r in rows:
         r["negatives"] = [x for x in everything if x != r["passage_id"]]
     file = put_jsonl(tmp_path / "x.jsonl", rows)
-    corpus = pairs.build(asked({"x": file}, fold=1, folds=4))
+    corpus = pairs.build_corpus(asked({"x": file}, fold=1, folds=4))
     with store.atomic_folder(tmp_path / "corpus", corpus.meta) as new:
         corpus.save(new)
     found = ParallelCorpus.load(tmp_path / "corpus")
@@ -370,12 +370,16 @@ def test_a_split_corpus_survives_the_disk(tmp_path):
 def test_a_share_of_a_language_can_be_kept(tmp_path):
     """`keep` thins out the training rows of a language and nothing else."""
     file = put_jsonl(tmp_path / "x.jsonl", made_rows([f"g{i}" for i in range(100)]))
-    full, thin = (pairs.build(asked({"x": file}, folds=5, keep=keep)) for keep in ({}, {"de": 0.5}))
+    full, thin = (
+        pairs.build_corpus(asked({"x": file}, folds=5, keep=keep)) for keep in ({}, {"de": 0.5})
+    )
     assert thin.meta["counts"]["rows"]["en"] == full.meta["counts"]["rows"]["en"]
     share = thin.meta["counts"]["rows"]["de"] / full.meta["counts"]["rows"]["de"]
     assert 0.35 < share < 0.65
     assert thin.meta["counts"]["test"] == full.meta["counts"]["test"]
-    refused(lambda: pairs.build(asked({"x": file}, keep={"de": 0.0})), "language de: no pair is")
+    refused(
+        lambda: pairs.build_corpus(asked({"x": file}, keep={"de": 0.0})), "language de: no pair is"
+    )
 
 
 # --- SQuAD -------------------------------------------------------------------------------------
@@ -440,7 +444,7 @@ def build_squad(folder, suffix=".json", english=ENGLISH, german=GERMAN, version=
         "en": put_squad(folder / f"en{suffix}", english, version),
         "deu": put_squad(folder / f"de{suffix}", german, version),
     }
-    return squad.build(asked(named, **others))
+    return squad.build_corpus(asked(named, **others))
 
 
 def texts(corpus):
@@ -497,7 +501,7 @@ def test_squad_without_english(tmp_path):
         "de": put_squad(tmp_path / "de.json", GERMAN),
         "fr": put_squad(tmp_path / "fr.json", french),
     }
-    corpus = squad.build(asked(named, languages=["de", "fr"]))
+    corpus = squad.build_corpus(asked(named, languages=["de", "fr"]))
     assert corpus.languages == ("de", "fr")
     assert corpus.meta["dropped"] == {"untranslated": {"fr": 1}}
     assert set(corpus.rows["group"][:]) == {"Rhine#0", "Rhine#1"}
@@ -555,7 +559,7 @@ def test_bad_squad_rows_are_refused(tmp_path, message):
     """With file and row; files without a common id are both named."""
     english = put_squad(tmp_path / "en.jsonl", ENGLISH)
     german = put_squad(tmp_path / "de.jsonl", BAD_SQUAD[message])
-    found = refused(lambda: squad.build(asked({"en": english, "de": german})), message)
+    found = refused(lambda: squad.build_corpus(asked({"en": english, "de": german})), message)
     if message.startswith("language"):
         assert "shares no pair with" in found and "de.jsonl" in found and "en.jsonl" in found
 
@@ -577,7 +581,7 @@ def test_bad_squad_json_is_refused(tmp_path, content, message):
         "en": put_squad(tmp_path / "en.json", ENGLISH),
         "de": put(tmp_path / "d.json", content),
     }
-    refused(lambda: squad.build(asked(named)), "d.json", message)
+    refused(lambda: squad.build_corpus(asked(named)), "d.json", message)
 
 
 def test_files_that_do_not_fit_the_languages_are_refused(tmp_path):
@@ -586,11 +590,15 @@ def test_files_that_do_not_fit_the_languages_are_refused(tmp_path):
         put_squad(tmp_path / f"{x}.json", rows) for x, rows in (("en", ENGLISH), ("de", GERMAN))
     )
     both = {"en": english, "de": german}
-    refused(lambda: squad.build(asked(both, languages=["en", "fr"])), "no file of language fr")
-    refused(lambda: squad.build(asked(both | {"deu": german})), "both of language de")
-    refused(lambda: squad.build(asked({"en": english})), "at least two")
-    refused(lambda: squad.build(asked({})), "at least two")
-    refused(lambda: squad.build(asked(both | {"german": german})), "unknown language 'german'")
+    refused(
+        lambda: squad.build_corpus(asked(both, languages=["en", "fr"])), "no file of language fr"
+    )
+    refused(lambda: squad.build_corpus(asked(both | {"deu": german})), "both of language de")
+    refused(lambda: squad.build_corpus(asked({"en": english})), "at least two")
+    refused(lambda: squad.build_corpus(asked({})), "at least two")
+    refused(
+        lambda: squad.build_corpus(asked(both | {"german": german})), "unknown language 'german'"
+    )
 
 
 @pytest.mark.parametrize(
@@ -635,7 +643,7 @@ def test_bitext_by_hand(tmp_path):
         "eng": put(tmp_path / "x.eng.gz", "Hello.\nHe came.\nHello.\n\nBye.\n"),
         "deu": put(tmp_path / "x.deu", "Hallo.\r\nEr kam.\r\nGuten Tag.\r\nNanu?\r\nTschüs."),
     }
-    corpus = bitext.build(asked(named))
+    corpus = bitext.build_corpus(asked(named))
     found = [(r["pair"], r["language"], r["question"], r["group"]) for r in corpus.rows]
     assert found == [
         ("00000001", "de", "Hallo.", "00000001"),
@@ -656,9 +664,9 @@ def test_bitext_by_hand(tmp_path):
 def test_files_of_different_length_are_refused(tmp_path):
     """With both counts; one damaged on the way is named with its row."""
     named = {"en": put(tmp_path / "a.en", "1\n2\n3\n"), "de": put(tmp_path / "a.de", "1\n2\n")}
-    refused(lambda: bitext.build(asked(named)), "a.de has 2 lines", "a.en 3")
+    refused(lambda: bitext.build_corpus(asked(named)), "a.de has 2 lines", "a.en 3")
     named["de"] = put(tmp_path / "a.de", b"1\n2\n\xff\n")
-    refused(lambda: bitext.build(asked(named)), "a.de: row 3: is not UTF-8")
+    refused(lambda: bitext.build_corpus(asked(named)), "a.de: row 3: is not UTF-8")
 
 
 # --- all of them -------------------------------------------------------------------------------
@@ -730,7 +738,7 @@ def test_public_squad_has_its_published_counts(public):
 def test_every_row_of_public_squad_is_accounted_for(public, passage):
     """Training, test and dropped rows add up, language by language; no group is in both."""
     p = asked({x: squad_file(x) for x in public}, passage=passage, folds=5)
-    corpus = squad.build(p)
+    corpus = squad.build_corpus(p)
     counts, dropped = corpus.meta["counts"], corpus.meta["dropped"]
     for language, own in public.items():
         lost = sum(by_language.get(language, 0) for by_language in dropped.values())
@@ -758,8 +766,8 @@ def test_public_parallel_sentences():
     folder = DATA / "ntrex"
     named = {"eng": folder / "newstest2019-src.eng.txt.gz"}
     named |= {x: folder / f"newstest2019-ref.{x}.txt.gz" for x in ("deu", "zho-CN", "swa")}
-    counts = bitext.build(asked(named, folds=5)).meta["counts"]
+    counts = bitext.build_corpus(asked(named, folds=5)).meta["counts"]
     assert counts["pool"]["en"] == counts["rows"]["en"] + counts["test"]["en"] == 1997
     assert set(counts["pool"]) == {"de", "en", "sw", "zh"}
     named = {x: DATA / f"tatoeba/tatoeba.afr-eng.{x}" for x in ("afr", "eng")}
-    assert bitext.build(asked(named)).meta["counts"]["pool"] == {"af": 1000, "en": 1000}
+    assert bitext.build_corpus(asked(named)).meta["counts"]["pool"] == {"af": 1000, "en": 1000}

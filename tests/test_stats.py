@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as textbook
 
-from lib import stats
+from lib.analysis import stats
 
 TABLES = 20_000  # simulated for each figure of coverage: standard error .002
 

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib import store
+from lib.study.provenance import provenance
 
 
 def start(code, *arguments):
@@ -332,7 +333,7 @@ def test_provenance_says_what_and_where_but_not_who():
     """Plain JSON, with commit and versions; torch is not imported for it."""
     code = (
         "import json, sys\nfrom lib import store\n"
-        "found = store.provenance({'alpha': 0.5})\n"
+        "found = provenance({'alpha': 0.5})\n"
         "print(json.dumps([found, 'torch' in sys.modules]))"
     )
     process = start(code)
@@ -347,7 +348,7 @@ def test_provenance_outside_a_repository(monkeypatch, tmp_path):
     """An unpacked archive has no commit, and that is no error."""
     monkeypatch.setattr(store, "ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert store.provenance({})["commit"] is None
+    assert provenance({})["commit"] is None
 
 
 def test_parameters_that_are_no_parameters_are_one_line():

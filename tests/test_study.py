@@ -15,7 +15,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from lib.params import ROOT
+from lib.store import ROOT
 
 TOY = """
 prepare: {languages: [de, en, zh], bridges: 1, pool: 100, vocabulary: 1500}
@@ -38,7 +38,7 @@ def start(folder: Path, study: Path | None = None) -> subprocess.Popen:
         study = folder / "toy.yaml"
         study.write_text(TOY)
     return subprocess.Popen(
-        [sys.executable, "-m", "lib.execute", "study", str(study), "--cores", "2"],
+        [sys.executable, "-m", "lib.study.execute", "study", str(study), "--cores", "2"],
         cwd=ROOT,
         env=os.environ | {"BATCHES_OUTPUTS": str(folder / "outputs")},
         stdout=subprocess.PIPE,

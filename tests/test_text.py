@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.text import clean, language_code, number, share, sift
+from lib.languages import language_code
+from lib.sources.text import clean, number, share, sift
 
 SAME = {
     "en": ["en", "EN", "eng", "eng-Latn", "eng_Latn", "en-US", "eng-US"],

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from test_trainer import PARAMS, damage, toy_corpus, toy_rows
 
-from lib import tokens
-from lib.encoder import Encoder, build
-from lib.tokens import SIDES, tokenized
+from lib.encoder import Encoder
+from lib.training import tokens
+from lib.training.models import build_encoder
+from lib.training.tokens import SIDES, tokenized
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def corpus(tmp_path):
 
 def encoder(corpus, **changes):
     """An encoder over the tokenizer of the corpus."""
-    return build(PARAMS.model_copy(update=changes), corpus.tokenizer_file)
+    return build_encoder(PARAMS.model_copy(update=changes), corpus.tokenizer_file)
 
 
 @pytest.mark.parametrize("batch", [7, 10_000])

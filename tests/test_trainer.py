@@ -21,10 +21,15 @@ from kill_trainer import PARAMS
 from safetensors import SafetensorError
 
 from lib import store, trainer
-from lib.corpus import ParallelCorpus, train_tokenizer
-from lib.encoder import Encoder
+from lib.corpus import ParallelCorpus
 from lib.params import Train
 from lib.trainer import Diverged, adamw, learning_rate, train
+from lib.training import checkpoints, vocabulary
+from lib.training.checkpoints import LogRow
+from lib.training.determinism import reproducible
+from lib.training.models import build_encoder
+from lib.training.optimizer import shrunk
+from lib.training.tokenizer import train_tokenizer
 
 PAIRS, LANGUAGES = 40, ("de", "en", "th")
 
@@ -83,18 +88,18 @@ def half(corpus, tmp_path):
     return tmp_path
 
 
-def stop_after(corpus, folder, steps, params=PARAMS):
+def stop_after(corpus, folder, steps, params=PARAMS, dev=None):
     """Train until just before a step that fails."""
-    original = trainer._Run._step
+    original = trainer.Training.step
 
     def step(run):
-        if run.at == steps:
+        if run.state.step == steps:
             raise KeyboardInterrupt
         return original(run)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(trainer._Run, "_step", step)
-        train(corpus, params, folder)
+        patch.setattr(trainer.Training, "step", step)
+        train(corpus, params, folder, dev)
 
 
 def results(folder):
@@ -193,7 +198,7 @@ def test_killed_from_outside_again_and_again(corpus, finished, tmp_path):
 
 def test_finished_run_is_read_and_not_trained(corpus, finished, monkeypatch, tmp_path):
     """A second call gives the same result at once; its encoder is the one in memory."""
-    monkeypatch.setattr(trainer, "_Run", None)
+    monkeypatch.setattr(trainer, "Training", None)
     result = train(corpus, PARAMS, finished)
     assert list(result.log["step"]) == list(range(12))
     assert result.encoder.encode(["x"], "question").shape == (1, 16)
@@ -355,10 +360,10 @@ def test_first_step_equals_a_hand_written_one(corpus, tmp_path, monkeypatch):
         temperature=0.05,
     )
     result = train(corpus, params, tmp_path)
-    monkeypatch.setattr(Encoder, "train_only", lambda *_: None)
-    with trainer._reproducible(1):
-        run = trainer._Run(corpus, params, tmp_path / "other", {})
-        run._loss(run.schedule.batch(0)).backward()
+    monkeypatch.setattr(vocabulary, "train_only", lambda *_: None)
+    with reproducible(1):
+        run = trainer.Training(corpus, params, tmp_path / "other", {})
+        run.loss(run.schedule.batch(0)).backward()
     weights = dict(run.encoder.named_parameters())
     norm = math.sqrt(sum(float((p.grad.double() ** 2).sum()) for p in weights.values()))
     assert result.log["gradient_norm"][0] == pytest.approx(norm, rel=1e-5)
@@ -380,7 +385,7 @@ def test_loss_of_a_batch_from_its_texts(corpus, tmp_path, negatives):
         "dropout": 0.0,
         "explicit": 0 if negatives == "in_batch" else 2,
     }
-    run = trainer._Run(corpus, Train(**values), tmp_path, {})
+    run = trainer.Training(corpus, Train(**values), tmp_path, {})
     batch = run.schedule.batch(1)
     text = {
         (r["pair"], r["language"], side): r[side]
@@ -411,7 +416,7 @@ def test_loss_of_a_batch_from_its_texts(corpus, tmp_path, negatives):
         mode=negatives,
         **hard,
     )
-    assert run._loss(batch).item() == pytest.approx(expected.item(), abs=1e-5)
+    assert run.loss(batch).item() == pytest.approx(expected.item(), abs=1e-5)
 
 
 # --- what a run leaves -------------------------------------------------------------------------
@@ -448,17 +453,17 @@ def test_zero_steps_save_the_untrained_encoder(corpus, tmp_path):
     """Of the same weights that any longer run of the seed begins with."""
     params = PARAMS.model_copy(update={"steps": 0})
     result = train(corpus, params, tmp_path)
-    fresh = trainer.build(PARAMS, corpus.tokenizer_file)
+    fresh = build_encoder(PARAMS, corpus.tokenizer_file)
     for name, p in result.encoder.named_parameters():
         assert torch.equal(p, fresh.get_parameter(name))
     assert len(result.log) == 0 and result.cost["pairs"] == 0
-    assert list(result.log.columns) == list(trainer.LogRow._fields)
+    assert list(result.log.columns) == list(LogRow._fields)
 
 
 def test_log_exposure_and_cost_agree(corpus, finished):
     """Counts by hand: 12 steps of 8 pairs; tokens as the tokenizer gives them."""
     result = train(corpus, PARAMS, finished)
-    assert list(result.log.columns) == list(trainer.LogRow._fields)
+    assert list(result.log.columns) == list(LogRow._fields)
     assert set(result.log["kind"]) == {"mono", "mixed"}
     assert result.log["learning_rate"].tolist() == [learning_rate(PARAMS, s) for s in range(12)]
     assert result.cost["pairs"] == result.exposure["pairs"] == 96
@@ -537,14 +542,14 @@ def stepped(corpus, folder, steps=6, **changes):
     """An encoder in float64 after some steps as `train` makes them, its log, and its word table."""
     values = {"batch_size": 4, "weight_decay": 0.3, "clip": 0.5, "warmup": 0.5, "steps": steps}
     params = PARAMS.model_copy(update=values | changes)
-    with trainer._reproducible(1):
-        run = trainer._Run(corpus, params, folder, {})
+    with reproducible(1):
+        run = trainer.Training(corpus, params, folder, {})
         run.encoder.double()
-        for run.at in range(steps):
-            run.launched.append(run._step())
-        run._write_log()
-        run.encoder.restore(trainer._shrunk(params, steps))
-    return run.encoder, run.log, run
+        for run.state.step in range(steps):
+            run.launched.append(run.step())
+        run.write_log()
+        vocabulary.restore(run.encoder, shrunk(params, steps))
+    return run.encoder, run.state.log, run
 
 
 def test_used_words_alone_give_the_whole_table(tmp_path, monkeypatch):
@@ -556,14 +561,14 @@ def test_used_words_alone_give_the_whole_table(tmp_path, monkeypatch):
     few = ParallelCorpus.from_rows(some, {}, folder=corpus.folder)
     negatives = {"negatives": "in_batch", "explicit": 0}
     with monkeypatch.context() as patch:
-        patch.setattr(Encoder, "train_only", lambda *_: None)
+        patch.setattr(vocabulary, "train_only", lambda *_: None)
         whole, log, run = stepped(few, tmp_path / "a", **negatives)
     spared, other, short = stepped(few, tmp_path / "b", **negatives)
     table = whole.model.get_input_embeddings().weight
-    before = trainer.build(PARAMS, corpus.tokenizer_file).model.get_input_embeddings().weight
-    unused = trainer._shrunk(run.params, 6) * before.double()
+    before = build_encoder(PARAMS, corpus.tokenizer_file).model.get_input_embeddings().weight
+    unused = shrunk(run.params, 6) * before.double()
     absent = torch.isclose(table, unused, rtol=1e-12, atol=0).all(1)
-    known = np.isin(np.arange(len(table)), run._used_words())
+    known = np.isin(np.arange(len(table)), vocabulary.used(run.encoder, run.texts, None))
     assert 0 < known.sum() < len(table) - 20
     assert absent[~known].all() and 0 < absent[known].sum() < known.sum()
     assert max(row.gradient_norm for row in log) > 0.5  # clipped
@@ -572,14 +577,14 @@ def test_used_words_alone_give_the_whole_table(tmp_path, monkeypatch):
     )
     for name, p in whole.named_parameters():
         assert torch.allclose(p, spared.get_parameter(name), rtol=1e-10, atol=1e-12), name
-    assert short.optimizer.param_groups[0]["params"][0].shape == (known.sum(), 16)
+    assert short.state.optimizer.param_groups[0]["params"][0].shape == (known.sum(), 16)
 
 
 def test_used_words_from_start_to_end(corpus, finished, tmp_path, monkeypatch):
     """Losses and encoder as those of the whole table, and the encoder knows words of no text of the
     corpus."""
     with monkeypatch.context() as patch:
-        patch.setattr(Encoder, "train_only", lambda *_: None)
+        patch.setattr(vocabulary, "train_only", lambda *_: None)
         result = train(corpus, PARAMS, tmp_path / "whole")
     other = train(corpus, PARAMS, finished)
     for name in ("loss", "gradient_norm", "batch"):
@@ -660,8 +665,18 @@ def full(number, error):
 
 # Calls of the first checkpoint and some of the second.
 FULL = [
-    (trainer, "save_file", 3, SafetensorError("I/O error: No space left on device (os error 28)")),
-    (trainer, "save_file", 4, SafetensorError("I/O error: No space left on device (os error 28)")),
+    (
+        checkpoints,
+        "save_file",
+        3,
+        SafetensorError("I/O error: No space left on device (os error 28)"),
+    ),
+    (
+        checkpoints,
+        "save_file",
+        4,
+        SafetensorError("I/O error: No space left on device (os error 28)"),
+    ),
     (os, "fsync", 14, OSError(errno.ENOSPC, "No space left on device")),
     (Path, "rename", 2, OSError(errno.ENOSPC, "No space left on device")),
 ]
@@ -708,5 +723,5 @@ def test_progress_estimates_from_this_start(capsys):
     """10 steps in 2 seconds after going on from step 50: 5 a second, 8 seconds for 40 more."""
     pace = trainer._Pace(50, Train(steps=100, log_every=10))
     pace.start = time.perf_counter() - 2
-    pace.tell(60, [trainer.LogRow(s, "mono", 1.0, 0.0, 0.0, 0, 0.0) for s in range(60)])
+    pace.tell(60, [LogRow(s, "mono", 1.0, 0.0, 0.0, 0, 0.0) for s in range(60)])
     assert capsys.readouterr().out == "step 60/100  loss 1.000  5.0 steps/s  about 0:08 left\n"

@@ -18,9 +18,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib import store, translation
-from lib.sources import translate
-from lib.translation import Settings, Translated, Translator
+from lib import store
+from lib.sources import translate, translation
+from lib.sources.translation import Settings, Translated, Translator
 
 pytestmark = pytest.mark.filterwarnings("ignore:Recommended")  # sacremoses, for Marian
 SMALL = Settings(beams=2, batch=4, longest=40, shard=8)
@@ -423,7 +423,7 @@ def test_what_is_no_translation_model(tmp_path, pieces, m2m):
 WORKER = """
 import json, sys, time, torch
 from pathlib import Path
-from lib import translation
+from lib.sources import translation
 torch.set_num_threads(1)
 name, cache, settings, pause, texts = json.loads(sys.argv[1])
 write = translation._write
@@ -547,7 +547,9 @@ def english(number, **others):
 def given_model(m2m, tmp_path, monkeypatch):
     """The source with a cache of its own, and a model that writes the text back in capitals with
     its language before it, but for texts that are told to fail."""
-    monkeypatch.setattr("lib.fetch.cache_dir", lambda: tmp_path / "cache", raising=False)
+    monkeypatch.setattr(
+        "lib.sources.downloads.cache_dir", lambda: tmp_path / "cache", raising=False
+    )
 
     def judged(self, pieces, target):
         for piece in pieces:
@@ -567,7 +569,7 @@ def test_rows_of_every_language(given_model, tmp_path):
     rows[4]["passage"] = "Fine. FAIL."
     rows[5]["question"] = "SAME?"
     rows[6]["passage"] = "x" * 301
-    corpus = translate.build(asked(tmp_path, rows, translator=given_model))
+    corpus = translate.build_corpus(asked(tmp_path, rows, translator=given_model))
     found = {(row["pair"], row["language"]): row for row in corpus.rows}
     assert sorted(found) == [
         (str(i), language)
@@ -596,7 +598,7 @@ def test_rows_of_every_language(given_model, tmp_path):
 def test_english_can_be_left_out(given_model, tmp_path):
     """Only the languages that are named are in the corpus."""
     p = asked(tmp_path, [english(0)], translator=given_model, languages=["fra", "deu"])
-    assert translate.build(p).languages == ("de", "fr")
+    assert translate.build_corpus(p).languages == ("de", "fr")
 
 
 def test_squad_passages(given_model, tmp_path):
@@ -611,13 +613,13 @@ def test_squad_passages(given_model, tmp_path):
 
     rows = [row(0, 15), row(1, 15), row(2, 20)]
     sentences = asked(tmp_path, rows, translator=given_model, translate_from="squad")
-    corpus = translate.build(sentences)
+    corpus = translate.build_corpus(sentences)
     german = {r["pair"]: r for r in corpus.rows if r["language"] == "de"}
     assert german["0"]["passage"] == "de KING ONE BUILT IT."
     assert [german[str(i)]["passage_id"] for i in range(3)] == ["0", "0", "2"]
     assert {r["group"] for r in corpus.rows} == {"t#0"}
     p = SimpleNamespace(**vars(sentences) | {"passage": "paragraph"})
-    german = [r for r in translate.build(p).rows if r["language"] == "de"]
+    german = [r for r in translate.build_corpus(p).rows if r["language"] == "de"]
     assert {r["passage"] for r in german} == {"de KING ONE BUILT IT. de HE LIVED ON THE HILL."}
     assert {r["passage_id"] for r in german} == {"t#0"}
 
@@ -636,18 +638,20 @@ def test_parameters_that_do_not_fit(tmp_path):
         ({"translate_from": "squad", "unanswerable": True}, ["unanswerable"]),
     ):
         p = asked(tmp_path, rows, **changes)
-        refused(lambda p=p: translate.build(p), *parts)
+        refused(lambda p=p: translate.build_corpus(p), *parts)
 
 
 def test_real_model_from_file_to_corpus(m2m, tmp_path, monkeypatch):
     """A model that writes garbage gives a corpus of what is no fault, twice the same; the second
     time from the cache."""
-    monkeypatch.setattr("lib.fetch.cache_dir", lambda: tmp_path / "cache", raising=False)
+    monkeypatch.setattr(
+        "lib.sources.downloads.cache_dir", lambda: tmp_path / "cache", raising=False
+    )
     rows = [english(i, question=text, passage=TEXTS[-1 - i]) for i, text in enumerate(TEXTS)]
     monkeypatch.setattr(translation, "is_runaway", lambda text: False)
     monkeypatch.setattr(translation, "CUT_OFF", "")
     p = asked(tmp_path, rows, translator=m2m)
-    first = translate.build(p)
+    first = translate.build_corpus(p)
     assert set(first.languages) == {"en", "de", "fr"}
     given = count_rows(monkeypatch)
-    assert translate.build(p).content_hash == first.content_hash and not given
+    assert translate.build_corpus(p).content_hash == first.content_hash and not given

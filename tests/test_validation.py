@@ -11,11 +11,14 @@ import torch
 from test_ranks import killed
 from test_trainer import LANGUAGES, PARAMS, results, stop_after, toy_rows
 
-from lib import evaluate, params, prepare, store, trainer, validation
+from lib import benchmarks, params, store, trainer
 from lib.benchmarks import heldout
-from lib.corpus import ParallelCorpus, train_tokenizer
+from lib.corpus import ParallelCorpus
 from lib.params import BenchmarkSpec, Prepare, Train
+from lib.study import grid, prepare
 from lib.trainer import train
+from lib.training import validation
+from lib.training.tokenizer import train_tokenizer
 
 CHANGES = {"validate_every": 2, "schedule": "constant", "warmup": 0.0}
 EVERY = PARAMS.model_copy(update=CHANGES | {"negatives": "in_batch", "explicit": 0})
@@ -41,7 +44,7 @@ def corpus(tmp_path_factory):
 
 def test_no_group_is_asked_in_both(corpus):
     """What is set aside, and what is evaluated, are all that is held out."""
-    dev, test = heldout.dev(corpus), evaluate.load("heldout", HELD_OUT, corpus)
+    dev, test = heldout.dev(corpus), benchmarks.load_benchmark("heldout", HELD_OUT, corpus)
     groups = [set(part.questions["group"]) for part in (dev, test)]
     assert groups[0] and groups[1] and not groups[0] & groups[1]
     assert groups[0] | groups[1] == {f"p{i}" for i in range(30, 40)}
@@ -62,19 +65,21 @@ def test_nothing_is_set_aside_unasked(tmp_path, monkeypatch):
     """prepare.dev is 0; training that is to validate says what is missing before it starts."""
     monkeypatch.setenv("BATCHES_OUTPUTS", str(tmp_path))
     made = prepare.prepare(Prepare(run="base", languages=["de", "en"], bridges=1))
-    assert len(heldout.load(made).questions) == len(made.test)
+    assert len(heldout.load_benchmark(made).questions) == len(made.test)
     with pytest.raises(ValueError, match="set prepare.dev"):
         train(made, Train(validate_every=5), tmp_path / "run")
     aside = prepare.prepare(Prepare(run="aside", languages=["de", "en"], bridges=1, dev=0.3))
     groups = set(made.test["group"][:])
     assert heldout.dev(aside).questions["group"].nunique() == math.ceil(0.3 * len(groups))
-    assert len(heldout.load(aside).questions) == len(made.test) - len(heldout.dev(aside).questions)
+    assert len(heldout.load_benchmark(aside).questions) == len(made.test) - len(
+        heldout.dev(aside).questions
+    )
     assert aside.content_hash == made.content_hash
 
 
 def test_figures_are_those_of_an_evaluation(corpus, tmp_path):
     """Of the final encoder, by the way of 03_evaluate; the mean is that of the settings."""
-    result = train(corpus, EVERY, tmp_path)
+    result = train(corpus, EVERY, tmp_path, heldout.dev(corpus))
     best = result.validation.loc[result.validation["map"].idxmax()]
     found = validation.validate(result.encoder, heldout.dev(corpus))
     assert found == pytest.approx(best.drop("step").to_dict(), abs=1e-6)
@@ -85,8 +90,13 @@ def test_figures_are_those_of_an_evaluation(corpus, tmp_path):
 
 def test_it_leaves_no_trace_in_training(corpus, tmp_path):
     """Same losses and norms as without it, in dropout too; only the encoder kept may differ."""
-    plain = train(corpus, EVERY.model_copy(update={"validate_every": 0}), tmp_path / "plain")
-    result = train(corpus, EVERY, tmp_path / "validated")
+    plain = train(
+        corpus,
+        EVERY.model_copy(update={"validate_every": 0}),
+        tmp_path / "plain",
+        heldout.dev(corpus),
+    )
+    result = train(corpus, EVERY, tmp_path / "validated", heldout.dev(corpus))
     assert not len(plain.validation)
     columns = [c for c in plain.log if c != "seconds"]
     pd.testing.assert_frame_equal(plain.log[columns], result.log[columns])
@@ -108,7 +118,7 @@ def test_the_best_encoder_is_kept(corpus, tmp_path, monkeypatch):
     """That of the first best step, as from a run of so many steps: the same bits, but for words of
     validation alone, which shrink step by step in one and at the end in the other."""
     scripted(monkeypatch, 0.1, 0.4, 0.3, 0.4, 0.2, 0.1)
-    train(corpus, EVERY, tmp_path / "all")
+    train(corpus, EVERY, tmp_path / "all", heldout.dev(corpus))
     short = EVERY.model_copy(update={"validate_every": 0, "steps": 4})
     train(corpus, short, tmp_path / "short")
     all_, wanted = weights(tmp_path / "all"), weights(tmp_path / "short")
@@ -120,7 +130,7 @@ def test_the_best_encoder_is_kept(corpus, tmp_path, monkeypatch):
 def test_patience_ends_a_run(corpus, tmp_path, monkeypatch, capsys):
     """After two validations that are no better; log, exposure and cost are of the steps done."""
     scripted(monkeypatch, 0.1, 0.3, 0.3, 0.2, 0.9, 0.9)
-    result = train(corpus, EVERY.model_copy(update={"patience": 2}), tmp_path)
+    result = train(corpus, EVERY.model_copy(update={"patience": 2}), tmp_path, heldout.dev(corpus))
     assert len(result.log) == 8 == result.cost["steps"]
     assert result.exposure["pairs"] == result.cost["pairs"] == 8 * 8
     assert list(result.validation["map"]) == [0.1, 0.3, 0.3, 0.2]
@@ -134,11 +144,11 @@ def test_resumes_to_the_same_bits(corpus, tmp_path, monkeypatch, after):
     """Validations, the best weights and what was stopped for, from any step."""
     values = [0.1, 0.5, 0.2, 0.1, 0.2, 0.3]
     scripted(monkeypatch, *values)
-    train(corpus, EVERY, tmp_path / "whole")
+    train(corpus, EVERY, tmp_path / "whole", heldout.dev(corpus))
     scripted(monkeypatch, *values)
-    stop_after(corpus, tmp_path / "half", after, EVERY)
+    stop_after(corpus, tmp_path / "half", after, EVERY, heldout.dev(corpus))
     scripted(monkeypatch, *values[after // 3 * 3 // 2 :])
-    train(corpus, EVERY, tmp_path / "half")
+    train(corpus, EVERY, tmp_path / "half", heldout.dev(corpus))
     assert results(tmp_path / "half") == results(tmp_path / "whole")
     found = [(tmp_path / name / "validation.json").read_bytes() for name in ("half", "whole")]
     assert found[0] == found[1]
@@ -146,10 +156,10 @@ def test_resumes_to_the_same_bits(corpus, tmp_path, monkeypatch, after):
 
 def test_other_questions_are_another_run(corpus, tmp_path):
     """Their scores would choose another encoder, and maybe one by what is evaluated."""
-    train(corpus, EVERY, tmp_path)
+    train(corpus, EVERY, tmp_path, heldout.dev(corpus))
     other = replace(corpus, meta=corpus.meta | {"dev": 0.2})
     with pytest.raises(ValueError, match="was made with validation content"):
-        train(other, EVERY, tmp_path)
+        train(other, EVERY, tmp_path, heldout.dev(other))
     plain = EVERY.model_copy(update={"validate_every": 0})
     train(corpus, plain, tmp_path / "plain")
     train(other, plain, tmp_path / "plain")
@@ -160,14 +170,14 @@ def test_ranks_validate_and_stop_together(corpus, tmp_path, fast):
     bits."""
     changes = {"dropout": 0.0, "patience": 1, "learning_rate": 0.1}
     asked = EVERY.model_copy(update=changes)
-    one = train(corpus, asked, tmp_path / "1")
+    one = train(corpus, asked, tmp_path / "1", heldout.dev(corpus))
     assert 2 < len(one.log) < 12
     asked = asked.model_copy(update={"ranks": 2})
-    two = train(corpus, asked, tmp_path / "2")
+    two = train(corpus, asked, tmp_path / "2", heldout.dev(corpus))
     assert np.allclose(one.validation, two.validation, atol=1e-3)
     assert len(one.log) == len(two.log)
-    killed(corpus, asked, tmp_path / "half")
-    train(corpus, asked, tmp_path / "half")
+    killed(corpus, asked, tmp_path / "half", dev=heldout.dev(corpus))
+    train(corpus, asked, tmp_path / "half", heldout.dev(corpus))
     assert results(tmp_path / "half") == results(tmp_path / "2")
 
 
@@ -179,6 +189,6 @@ def test_patience_needs_validations(tmp_path):
     study = tmp_path / "tiny.yaml"
     study.write_text("train: {validate_every: 10}")
     with pytest.raises(params.BadParameter, match="10 does not go with prepare.dev 0"):
-        params.load_study(study)
+        grid.load_study(study)
     study.write_text("train: {validate_every: 10}\nprepare: {dev: 0.1}")
-    assert params.load_study(study)
+    assert grid.load_study(study)

@@ -11,9 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lib import fetch
 from lib.params import Prepare
-from lib.sources import xtreme_squad
+from lib.sources import downloads, xtreme_squad
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "squad-train"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the SQuAD files are not in {DATA}")
@@ -108,7 +107,7 @@ def test_a_folder_by_hand(tmp_path, capsys, suffix):
         **{f"en{suffix}": ENGLISH, f"deu{suffix}": GERMAN},
         squad__translate__train__en_es__json=SPANISH,
     )
-    corpus = xtreme_squad.build(asked(folder))
+    corpus = xtreme_squad.build_corpus(asked(folder))
     assert passages(corpus) == BY_HAND
     assert set(corpus.rows["source"][:]) == {"xtreme_squad"} == {corpus.meta["source"]}
     assert corpus.meta["overlap"] == {"de": [2, 2], "es": [1, 2]}
@@ -126,16 +125,20 @@ def test_other_files_are_no_language(tmp_path):
     for name in ("README.md", "SHA256SUMS", "es.zip", "notes.json"):
         (folder / name).write_text("no data")
     (folder / "fr").mkdir()
-    assert xtreme_squad.build(asked(folder)).languages == ("de", "en")
+    assert xtreme_squad.build_corpus(asked(folder)).languages == ("de", "en")
 
 
 def test_only_the_languages_asked_for(tmp_path):
     """English is read for its ids and paragraphs all the same."""
     folder = put(tmp_path / "x", en__json=ENGLISH, de__json=GERMAN, es__json=SPANISH)
-    corpus = xtreme_squad.build(asked(folder, languages=["de", "es"]))
+    corpus = xtreme_squad.build_corpus(asked(folder, languages=["de", "es"]))
     assert passages(corpus) == {k: v for k, v in BY_HAND.items() if k[1] != "en"}
     assert set(corpus.rows["group"][:]) == {"Rhine#0"}
-    refused(lambda: xtreme_squad.build(asked(folder, languages=["de", "fr"])), "x: ", "language fr")
+    refused(
+        lambda: xtreme_squad.build_corpus(asked(folder, languages=["de", "fr"])),
+        "x: ",
+        "language fr",
+    )
 
 
 def moved(start, answer):
@@ -159,7 +162,7 @@ def test_a_misplaced_answer_is_searched_for(tmp_path, start, answer, sentence):
     """At the place said, or else where it is once; twice or nowhere it has no sentence, and the
     question is dropped and counted."""
     folder = put(tmp_path / "x", en__json=ENGLISH, de__json=moved(start, answer))
-    corpus = xtreme_squad.build(asked(folder))
+    corpus = xtreme_squad.build_corpus(asked(folder))
     assert passages(corpus).get(("q2", "de")) == sentence
     reason = "no answer sentence" if answer else "unanswerable"
     assert corpus.meta["dropped"] == ({} if sentence else {reason: {"de": 1}})
@@ -168,25 +171,29 @@ def test_a_misplaced_answer_is_searched_for(tmp_path, start, answer, sentence):
 def test_paragraphs_need_no_place_of_the_answer(tmp_path):
     """The paragraph holds it wherever it is."""
     folder = put(tmp_path / "x", en__json=ENGLISH, de__json=moved(-1, "in die See"))
-    corpus = xtreme_squad.build(asked(folder, passage="paragraph"))
+    corpus = xtreme_squad.build_corpus(asked(folder, passage="paragraph"))
     assert passages(corpus)["q2", "de"] == RHEIN
     assert corpus.meta["dropped"] == {}
 
 
 def test_a_folder_that_does_not_fit_is_refused(tmp_path):
     """Missing, without English, without a common id, with two files of a language, damaged."""
-    refused(lambda: xtreme_squad.build(asked(tmp_path / "no")), "no: no such folder")
+    refused(lambda: xtreme_squad.build_corpus(asked(tmp_path / "no")), "no: no such folder")
     folder = put(tmp_path / "x", de__json=GERMAN, es__json=SPANISH)
-    refused(lambda: xtreme_squad.build(asked(folder)), "x: has no file of language en")
+    refused(lambda: xtreme_squad.build_corpus(asked(folder)), "x: has no file of language en")
     put(folder, en__json=ENGLISH, fr__json=[SPANISH[1]])
-    refused(lambda: xtreme_squad.build(asked(folder)), "fr.json: shares no question id", "en.json")
+    refused(
+        lambda: xtreme_squad.build_corpus(asked(folder)),
+        "fr.json: shares no question id",
+        "en.json",
+    )
     put(folder, fr__json=ENGLISH, fra__jsonl=ENGLISH)
-    refused(lambda: xtreme_squad.build(asked(folder)), "fr.json and fra.jsonl are both of")
+    refused(lambda: xtreme_squad.build_corpus(asked(folder)), "fr.json and fra.jsonl are both of")
     (folder / "fra.jsonl").unlink()
     (folder / "fr.json").write_text('{"data": [\n]]')
-    refused(lambda: xtreme_squad.build(asked(folder)), "fr.json: row 2: is broken JSON")
+    refused(lambda: xtreme_squad.build_corpus(asked(folder)), "fr.json: row 2: is broken JSON")
     (folder / "fr.json").rename(folder / "zq.json")
-    refused(lambda: xtreme_squad.build(asked(folder)), "zq.json: unknown language 'zq'")
+    refused(lambda: xtreme_squad.build_corpus(asked(folder)), "zq.json: unknown language 'zq'")
 
 
 @pytest.mark.parametrize("languages", [[], ["de", "es"], ["en", "de"]])
@@ -201,8 +208,8 @@ def test_without_a_folder_files_are_downloaded(tmp_path, monkeypatch, languages)
         path = put(tmp_path / "x", **{f"{language}__json": made.get(language, GERMAN)})
         return path / f"{language}.json"
 
-    monkeypatch.setattr(fetch, "fetch", download)
-    corpus = xtreme_squad.build(asked(languages=languages))
+    monkeypatch.setattr(downloads, "fetch", download)
+    corpus = xtreme_squad.build_corpus(asked(languages=languages))
     wanted = languages or ["ar", "de", "el", "en", "es", "hi", "ru", "th", "tr", "vi", "zh"]
     assert sorted(calls) == sorted({*wanted, "en"})
     assert corpus.languages == tuple(sorted(wanted))
@@ -226,7 +233,7 @@ UNANSWERABLE = {"en": 5063, "zh": 5063, "da": 2987, "it": 0, "es": 2784, "pt": 5
 @needs_data
 def test_public_translations_have_their_published_counts():
     """Every row is trained on, tested, or dropped for a reason; all ids are English ones."""
-    meta = xtreme_squad.build(asked(DATA, folds=5)).meta
+    meta = xtreme_squad.build_corpus(asked(DATA, folds=5)).meta
     counts, dropped = meta["counts"], meta["dropped"]
     assert set(counts["rows"]) == set(PUBLISHED)
     for language, (answerable, located) in PUBLISHED.items():

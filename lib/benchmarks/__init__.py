@@ -1,157 +1,139 @@
-"""A benchmark: questions, candidates, and which candidate answers which question.
+"""Benchmarks: one module a format. A module that states a FORMAT is one; nothing else names it.
 
-Every format (a corpus' held-out split, LAReQA, BEIR, ...) ends in this one type, so that search and
-metrics are written once. Only relevant (question, candidate) pairs are stored; the settings mono,
-cross, multi and one-target follow from the languages of the two sides.
+Such a module has either `load_benchmark(name, spec)`, which gives a lib.benchmark.Benchmark in
+memory, or, where that is not possible, `evaluate(task)`, which gives a table of scores.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
-from functools import cached_property
-from hashlib import sha256
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
-QUESTION_COLUMNS = ("question_id", "language", "text", "group")
-CANDIDATE_COLUMNS = ("candidate_id", "language", "text")
+from lib.languages import language_code
+from lib.metrics import QUALITY
+from lib.sources import stating
+
+if TYPE_CHECKING:
+    from lib.benchmark import Benchmark
+    from lib.corpus import ParallelCorpus
+    from lib.params import BenchmarkSpec
 
 
-@dataclass(frozen=True, eq=False)
-class Benchmark:
-    """Q questions, C candidates and N relevant pairs of them; checked when made (ValueError).
+@dataclass(frozen=True)
+class Format:
+    """What a benchmark of this format needs, and what it measures.
 
-    name        what reports and score files call it
-    questions   question_id, language, text, group (questions of one group are not independent: the
-                unit of resampling), and any further columns as strata; (question_id, language) is
-                unique, so translations may share an id
-    candidates  candidate_id, language, text; (candidate_id, language) is unique
-    question    int32 [N], row numbers into `questions`, sorted
-    candidate   int32 [N], row numbers into `candidates`, sorted within a question
-    grade       float32 [N], gain of each relevant pair, > 0 (1 where relevance is yes or no)
+    measures   its usual ones, best known first: columns of its scores
+    folder     whether spec.folder is needed
+    splits     those that there are; () where the files decide
+    in_memory  whether it has `load_benchmark`; then it has reference rankers and a leak audit, a
+               report can be about it, and `trained` can restrict it
+    own_names  whether its languages have names of its own, besides the usual codes
+    one_pool   whether every language asks the same passages, whatever their language
+    of_corpus  whether it is part of the corpus: load_benchmark takes that alone
+    """
+
+    measures: tuple[str, ...] = ("ap",)
+    folder: bool = False
+    splits: tuple[str, ...] = ()
+    in_memory: bool = True
+    own_names: bool = False
+    one_pool: bool = False
+    of_corpus: bool = False
+
+    @property
+    def ranked(self) -> bool:
+        """Whether its scores are those of lib.metrics, a row a question and setting."""
+        return self.measures[0] in QUALITY
+
+
+@dataclass(frozen=True)
+class Task:
+    """An encoder to be scored on a benchmark that is not held in memory.
+
+    encode   (texts, "question" or "passage") -> float [n, d]
+    encoder  what tells this encoder from any other
+    index    folder for vectors that are to be kept
     """
 
     name: str
-    questions: pd.DataFrame
-    candidates: pd.DataFrame
-    question: np.ndarray
-    candidate: np.ndarray
-    grade: np.ndarray
-
-    def __post_init__(self):
-        _check_table(self, "questions", QUESTION_COLUMNS)
-        _check_table(self, "candidates", CANDIDATE_COLUMNS)
-        _check_pairs(self)
-
-    @classmethod
-    def from_pairs(cls, name, questions, candidates, question, candidate, grade=None) -> Benchmark:
-        """A benchmark from relevant pairs in any order; without `grade` every pair has grade 1."""
-        question, candidate = np.asarray(question, np.int32), np.asarray(candidate, np.int32)
-        grade = np.ones(len(question)) if grade is None else np.asarray(grade)
-        order = np.lexsort((candidate, question))
-        return cls(
-            name,
-            questions,
-            candidates,
-            question[order],
-            candidate[order],
-            grade[order].astype(np.float32),
-        )
-
-    def restricted(
-        self, languages: Collection[str], pool: Collection[str] | None = None
-    ) -> Benchmark:
-        """The same benchmark with the questions of some languages, and the candidates of `pool`
-        (where it is not given, of the same languages)."""
-        pool = languages if pool is None else pool
-        if set(languages) & set(pool) >= set(self.languages):
-            return self
-        kept, place = [], []
-        for table, wanted in (self.questions, languages), (self.candidates, pool):
-            chosen = table["language"].isin(wanted).to_numpy()
-            kept.append(table[chosen].reset_index(drop=True))
-            place.append(np.where(chosen, np.cumsum(chosen) - 1, -1))
-        question, candidate = place[0][self.question], place[1][self.candidate]
-        both = (question >= 0) & (candidate >= 0)
-        return Benchmark.from_pairs(
-            self.name, *kept, question[both], candidate[both], self.grade[both]
-        )
-
-    @cached_property
-    def digest(self) -> str:
-        """40 hex digits that stand for its texts, languages and relevance."""
-        pairs = pd.DataFrame({x: getattr(self, x) for x in ("question", "candidate", "grade")})
-        tables = self.questions[[*QUESTION_COLUMNS]], self.candidates[[*CANDIDATE_COLUMNS]], pairs
-        found = sha256()
-        for table in tables:
-            found.update(table.to_csv(index=False).encode())
-        return found.hexdigest()[:40]
-
-    @cached_property
-    def languages(self) -> tuple[str, ...]:
-        """The L languages of either side, sorted; language numbers below count in this order."""
-        return tuple(sorted({*self.questions["language"], *self.candidates["language"]}))
-
-    @cached_property
-    def question_language(self) -> np.ndarray:
-        """int16 [Q]: language number of each question."""
-        return pd.Index(self.languages).get_indexer(self.questions["language"]).astype(np.int16)
-
-    @cached_property
-    def candidate_language(self) -> np.ndarray:
-        """int16 [C]: language number of each candidate."""
-        return pd.Index(self.languages).get_indexer(self.candidates["language"]).astype(np.int16)
+    spec: BenchmarkSpec
+    encode: Callable[[list[str], str], np.ndarray]
+    encoder: str
+    index: Path
 
 
-def _check_table(benchmark: Benchmark, side: str, columns: tuple[str, ...]) -> None:
-    """Raise ValueError unless the table has rows, the columns, and one row an (id, language)."""
-    table, where = getattr(benchmark, side), f"benchmark {benchmark.name!r}: {side}"
-    if missing := [column for column in columns if column not in table]:
-        raise ValueError(f"{where} lacks column {missing[0]!r}; expected {', '.join(columns)}")
-    if not len(table):
-        raise ValueError(f"{where} is empty")
-    for column in columns:
-        if (bad := table[column].isna().to_numpy()).any():
-            raise ValueError(f"{where} row {bad.argmax()} has no {column}")
-    keys = [columns[0], "language"]
-    if (repeated := table.duplicated(keys).to_numpy()).any():
-        row = table.iloc[repeated.argmax()]
-        raise ValueError(f"{where} names {keys[0]} {row[keys[0]]!r} twice in {row['language']!r}")
+@cache
+def names() -> list[str]:
+    """Every format, sorted."""
+    return stating(Path(__file__).parent, "FORMAT")
 
 
-def _check_pairs(benchmark: Benchmark) -> None:
-    """Raise ValueError unless the three arrays describe distinct, sorted, existing pairs."""
-    arrays = {"question": np.int32, "candidate": np.int32, "grade": np.float32}
-    where, size = f"benchmark {benchmark.name!r}", len(benchmark.question)
-    for name, dtype in arrays.items():
-        array = getattr(benchmark, name)
-        if array.shape != (size,) or array.dtype != dtype:
+def module(format: str) -> ModuleType:
+    """The module of a format. Raises ValueError where there is none."""
+    if format not in names():
+        raise ValueError(f"{format!r} is unknown (expected one of {', '.join(names())})")
+    return import_module(f"lib.benchmarks.{format}")
+
+
+def format_of(spec: BenchmarkSpec) -> Format:
+    """What the spec's format states of itself."""
+    return module(spec.format).FORMAT
+
+
+def check(spec: BenchmarkSpec) -> None:
+    """Raises ValueError in one line where a spec does not suit its format."""
+    kind = format_of(spec)
+    if kind.folder and not spec.folder:
+        raise ValueError(f"folder is empty (expected the folder of {spec.format}'s files)")
+    if kind.splits and spec.split not in ("", *kind.splits):
+        expected = " or ".join(kind.splits)
+        raise ValueError(f"split {spec.split!r} is unknown (expected {expected})")
+    if spec.trained and not kind.in_memory:
+        raise ValueError(f"trained: does not go with {spec.format} (name its languages)")
+    _languages(spec)
+
+
+def _languages(spec: BenchmarkSpec) -> list[str]:
+    """Codes of the languages asked for, as the format takes them."""
+    own = format_of(spec).own_names
+    return spec.languages if own else [language_code(name) for name in spec.languages]
+
+
+def load_benchmark(name: str, spec: BenchmarkSpec, corpus: ParallelCorpus) -> Benchmark:
+    """The benchmark that `spec` describes, in the languages it asks for.
+
+    Raises ValueError where it has none of them."""
+    check(spec)
+    spec = spec.model_copy(update={"languages": _languages(spec)})
+    given = (corpus,) if format_of(spec).of_corpus else (name, spec)
+    found: Benchmark = module(spec.format).load_benchmark(*given)
+    for language in spec.languages:
+        if language not in found.languages:
             raise ValueError(
-                f"{where}: {name} is {array.dtype} {list(array.shape)}, "
-                f"expected {np.dtype(dtype)} [{size}]"
+                f"benchmark {name!r}: has no {language} (it has {', '.join(found.languages)})"
             )
-    if not size:
-        raise ValueError(f"{where}: no question has a relevant candidate")
-    for name, table in ("question", benchmark.questions), ("candidate", benchmark.candidates):
-        rows = getattr(benchmark, name)
-        if rows.min() < 0 or rows.max() >= len(table):
-            raise ValueError(
-                f"{where}: {name} row {rows.min() if rows.min() < 0 else rows.max()} "
-                f"does not exist among {len(table)}"
-            )
-    step = np.diff(
-        benchmark.question.astype(np.int64) * len(benchmark.candidates) + benchmark.candidate
-    )
-    if (step <= 0).any():
-        at = int((step <= 0).argmax()) + 1
-        problem = "given twice" if step[at - 1] == 0 else "out of order (question, then candidate)"
+    wanted = [x for x in found.languages if not spec.languages or x in spec.languages]
+    if spec.trained:
+        wanted = [x for x in wanted if x in corpus.languages]
+    if not wanted:
         raise ValueError(
-            f"{where}: relevant pair {at} (question row {benchmark.question[at]}, "
-            f"candidate row {benchmark.candidate[at]}) is {problem}"
+            f"benchmark {name!r}: none of its languages is left "
+            f"(it has {', '.join(found.languages)}; trained: {', '.join(corpus.languages)})"
         )
-    if not (np.isfinite(benchmark.grade) & (benchmark.grade > 0)).all():
-        raise ValueError(
-            f"{where}: every grade must be a finite number above 0; leave irrelevant pairs out"
-        )
+    pool = found.languages if format_of(spec).one_pool else None
+    return found.restricted(wanted, pool)
+
+
+def evaluate(task: Task):
+    """Scores, a pandas.DataFrame, of a format that is not in memory."""
+    check(task.spec)
+    spec = task.spec.model_copy(update={"languages": _languages(task.spec)})
+    return module(spec.format).evaluate(replace(task, spec=spec))

@@ -20,15 +20,19 @@ from pathlib import Path
 import pandas as pd
 
 from lib import store
-from lib.benchmarks import Benchmark
+from lib.benchmark import Benchmark
+from lib.benchmarks import Format
+from lib.params import BenchmarkSpec
 from lib.sources import files
 from lib.sources.files import Record
+
+FORMAT = Format(measures=("ndcg10", "r100"), folder=True)
 
 SPLIT = "test"
 COLUMNS = ("query-id", "corpus-id", "score")
 
 
-def load(name: str, spec) -> Benchmark:
+def load_benchmark(name: str, spec: BenchmarkSpec) -> Benchmark:
     """The benchmark of one folder, or of its subfolders named by language codes.
 
     spec.folder     relative to the project's root

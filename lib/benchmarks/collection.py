@@ -15,17 +15,21 @@ from pathlib import Path
 import pandas as pd
 
 from lib import store
-from lib.benchmarks import Benchmark
+from lib.benchmark import Benchmark
+from lib.benchmarks import Format
 from lib.benchmarks.beir import existing, joined, judgements, rows, table, texts, titled, told
+from lib.languages import language_code
+from lib.params import BenchmarkSpec
 from lib.sources import files
 from lib.sources.files import Record
-from lib.text import language_code
+
+FORMAT = Format(folder=True, one_pool=True)
 
 QUESTION_FILE = re.compile(r"(mkqa|questions(\.(?P<language>[\w-]+))?)\.jsonl(\.gz)?")
 COLUMNS = ("question_id", "passage_id", "grade")
 
 
-def load(name: str, spec) -> Benchmark:
+def load_benchmark(name: str, spec: BenchmarkSpec) -> Benchmark:
     """The benchmark of a folder (spec.folder, relative to the project's root), files plain or .gz:
 
     questions.jsonl             id, language, question; or one
@@ -47,7 +51,7 @@ def from_mkqa(name: str, mkqa: str, passages: str, qrels: str, languages=()) -> 
     """The benchmark of MKQA's published file (a line a question: example_id, queries {language:
     text}) over a collection of one's own: MKQA has answers, which are not read, but no passages.
 
-    passages, qrels  as in `load`; qrels name example_ids
+    passages, qrels  as in `load_benchmark`; qrels name example_ids
     Raises ValueError naming file and row."""
     return _build(name, _mkqa_questions(mkqa), passages, qrels, languages)
 

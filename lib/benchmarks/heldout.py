@@ -8,9 +8,12 @@ from functools import cache
 import numpy as np
 import pandas as pd
 
-from lib.benchmarks import Benchmark
+from lib.benchmark import Benchmark
+from lib.benchmarks import Format
 from lib.corpus import ParallelCorpus
-from lib.text import share
+from lib.sources.text import share
+
+FORMAT = Format(of_corpus=True)
 
 DEV_POOL = 2_000  # passages a language that validation searches
 SIMILAR = 0.3  # Jaccard overlap of character trigrams above which two names are similar
@@ -18,7 +21,7 @@ STRATA = ("hops", "wording", "cell")
 NAME_COLUMNS = ["question_id", "question_language", "candidate_language", "names"]
 
 
-def load(corpus: ParallelCorpus) -> Benchmark:
+def load_benchmark(corpus: ParallelCorpus) -> Benchmark:
     """Questions = test rows (question_id is the pair), candidates = pool, relevant = the passage
     of the pair in every language that has it. Passages of one language with the same text are one
     candidate, relevant for all of their questions. Raises ValueError where there is no split, or

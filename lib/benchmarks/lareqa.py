@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib import fetch, store
-from lib.benchmarks import CANDIDATE_COLUMNS, QUESTION_COLUMNS, Benchmark
-from lib.sources import files
+from lib import store
+from lib.benchmark import CANDIDATE_COLUMNS, QUESTION_COLUMNS, Benchmark
+from lib.benchmarks import Format
+from lib.params import BenchmarkSpec
+from lib.sources import downloads, files
 from lib.sources.files import Record
-from lib.text import clean
+from lib.sources.text import clean
 
 URL = "https://raw.githubusercontent.com/google-research-datasets/lareqa"
 # Commit and sha256 of each file. MLQA-R (CC BY-NC 4.0) was taken out of later commits.
@@ -46,6 +48,7 @@ SHA256 = {
         "zh": "57f01d2fff50cf3392805635b01445339f225ad5bf28ba8443b12f8dbd1e69dc",
     },
 }
+FORMAT = Format(splits=tuple(SHA256))
 
 
 @dataclass(frozen=True)
@@ -58,13 +61,13 @@ class Paragraph:
     questions: list[tuple[str, str, int | None]]
 
 
-def load(name: str, spec) -> Benchmark:
+def load_benchmark(name: str, spec: BenchmarkSpec) -> Benchmark:
     """The benchmark of a folder of `<language>.json`, or of spec.split ("xquad-r" where empty) from
     the public repository. spec: folder, split, languages, candidate.
 
     Every sentence is a candidate of its own, also where two are the same text; with candidate
     "sentence+paragraph" its text goes on with the whole paragraph, as in XTREME. Texts are cleaned
-    as those of training pairs (lib.text.clean). A question's group is its paragraph in all
+    as those of training pairs (lib.sources.text.clean). A question's group is its paragraph in all
     languages. Raises ValueError in one line for damaged files, a language without questions, or
     one that shares no question with another."""
     named = _folder(spec.folder, spec.languages) if spec.folder else _public(spec)
@@ -104,7 +107,7 @@ def _public(spec) -> dict[str, str]:
     wanted = files.by_language({x: x for x in SHA256[split]}, spec.languages)
     return {
         x: str(
-            fetch.fetch(
+            downloads.fetch(
                 f"{URL}/{COMMITS[split]}/{split}/{x}.json",
                 SHA256[split][x],
                 f"lareqa/{split}/{x}.json",

@@ -2,9 +2,9 @@
 with questions of its own language.
 
 Its collections have up to 32.9 million passages, so this format has no Benchmark that holds them
-all: passages are encoded to disk file by file and searched from there (lib.shards). It is read as
-the hub's data sets miracl/miracl (topics, qrels) and miracl/miracl-corpus hold it. Everything is
-read through and checked before the first passage is encoded.
+all: passages are encoded to disk file by file and searched from there (lib.benchmarks.shards). It
+is read as the hub's data sets miracl/miracl (topics, qrels) and miracl/miracl-corpus hold it.
+Everything is read through and checked before the first passage is encoded.
 """
 
 from __future__ import annotations
@@ -21,13 +21,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib import metrics, shards, store
-from lib.benchmarks import CANDIDATE_COLUMNS, QUESTION_COLUMNS, Benchmark
-from lib.retrieval import Ranks
-from lib.shards import Shard
+from lib import metrics, store
+from lib.benchmark import CANDIDATE_COLUMNS, QUESTION_COLUMNS, Benchmark
+from lib.benchmarks import Format, Task, shards
+from lib.benchmarks.shards import Shard
+from lib.languages import language_code
+from lib.search import Ranks
 from lib.sources import files
 from lib.sources.files import Record
-from lib.text import clean, language_code
+from lib.sources.text import clean
+
+FORMAT = Format(measures=("ndcg10", "r100"), folder=True, in_memory=False)
 
 LAYOUT = (
     "miracl-v1.0-<lang>/topics/topics.miracl-v1.0-<lang>-{split}.tsv and "
@@ -46,7 +50,7 @@ class Files:
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class Language:
     """One language, checked.
 
     questions  the columns of Benchmark.questions
@@ -61,11 +65,7 @@ class Task:
 
 
 def evaluate(
-    name: str,
-    spec,
-    encode: Callable[[list[str], str], np.ndarray],
-    folder: Path,
-    encoder: str,
+    task: Task,
     passages_at_a_time: int = 10_000,
     memory_mib: float = 256,
     say: Callable[[str], None] = print,
@@ -73,53 +73,53 @@ def evaluate(
     """Scores a question, in the setting mono: the columns of metrics.question_scores, with
     question_id and group in place of question. Every question is a group of its own.
 
-    spec      folder (holds the files of LAYOUT, at any depth), split ("": dev), languages ([]: all
-              of the folder)
-    encode    (texts, "question" or "passage") -> float [n, d]; a passage is its title, a blank, and
-              its text, cleaned like training texts (lib.text.clean)
-    folder    takes the vectors, 2 d bytes a passage; given again, encoding goes on where it ended
-    encoder   what tells this encoder from any other: vectors of another one are made again
+    task.spec    folder (holds the files of LAYOUT, at any depth), split ("": dev), languages ([]:
+                 all of the folder)
+    task.encode  encodes a passage as its title, a blank, and its text, cleaned like training texts
+    task.index   takes the vectors, 2 d bytes a passage; given again, encoding goes on where it
+                 ended, and vectors of another encoder are made again
     passages_at_a_time, memory_mib  bound the memory of encoding, and of search and checks
     Passages judged irrelevant count as all others do. Questions without a relevant passage have no
     row and are reported by `say`. Raises ValueError in one line that names file and row."""
-    tasks = [
-        _task(language, found, Path(folder) / language, memory_mib)
-        for language, found in _layout(spec).items()
+    parts = [
+        _language(language, found, Path(task.index) / language, memory_mib)
+        for language, found in _layout(task.spec).items()
     ]
     ranks = []
-    for task in tasks:
-        rest = len(task.questions) - task.relevant["question"].nunique()
-        if rest:
-            total = len(task.questions)
-            say(f"{name} {task.language}: {rest} of {total} questions have no relevant passage")
-        ranks.append(_ranks(task, encode, encoder, passages_at_a_time, memory_mib, say))
-    return _scores(_benchmark(name, tasks), np.concatenate(ranks))
+    for part in parts:
+        total = len(part.questions)
+        if rest := total - part.relevant["question"].nunique():
+            name = f"{task.name} {part.language}"
+            say(f"{name}: {rest} of {total} questions have no relevant passage")
+        passages = partial(task.encode, kind="passage")
+        shards.encode(part.shards, _passages, passages, task.encoder, passages_at_a_time, say)
+        questions = task.encode(part.questions["text"].tolist(), "question")
+        ranks.append(_ranks(part, questions, memory_mib))
+    return _scores(_benchmark(task.name, parts), np.concatenate(ranks))
 
 
-def _ranks(task: Task, encode, encoder, at_a_time: int, memory_mib: float, say) -> np.ndarray:
+def _ranks(part: Language, questions: np.ndarray, memory_mib: float) -> np.ndarray:
     """float64 [N]: mid-rank of each relevant pair in its language's collection."""
-    passages = partial(encode, kind="passage")
-    shards.encode(task.shards, _passages, passages, encoder, at_a_time, say)
     return shards.relevant_ranks(
-        encode(task.questions["text"].tolist(), "question"),
-        task.shards,
-        task.relevant["question"].to_numpy(),
-        task.relevant["row"].to_numpy(),
+        questions,
+        part.shards,
+        part.relevant["question"].to_numpy(),
+        part.relevant["row"].to_numpy(),
         memory_mib,
     )
 
 
-def _benchmark(name: str, tasks: list[Task]) -> Benchmark:
+def _benchmark(name: str, parts: list[Language]) -> Benchmark:
     """Questions, and as candidates the relevant passages alone, without their texts."""
     questions, candidates, question, candidate, grade = [], [], [], [], []
-    for task in tasks:
-        known = task.relevant.drop_duplicates("row").sort_values("row")
-        question.append(task.relevant["question"].to_numpy() + sum(map(len, questions)))
-        place = np.searchsorted(known["row"], task.relevant["row"])
+    for part in parts:
+        known = part.relevant.drop_duplicates("row").sort_values("row")
+        question.append(part.relevant["question"].to_numpy() + sum(map(len, questions)))
+        place = np.searchsorted(known["row"], part.relevant["row"])
         candidate.append(place + sum(map(len, candidates)))
-        grade.append(task.relevant["grade"])
-        questions.append(task.questions)
-        candidates.append(known.assign(language=task.language, text="")[list(CANDIDATE_COLUMNS)])
+        grade.append(part.relevant["grade"])
+        questions.append(part.questions)
+        candidates.append(known.assign(language=part.language, text="")[list(CANDIDATE_COLUMNS)])
     return Benchmark(
         name,
         pd.concat(questions, ignore_index=True),
@@ -205,7 +205,7 @@ def _docs(paths: list[str], code: str) -> list[str]:
 # --- what is in them ---------------------------------------------------------------------------
 
 
-def _task(language: str, found: Files, folder: Path, memory_mib: float) -> Task:
+def _language(language: str, found: Files, folder: Path, memory_mib: float) -> Language:
     """A language read and checked; ids of its collection are written below `folder`."""
     topics = _topics(found.topics)
     number = {question: place for place, question in enumerate(topics)}
@@ -222,7 +222,9 @@ def _task(language: str, found: Files, folder: Path, memory_mib: float) -> Task:
     if relevant.empty:
         raise ValueError(f"{found.qrels}: no question has a relevant passage")
     questions = [(q, language, clean(text), f"{language}:{q}") for q, text in topics.items()]
-    return Task(language, pd.DataFrame(questions, columns=QUESTION_COLUMNS), relevant, collection)
+    return Language(
+        language, pd.DataFrame(questions, columns=QUESTION_COLUMNS), relevant, collection
+    )
 
 
 def _topics(file: str) -> dict[str, str]:

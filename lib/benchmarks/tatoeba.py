@@ -14,16 +14,20 @@ the same words on another line are wrong. (No file of the published set has a li
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from lib import store
-from lib.retrieval import tiles
+from lib.benchmarks import Format, Task
+from lib.languages import language_code
+from lib.params import BenchmarkSpec
+from lib.search import tiles
 from lib.sources import files
-from lib.text import language_code
+
+FORMAT = Format(measures=("accuracy", "f1"), folder=True, in_memory=False, own_names=True)
 
 FILE = re.compile(r"tatoeba\.(?P<name>[a-z]{3})-eng\.(?P=name)")
 
@@ -37,7 +41,7 @@ class Score:
     f1: float
 
 
-def pairs(spec) -> Iterator[tuple[str, list[str], list[str]]]:
+def pairs(spec: BenchmarkSpec) -> Iterator[tuple[str, list[str], list[str]]]:
     """(Tatoeba's name of the language, its sentences, the English ones) of every pair asked for.
 
     spec.folder     relative to the project's root
@@ -65,10 +69,10 @@ def code(name: str) -> str:
         return ""
 
 
-def score(source_vectors, target_vectors) -> tuple[Score, Score]:
+def score(source_vectors: np.ndarray, target_vectors: np.ndarray) -> tuple[Score, Score]:
     """(source to target, target to source) of float vectors [n, d] each, row i parallel to row i.
 
-    Scores are the project's own (`retrieval.tiles`), ties its rule of mid-ranks: a sentence is
+    Scores are the project's own (lib.search.tiles), ties its rule of mid-ranks: a sentence is
     right only if its translation alone is nearest (rank 1), so that neither order nor chance can
     help an encoder that gives many sentences one vector. mteb and XTREME take the first of equals;
     without ties all agree. Holds [n, n] int32. Raises ValueError where the two differ in length."""
@@ -95,15 +99,15 @@ def _direction(scores: np.ndarray) -> Score:
     return Score(float(found.mean()), float((2 * found / (1 + times)).mean()))
 
 
-def evaluate(spec, encode: Callable[[list[str], str], np.ndarray]) -> pd.DataFrame:
+def evaluate(task: Task) -> pd.DataFrame:
     """One row a language and direction: name, language, direction (to_en: English is searched;
     from_en: the other way), sentences, accuracy, f1.
 
-    encode(texts, kind) -> float32 [n, d]. Both sides are encoded as "question": the task is
-    symmetric, and encoders with prompts (E5) prescribe the question's for both sides then."""
+    Both sides are encoded as "question": the task is symmetric, and encoders with prompts (E5)
+    prescribe the question's for both sides then."""
     rows = []
-    for name, *sides in pairs(spec):
-        found = score(*(encode(side, "question") for side in sides))
+    for name, *sides in pairs(task.spec):
+        found = score(*(task.encode(side, "question") for side in sides))
         for direction, one in zip(("to_en", "from_en"), found, strict=True):
             rows.append((name, code(name), direction, len(sides[0]), one.accuracy, one.f1))
     columns = ["name", "language", "direction", "sentences", "accuracy", "f1"]

@@ -1,0 +1,77 @@
+"""Training pairs: one module a source. A module that states a SOURCE is one; nothing else names it.
+
+Such a module has `build_corpus(p)`, where p is lib.params.Prepare, which gives the corpus of one
+fold as a ParallelCorpus, and raises ValueError in one line, naming file and row.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lib.corpus import ParallelCorpus
+    from lib.params import Prepare
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which parameters a source takes that not all take.
+
+    files       a file of each language: needed
+    folder      of its files, in place of a download
+    translator  a checkpoint: needed
+    scratch     its build_corpus takes a second argument, a new folder for what memory cannot hold
+    """
+
+    files: bool = False
+    folder: bool = False
+    translator: bool = False
+    scratch: bool = False
+
+
+def stating(folder: Path, word: str) -> list[str]:
+    """Names of a folder's modules that state `word` at their top level; nothing is imported."""
+    states = re.compile(rf"^{word} = ", re.MULTILINE)
+    files = sorted(folder.glob("*.py"))
+    return [f.stem for f in files if states.search(f.read_text(encoding="utf-8"))]
+
+
+@cache
+def names() -> list[str]:
+    """Every source, sorted."""
+    return stating(Path(__file__).parent, "SOURCE")
+
+
+def module(name: str) -> ModuleType:
+    """The module of a source. Raises ValueError where there is none."""
+    if name not in names():
+        raise ValueError(f"source: {name!r} is unknown (expected one of {', '.join(names())})")
+    return import_module(f"lib.sources.{name}")
+
+
+def check(p: Prepare) -> None:
+    """Raises ValueError where parameters do not go with the source."""
+    source: Source = module(p.source).SOURCE
+    wrong = f"do not go with source {p.source!r}"
+    if bool(p.files) != source.files:
+        expected = "one file a language" if source.files else "none"
+        raise ValueError(f"files: {len(p.files)} files {wrong} (expected {expected})")
+    wrong = f"does not go with source {p.source!r}"
+    if p.folder and not source.folder:
+        raise ValueError(f"folder: {p.folder!r} {wrong} (expected none)")
+    if bool(p.translator) != source.translator:
+        expected = "a checkpoint's name or folder" if source.translator else "none"
+        raise ValueError(f"translator: {p.translator!r} {wrong} (expected {expected})")
+
+
+def build_corpus(p: Prepare, scratch: Path) -> ParallelCorpus:
+    """The corpus that `p` describes. scratch: a folder that the caller removes."""
+    check(p)
+    made = module(p.source)
+    return made.build_corpus(p, scratch) if made.SOURCE.scratch else made.build_corpus(p)

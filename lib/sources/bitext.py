@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections import Counter
 
 from lib.corpus import ParallelCorpus
-from lib.sources import files
+from lib.params import Prepare
+from lib.sources import Source, files
+
+SOURCE = Source(files=True)
 
 
-def build(p) -> ParallelCorpus:
-    """The corpus of one fold. p: lib.params.Prepare. Lines that are the same in English (without
+def build_corpus(p: Prepare) -> ParallelCorpus:
+    """The corpus of one fold. Lines that are the same in English (without
     it: in the first file) share a group, so that they never meet as each other's negative.
 
     Raises ValueError naming both counts where two files differ in length."""

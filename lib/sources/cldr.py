@@ -17,9 +17,13 @@ import babel
 from babel.lists import format_list
 
 from lib.corpus import ParallelCorpus
+from lib.params import Prepare
+from lib.sources import Source
 from lib.sources import cldr_facts as graph
 from lib.sources.cldr_facts import Chain, Fact
-from lib.text import number, share
+from lib.sources.text import number, share
+
+SOURCE = Source()
 
 LICENCE = "Unicode License v3 (names and relations), Apache-2.0 (sentences)"
 PASSAGE_WORDINGS = 2
@@ -232,8 +236,8 @@ def _languages(p) -> tuple[tuple[str, ...], dict[str, str]]:
     return tuple(kept), dropped
 
 
-def build(p) -> ParallelCorpus:
-    """The corpus of one fold. p: lib.params.Prepare.
+def build_corpus(p: Prepare) -> ParallelCorpus:
+    """The corpus of one fold.
 
     Raises ValueError for a language without sentences, or fewer than two languages."""
     languages, dropped = _languages(p)

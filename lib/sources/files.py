@@ -23,7 +23,8 @@ import pyarrow.parquet as pq
 
 from lib import store
 from lib.corpus import ParallelCorpus
-from lib.text import language_code, number, share, sift
+from lib.languages import language_code
+from lib.sources.text import number, share, sift
 
 LICENCE = "as stated by the files' owner"
 READ_ERRORS = (OSError, EOFError, zlib.error, UnicodeDecodeError, pa.ArrowException)

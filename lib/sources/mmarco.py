@@ -30,8 +30,11 @@ import pyarrow as pa
 
 from lib import params, store
 from lib.corpus import ParallelCorpus
-from lib.sources import files
-from lib.text import clean, number, share, sift
+from lib.params import Prepare
+from lib.sources import Source, files
+from lib.sources.text import clean, number, share, sift
+
+SOURCE = Source(folder=True, scratch=True)
 
 REPOSITORY, REVISION = "unicamp-dl/mmarco", "6d039c4638c0ba3e46a9cb7b498b145e7edc6230"
 LICENCE = "mMARCO: Apache-2.0; MS MARCO: research only, not commercial"
@@ -46,8 +49,8 @@ COLLECTION = "data/google/collections/{}_collection.tsv"
 BLOCK = 2000  # questions whose texts are in memory at once
 
 
-def build(p) -> ParallelCorpus:
-    """The corpus of one fold. p: lib.params.Prepare: folder ("": from the hub), languages, limit,
+def build_corpus(p: Prepare) -> ParallelCorpus:
+    """The corpus of one fold. p: folder ("": from the hub), languages, limit,
     hard_negatives (H: every training row has so many in its language), pool (distractors a
     language; 0: all passages), max_chars, keep, fold, folds.
 
@@ -130,9 +133,9 @@ def _local(folder: str):
 
 
 def _hub(name: str) -> str:
-    from lib import fetch
+    from lib.sources import downloads
 
-    return str(fetch.hub(REPOSITORY, name, REVISION, kind="dataset"))
+    return str(downloads.hub(REPOSITORY, name, REVISION, kind="dataset"))
 
 
 # --- triples -----------------------------------------------------------------------------------
@@ -519,7 +522,7 @@ def _texts(at: int, code: str, questions: Questions, asked, told) -> dict[str, s
 
 
 def _sift(block: Iterable[int], code: str, questions, asked, told, max_chars: int):
-    """lib.text.sift of a block of questions in one language; pairs are places in `questions`."""
+    """lib.sources.text.sift of a block of questions in one language; pairs are places in `questions`."""
     english = {at: asked["en"].text(at) for at in block} if "en" in asked else {}
     rows = (
         {"pair": at, "language": code, **_texts(at, code, questions, asked, told)} for at in block

@@ -18,13 +18,16 @@ from collections import Counter
 from collections.abc import Mapping
 
 from lib.corpus import ParallelCorpus
-from lib.sources import files
+from lib.languages import language_code
+from lib.params import Prepare
+from lib.sources import Source, files
 from lib.sources.files import Record
-from lib.text import language_code
+
+SOURCE = Source(files=True)
 
 
-def build(p) -> ParallelCorpus:
-    """The corpus of one fold. p: lib.params.Prepare; the labels of p.files become `source`.
+def build_corpus(p: Prepare) -> ParallelCorpus:
+    """The corpus of one fold. The labels of p.files become `source`.
 
     Raises ValueError naming file and row."""
     languages = sorted(map(language_code, p.languages))

@@ -21,8 +21,11 @@ from functools import lru_cache
 import regex
 
 from lib.corpus import ParallelCorpus
-from lib.sources import files
+from lib.params import Prepare
+from lib.sources import Source, files
 from lib.sources.files import Record
+
+SOURCE = Source(files=True)
 
 # Ends of sentences: a full-width mark; another mark before white space, unless the next word is
 # in lower case (abbreviations); a line's end. Closing quotes and brackets belong to the sentence.
@@ -51,8 +54,8 @@ class Question:
         return "no answer sentence" if self.passage is None else None
 
 
-def build(p) -> ParallelCorpus:
-    """The corpus of one fold. p: lib.params.Prepare. Paragraphs are named by the English file
+def build_corpus(p: Prepare) -> ParallelCorpus:
+    """The corpus of one fold. Paragraphs are named by the English file
     (without it: by the first one), which is therefore read even if English is not asked for.
 
     Raises ValueError naming file and row, also for unanswerable questions with sentences."""

@@ -11,20 +11,24 @@ from collections import Counter
 from dataclasses import asdict, replace
 
 from lib.corpus import ParallelCorpus
-from lib.sources import files, pairs, squad
-from lib.text import language_code, sift
+from lib.languages import language_code
+from lib.params import Prepare
+from lib.sources import Source, files, pairs, squad
+from lib.sources.text import sift
+
+SOURCE = Source(files=True, translator=True)
 
 SIDES = ("question", "passage")
 EXAMPLES = 20  # failed texts that the manifest lists for a reason and language
 
 
-def build(p) -> ParallelCorpus:
-    """The corpus of one fold. p: lib.params.Prepare.
+def build_corpus(p: Prepare) -> ParallelCorpus:
+    """The corpus of one fold.
 
     A row whose question or passage was not translated is dropped, counted by reason; the
     manifest's `translation` lists such texts. Raises ValueError in one line."""
-    from lib.fetch import cache_dir
-    from lib.translation import Translator
+    from lib.sources.downloads import cache_dir
+    from lib.sources.translation import Translator
 
     languages = _languages(p)
     made = [language for language in languages if language != "en"]

@@ -6,7 +6,7 @@ translation moves answers: one that is not where its file says is searched for i
 a question whose answer is not there exactly once has no answer sentence; it is dropped and counted.
 
 The English file is known by its sha256. For the translations no published hash was at hand when
-this was written: they are trusted on first use, and their hash is kept beside them (lib.fetch).
+this was written: they are trusted on first use, and their hash is kept beside them.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from lib import fetch, store
+from lib import store
 from lib.corpus import ParallelCorpus
-from lib.sources import files, squad
+from lib.languages import language_code
+from lib.params import Prepare
+from lib.sources import Source, downloads, files, squad
 from lib.sources.squad import Question
-from lib.text import language_code
+
+SOURCE = Source(folder=True)
 
 LANGUAGES = ("ar", "de", "el", "en", "es", "hi", "ru", "th", "tr", "vi", "zh")
 NAME = "squad.translate.train.en-{}.json"
@@ -34,8 +37,8 @@ FILE = re.compile(
 )
 
 
-def build(p) -> ParallelCorpus:
-    """The corpus of one fold. p: lib.params.Prepare; p.folder holds the files (`de.jsonl.gz`,
+def build_corpus(p: Prepare) -> ParallelCorpus:
+    """The corpus of one fold. p.folder holds the files (`de.jsonl.gz`,
     `de.json`, `de.parquet` or as in the bucket), or they are downloaded.
 
     meta["overlap"] says for each language how many of its ids are English ones, and of how many.
@@ -78,11 +81,11 @@ def _code(language: str, file: Path) -> str:
 
 def _public(languages: Iterable[str]) -> dict[str, str]:
     """Code -> downloaded file of the languages asked for (none: all) and of English."""
-    found = {"en": fetch.fetch(ENGLISH_URL, ENGLISH_SHA256, f"xtreme_squad/{ENGLISH}")}
+    found = {"en": downloads.fetch(ENGLISH_URL, ENGLISH_SHA256, f"xtreme_squad/{ENGLISH}")}
     for language in languages or LANGUAGES:
         if language != "en":
             name = f"xtreme_squad/{NAME.format(language)}"
-            found[language] = fetch.fetch(URL.format(language), None, name)
+            found[language] = downloads.fetch(URL.format(language), None, name)
     return {language: str(file) for language, file in found.items()}
 
 

@@ -1,0 +1,202 @@
+"""The claims under study, each made of comparisons that the scores decide.
+
+A comparison asks whether arm A beats arm B by more than `null` on one metric. Its p value enters
+one Holm family with all the others; no verdict is typed by hand. Sources: arXiv 2408.10536
+(abstract, sections 4 and 5); what this study cannot test is listed as such, with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from lib.analysis import stats
+from lib.analysis.results import Results, headline
+
+ALPHA = 0.05
+ZERO_SHOT = (
+    "Hybrid keeps zero-shot quality: as good as mono and cross in languages never trained on"
+)
+DISJOINT = "Evaluation data is disjoint from training data"
+UNTESTABLE = {
+    "Better than both baselines from XLM-R and from LaBSE": "needs the public checkpoints",
+    ZERO_SHOT: "every language here is trained on",
+    "Best nDCG@10 on MIRACL (the paper's own table says otherwise)": "needs MIRACL",
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Is `sign` x (A - B) above `null` in this metric? sign -1: smaller is better."""
+
+    claim: str
+    arm: str
+    versus: str
+    setting: str
+    metric: str = "ap"
+    null: float = 0.0
+    sign: int = 1
+
+
+def comparisons(results: Results) -> list[Comparison]:
+    """Every comparison that the study's arms allow, for the hybrid arm nearest to alpha = 0.5."""
+    hybrid = _at(results, "hybrid", 0.5)
+    if hybrid is None:
+        return []
+    mix = _at(results, "mix", _alpha(results, hybrid))
+    found = []
+    for setting, rivals in (("mono", ["mono"]), ("cross", ["cross"]), ("multi", ["mono", "cross"])):
+        found += [
+            Comparison(
+                "Hybrid optimises mono, cross and multi simultaneously: as good as "
+                "the specialist of each",
+                hybrid,
+                rival,
+                setting,
+                null=-stats.MARGIN,
+            )
+            for rival in rivals
+        ]
+    found += [
+        Comparison("Hybrid is best in multilingual retrieval", hybrid, rival, "multi")
+        for rival in results.arms
+        if rival != hybrid
+    ]
+    if mix:
+        found += [
+            Comparison(
+                "Hybrid batches beat mixed batches (mix) at the same alpha", hybrid, mix, setting
+            )
+            for setting in results.settings
+        ]
+    found += [
+        Comparison(
+            "Hybrid lowers language bias (rank distance) against mono",
+            hybrid,
+            "mono",
+            "multi",
+            "rank_distance",
+            sign=-1,
+        ),
+        Comparison(
+            "Hybrid is more language-agnostic (own-language advantage) than mono",
+            hybrid,
+            "mono",
+            "multi",
+            "own_language_advantage",
+            sign=-1,
+        ),
+    ]
+    metrics = ("ap", *results.biases)
+    if "cross" not in results.settings:  # nothing is claimed of retrieval in one language
+        return []
+    return [c for c in found if c.versus in results.arms and c.metric in metrics]
+
+
+def _alpha(results: Results, arm: str) -> float:
+    return next(r.train.alpha for r in results.runs if r.arm == arm)
+
+
+def _at(results: Results, strategy: str, alpha: float) -> str | None:
+    """The arm of a strategy whose alpha is nearest."""
+    own = [r for r in results.runs if r.train.strategy == strategy and r.train.steps]
+    return min(own, key=lambda r: abs(r.train.alpha - alpha)).arm if own else None
+
+
+def zero_shot(results: Results) -> list[Comparison]:
+    """Comparisons in languages that no arm was trained on, where the benchmark has such."""
+    hybrid = _at(results, "hybrid", 0.5)
+    settings = set(untrained(results.sums)["setting"])
+    return [
+        Comparison(ZERO_SHOT, hybrid, rival, setting, null=-stats.MARGIN)
+        for setting, rival in (("mono", "mono"), ("cross", "cross"))
+        if hybrid and rival in results.arms and setting in settings
+    ]
+
+
+def untrained(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows whose question and pool are in languages that were not trained on."""
+    return table[table["trained"] == "neither"] if "trained" in table else table.iloc[:0]
+
+
+def decide(results: Results, others: Iterable[Results] = ()) -> pd.DataFrame:
+    """One row a comparison: difference A - B with its 95 % interval, Holm-adjusted p, verdict.
+
+    others: results on further benchmarks, of which the first with languages that were not trained
+    on decides about zero-shot quality."""
+    asked = [(results, headline, c) for c in comparisons(results)]
+    further = [(r, untrained, c) for r in (results, *others) for c in zero_shot(r)]
+    asked += [one for one in further if one[0] is further[0][0]]
+    rows, p_values = [], []
+    for found, select, c in asked:
+        tables = [found.table(arm, c.setting, c.metric, select) for arm in (c.arm, c.versus)]
+        gap = stats.paired(*tables).difference
+        excess = c.sign * gap.estimate - c.null
+        p_values.append(stats.p_value(excess, gap.standard_error, gap.df))
+        rows.append(
+            {
+                "claim": c.claim,
+                "arm": c.arm,
+                "versus": c.versus,
+                "setting": c.setting,
+                "metric": c.metric,
+                "null": c.null,
+                "difference": gap.estimate,
+                "low": gap.low,
+                "high": gap.high,
+                "excess": excess,
+            }
+        )
+    table = pd.DataFrame(rows)
+    if len(table):
+        table["p_holm"] = stats.holm(p_values)
+        table["verdict"] = [
+            _verdict(*row) for row in zip(table["excess"], table["p_holm"], strict=True)
+        ]
+    return table
+
+
+def _verdict(excess: float, p: float) -> str:
+    if p >= ALPHA:
+        return "inconclusive"
+    return "supported" if excess > 0 else "contradicted"
+
+
+def verdicts(table: pd.DataFrame, audit: pd.DataFrame) -> pd.DataFrame:
+    """One row a claim: supported if every comparison is, contradicted if any one is; then whether
+    the leak audit found anything, then claims that this study cannot test, with the reason."""
+    rows = []
+    for claim, own in table.groupby("claim", sort=False) if len(table) else ():
+        found = set(own["verdict"])
+        verdict = (
+            "contradicted"
+            if "contradicted" in found
+            else "supported"
+            if found == {"supported"}
+            else "inconclusive"
+        )
+        counts = ", ".join(f"{n} {v}" for v, n in own["verdict"].value_counts().items())
+        rows.append((claim, verdict, f"{len(own)} comparison{'s' * (len(own) > 1)}: {counts}"))
+    if len(audit):
+        rows.append((DISJOINT, *_disjoint(audit)))
+    claimed = {claim for claim, *_ in rows}
+    rows += [(c, "not testable here", why) for c, why in UNTESTABLE.items() if c not in claimed]
+    return pd.DataFrame(rows, columns=["claim", "verdict", "why"])
+
+
+def _disjoint(audit: pd.DataFrame) -> tuple[str, str]:
+    """Verdict and reason: no question and no passage that answers one may be a training text."""
+    own = audit[audit["part"].isin(["questions", "relevant candidates"])]
+    counts = own.groupby("benchmark", sort=False)[["texts", "normalised", "overlapping"]].sum()
+    told = [
+        f"{r.Index}: {r.normalised} of {r.texts:,} ({r.overlapping - r.normalised} more share a "
+        "run of 13 words)"
+        for r in counts.itertuples()
+    ]
+    return (
+        "contradicted" if counts["normalised"].any() else "supported",
+        "questions and relevant passages that are training texts, but for case and punctuation: "
+        + "; ".join(told),
+    )

@@ -1,0 +1,193 @@
+"""The scores of a study's runs and references, summed so that statistics and plots can use them.
+
+Per-question scores are summed within clusters and strata run by run, so that memory stays small
+whatever the study's size; every figure of a report is a mean of these sums.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lib.metrics import BIAS, CELL, QUALITY, SETTINGS, macro_mean
+from lib.params import Train
+
+# What a headline figure is a mean of, where a benchmark has the stratum (design: rule 9).
+HEADLINE = {"hops": "2-hop", "wording": "held-out"}
+STRATA = ("hops", "wording", "cell", "names", "trained")
+IDENTITIES = {"mono": ("hybrid", 1.0), "cross": ("hybrid", 0.0), "x-x": ("mix", 1.0)}
+
+
+@dataclass(frozen=True)
+class ScoredRun:
+    """One trained and evaluated encoder."""
+
+    key: str
+    arm: str
+    train: Train
+    folder: Path
+
+    @property
+    def seed(self) -> int:
+        return self.train.seed
+
+
+def arm_labels(trains: dict[str, Train]) -> dict[str, str]:
+    """Run key -> name of its arm: short where that is clear, else the key without the seed."""
+    short = {key: _label(train) for key, train in trains.items()}
+    meanings: dict[str, set] = {}
+    for key, label in short.items():
+        meanings.setdefault(label, set()).add(_without_seed(key))
+    return {
+        key: label if len(meanings[label]) == 1 else _without_seed(key)
+        for key, label in short.items()
+    }
+
+
+def _label(train: Train) -> str:
+    if train.steps == 0:
+        return "untrained"
+    alpha = f"({train.alpha:g})" if train.strategy in ("hybrid", "mix") else ""
+    return train.strategy + alpha
+
+
+def _without_seed(key: str) -> str:
+    return ",".join(part for part in key.split(",") if not re.match(r"(train\.)?seed=", part))
+
+
+# --- sums over questions -----------------------------------------------------------------------
+
+
+def cluster_sums(scores: pd.DataFrame) -> pd.DataFrame:
+    """Sums and counts of every metric by setting, languages, stratum and cluster (`group`)."""
+    scores = scores[scores["setting"].isin(SETTINGS)]
+    metrics = [m for m in (*QUALITY, *BIAS) if m in scores]
+    keys = ["setting", *CELL, *(s for s in STRATA if s in scores), "group"]
+    found = scores.groupby(keys, observed=True, dropna=False)[metrics].agg(["sum", "count"])
+    found.columns = [m if kind == "sum" else f"n_{m}" for m, kind in found.columns]
+    return found.reset_index()
+
+
+def language_cells(scores: pd.DataFrame) -> pd.DataFrame:
+    """Mean AP by setting and (question language, candidate language), of the headline's
+    questions; names are not selected, so that every cell has the same questions."""
+    own = headline(scores, names=False)
+    return own.groupby(["setting", *CELL], observed=True)["ap"].mean().reset_index()
+
+
+def mean_of_sums(sums: pd.DataFrame, keys: list[str], metric: str = "ap") -> pd.Series:
+    """Mean of a metric by `keys`: over questions first, then over pairs of languages. sums: a table
+    of `cluster_sums`."""
+    cells = sums.groupby([*keys, *CELL], observed=True)[[metric, f"n_{metric}"]].sum()
+    means = (cells[metric] / cells[f"n_{metric}"]).dropna()
+    return macro_mean(means, keys)
+
+
+def headline(table: pd.DataFrame, names: bool = True) -> pd.DataFrame:
+    """Rows of the headline stratum. Only cross-lingual rows are chosen by how names differ."""
+    for column, value in HEADLINE.items():
+        if column in table and (table[column] == value).any():
+            table = table[table[column] == value]
+    if names and "names" in table:
+        other = (table["setting"] != "cross") | (table["names"] == "different")
+        table = table[other]
+    return table
+
+
+def stratum(table: pd.DataFrame) -> str:
+    """What `headline` selects of a table, in words."""
+    two_hop, held_out = (
+        column in table and (table[column] == value).any() for column, value in HEADLINE.items()
+    )
+    words = "Two-hop questions" if two_hop else "All test questions"
+    words += " in a held-out wording" if held_out else ""
+    names = "; across languages only those whose names are all spelled differently"
+    return words + (names if "names" in table else "") + "."
+
+
+@dataclass(frozen=True)
+class Results:
+    """All figures of a study on one benchmark.
+
+    name   of the benchmark
+    runs   the trained runs (untrained ones among them)
+    sums   arm, seed, setting, languages, strata, group, metric sums and counts; references are
+           arms too
+    cells  arm, seed, setting, question_language, candidate_language, ap
+    """
+
+    name: str
+    runs: list[ScoredRun]
+    sums: pd.DataFrame
+    cells: pd.DataFrame
+
+    @property
+    def arms(self) -> list[str]:
+        """Trained arms, in the order of the grid."""
+        return list(dict.fromkeys(r.arm for r in self.runs if r.train.steps))
+
+    @property
+    def settings(self) -> list[str]:
+        """Those of SETTINGS that the benchmark has: one in a single language has mono alone."""
+        if self.sums["question_language"].nunique() == 1 and not self._has("cross"):
+            return ["mono"]
+        return [setting for setting in SETTINGS if self._has(setting)]
+
+    @property
+    def questions(self) -> int:
+        """Questions of all languages that have a relevant passage in their own."""
+        first = self.sums[(self.sums["arm"] == self.sums["arm"].iloc[0])]
+        first = first[(first["setting"] == "mono") & (first["seed"] == first["seed"].iloc[0])]
+        return int(first["n_ap"].sum())
+
+    def _has(self, setting: str) -> bool:
+        return (self.sums["setting"] == setting).any()
+
+    @property
+    def biases(self) -> list[str]:
+        """Those of BIAS that the benchmark has: they need parallel passages."""
+        return [metric for metric in BIAS if self.sums[f"n_{metric}"].any()]
+
+    @property
+    def references(self) -> list[str]:
+        """Rows that are not trained here: random, oracle, BM25, the untrained encoder."""
+        return [arm for arm in dict.fromkeys(self.sums["arm"]) if arm not in self.arms]
+
+    def table(self, arm: str, setting: str, metric: str = "ap", select=headline) -> pd.DataFrame:
+        """Per-cluster means of an arm: columns seed, cluster, value, weight, as `stats` asks.
+
+        Weights are such that the weighted mean of a seed is the mean over pairs of languages, as
+        in `macro_mean`; with as many questions in every pair they count questions."""
+        own = self.sums[(self.sums["arm"] == arm) & (self.sums["setting"] == setting)]
+        own = select(own)
+        total, count = own[metric].to_numpy(float), own[f"n_{metric}"]
+        in_cell = count.groupby([own["seed"], *(own[c] for c in CELL)], observed=True)
+        questions = in_cell.transform("sum").to_numpy(float)
+        mean_size = in_cell.sum().groupby("seed").mean().reindex(own["seed"]).to_numpy(float)
+        share = np.divide(mean_size, questions, out=np.zeros_like(total), where=questions > 0)
+        sums = pd.DataFrame(
+            {
+                "seed": own["seed"].to_numpy(),
+                "cluster": own["group"].astype(str).to_numpy(),
+                "value": total * share,
+                "weight": count.to_numpy() * share,
+            }
+        )
+        found = sums.groupby(["seed", "cluster"], as_index=False).sum()
+        found = found[found["weight"] > 0].reset_index(drop=True)
+        return found.assign(value=found["value"] / found["weight"])
+
+    def family(self, name: str) -> list[str]:
+        """Arms of `hybrid` or `mix` in order of alpha; the ends are cross, and mono or x-x."""
+        found = {}
+        for run in self.runs:
+            strategy, alpha = IDENTITIES.get(
+                run.train.strategy, (run.train.strategy, run.train.alpha)
+            )
+            if run.train.steps and (strategy == name or (strategy, alpha) == ("hybrid", 0.0)):
+                found[alpha] = run.arm
+        return [found[alpha] for alpha in sorted(found)]

@@ -1,0 +1,353 @@
+"""Tables of the report: arms with intervals, paired differences, bias, strata, exposure, words.
+
+Every function takes the `Results` of a study and returns a tidy DataFrame, which the notebook
+shows, plots and saves; the findings are sentences filled with numbers from these tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import pandas as pd
+
+from lib.analysis import published, stats
+from lib.analysis.results import Results, headline, language_cells, mean_of_sums
+from lib.metrics import BIAS, CELL, LABELS, QUALITY, REFERENCES
+from lib.params import BenchmarkSpec
+
+STRATA = (
+    ("mono", ["hops", "wording"]),
+    ("mono", ["trained"]),
+    ("cross", ["hops", "wording"]),
+    ("cross", ["names"]),
+    ("cross", ["trained"]),
+)
+
+
+TRAINED = (
+    ("mono", "both"),
+    ("mono", "neither"),
+    ("cross", "both"),
+    ("cross", "one"),
+    ("cross", "neither"),
+)
+
+
+def _row(results: Results, arm, setting, metric, select=headline, **extra) -> dict:
+    found = stats.interval(results.table(arm, setting, metric, select))
+    return {
+        "arm": arm,
+        "setting": setting,
+        "metric": metric,
+        "estimate": found.estimate,
+        "low": found.low,
+        "high": found.high,
+        "seeds": found.seeds,
+        "clusters": found.clusters,
+        **extra,
+    }
+
+
+def quality(results: Results, metrics=QUALITY) -> pd.DataFrame:
+    """Every arm and reference in every setting and metric, headline stratum, with intervals."""
+    return pd.DataFrame(
+        [
+            _row(results, arm, setting, metric)
+            for arm in (*results.arms, *results.references)
+            for setting in results.settings
+            for metric in metrics
+        ]
+    )
+
+
+def elsewhere(others: dict[str, Results]) -> pd.DataFrame:
+    """As `quality`, of further benchmarks; column `benchmark`."""
+    parts = [quality(own).assign(benchmark=name) for name, own in others.items()]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def with_published(
+    table: pd.DataFrame, results: Results, spec: BenchmarkSpec, measures: tuple[str, ...] = ("ap",)
+) -> pd.DataFrame:
+    """The benchmark's usual measures by setting for people to read, and where that is mAP the
+    figures that others published on it below them."""
+    parts = {m: wide(table[table["metric"] == m], "setting") for m in measures}
+    if len(measures) > 1:
+        return pd.concat({LABELS[m]: part for m, part in parts.items()}, axis=1)
+    return pd.concat([parts["ap"], published.rows(spec, results.questions)]).fillna("")
+
+
+def sentence_search(scores: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Accuracy and F1 by arm and direction, mean over languages, for people to read: columns
+    `<benchmark>, <direction>, accuracy` and `..., F1`. Intervals resample languages.
+
+    scores: by benchmark, as lib.study.results.load_accuracy gives them."""
+    columns: dict[str, dict[str, str]] = {}
+    for name, table in scores.items():
+        for (arm, direction), own in table.groupby(["arm", "direction"], sort=False):
+            for metric, label in (("accuracy", "accuracy"), ("f1", "F1")):
+                column = columns.setdefault(f"{name}, {direction}, {label}", {})
+                column[arm] = _mean_over_languages(own.assign(value=own[metric]))
+    return pd.DataFrame(columns)
+
+
+def _mean_over_languages(table: pd.DataFrame) -> str:
+    """The mean, with its interval where there are several languages."""
+    if table["cluster"].nunique() == 1:
+        return f"{table['value'].mean():.3f}"
+    found = stats.interval(table[["seed", "cluster", "value", "weight"]])
+    return f"{found.estimate:.3f} [{found.low:.3f}, {found.high:.3f}]"
+
+
+def by_training(results: Results) -> pd.DataFrame:
+    """mAP by whether the encoder was trained on the languages of question and pool, for people to
+    read: columns `mono, both trained`, ...; empty where it was trained on all."""
+    rows, sums = [], results.sums
+    for setting, value in TRAINED if "trained" in sums else ():
+        if not ((sums["setting"] == setting) & (sums["trained"] == value)).any():
+            continue
+        for arm in (*results.arms, *results.references):
+            own = _row(results, arm, setting, "ap", lambda t, value=value: t[t["trained"] == value])
+            rows.append(own | {"part": f"{setting}, {value} trained"})
+    return wide(pd.DataFrame(rows), "part") if rows else pd.DataFrame()
+
+
+def bias(results: Results) -> pd.DataFrame:
+    """Language bias of every arm and reference over the whole pool, with intervals; empty where
+    no question has parallel passages in several languages."""
+    return pd.DataFrame(
+        [
+            _row(results, arm, "multi", metric, measure=metric)
+            for arm in (*results.arms, *results.references)
+            for metric in results.biases
+        ]
+    )
+
+
+def wide(table: pd.DataFrame, columns: str, intervals: bool = True) -> pd.DataFrame:
+    """Rows arms, columns the values of `columns` (setting or metric), for people to read: cells
+    `estimate [low, high]`, or the estimate alone."""
+    digits = dict.fromkeys(("rank_distance", "max_at_r"), 1)
+    text = [
+        f"{r.estimate:.{d}f}" + f" [{r.low:.{d}f}, {r.high:.{d}f}]" * intervals
+        for r in table.itertuples()
+        for d in [digits.get(r.metric, 3)]
+    ]
+    named = table.assign(text=text, metric=table["metric"].map(LABELS))
+    found = named.pivot(index="arm", columns=columns, values="text")
+    found = found.reindex(index=dict.fromkeys(named["arm"]), columns=dict.fromkeys(named[columns]))
+    return found.rename_axis(index=None, columns=None)
+
+
+def points(results: Results) -> pd.DataFrame:
+    """One row a run of a trained arm: arm, seed, and mAP in mono, cross and multi."""
+    parts = []
+    for arm in results.arms:
+        seeds = {}
+        for setting in results.settings:
+            table = results.table(arm, setting)
+            total = (table["value"] * table["weight"]).groupby(table["seed"]).sum()
+            seeds[setting] = total / table["weight"].groupby(table["seed"]).sum()
+        parts.append(pd.DataFrame(seeds).rename_axis("seed").reset_index().assign(arm=arm))
+    return pd.concat(parts, ignore_index=True)[["arm", "seed", *results.settings]]
+
+
+@dataclass(frozen=True)
+class Plane:
+    """The trade-off plane: what lib.analysis.plots.tradeoff draws, in its order; no points where a
+    benchmark lacks mono or cross."""
+
+    points: pd.DataFrame
+    regions: dict
+    paths: dict[str, list[str]]
+    references: dict[str, tuple[float, float]]
+    front: list[str]
+
+    def __iter__(self) -> Iterator:
+        return (getattr(self, field.name) for field in fields(self))
+
+
+def plane(results: Results, quality: pd.DataFrame) -> Plane:
+    """Runs, means with ellipses, paths over alpha, references and Pareto front of a study."""
+    if not {"mono", "cross"} <= set(results.settings):
+        return Plane(pd.DataFrame(), {}, {}, {}, [])
+    found = {
+        arm: stats.region(results.table(arm, "mono"), results.table(arm, "cross"))
+        for arm in results.arms
+    }
+    regions = {arm: ((r.x.estimate, r.y.estimate), r.points) for arm, r in found.items()}
+    paths = {
+        family: arms for family in ("hybrid", "mix") if len(arms := results.family(family)) > 1
+    }
+    return Plane(
+        points(results),
+        regions,
+        paths,
+        marks(quality, [REFERENCES["bm25_chars"], "untrained"]),
+        front({arm: mean for arm, (mean, _) in regions.items()}),
+    )
+
+
+def front(means: dict) -> list[str]:
+    """Arms whose (mono, cross) mean no other arm beats in both. means: arm -> (mono, cross)."""
+    return [
+        arm for arm, best in zip(means, stats.pareto(list(means.values())), strict=True) if best
+    ]
+
+
+def marks(table: pd.DataFrame, arms: list[str]) -> dict[str, tuple[float, float]]:
+    """arm -> its (mono, cross) mAP, of those that `table` (of `quality`) has."""
+    own = table[(table["metric"] == "ap") & table["arm"].isin(arms)]
+    ap = own.pivot(index="arm", columns="setting", values="estimate")
+    return {arm: tuple(ap.loc[arm, ["mono", "cross"]]) for arm in arms if arm in ap.index}
+
+
+def differences(results: Results) -> pd.DataFrame:
+    """Each arm against the best other arm of each setting, paired by seed and question."""
+    rows = []
+    for setting in results.settings:
+        tables = {arm: results.table(arm, setting) for arm in results.arms}
+        means = {arm: stats.interval(table).estimate for arm, table in tables.items()}
+        for arm in results.arms if len(tables) > 1 else ():
+            best = max((other for other in means if other != arm), key=means.get)
+            gap = stats.paired(tables[arm], tables[best])
+            rows.append(
+                {
+                    "arm": arm,
+                    "versus": best,
+                    "setting": setting,
+                    "difference": gap.difference.estimate,
+                    "low": gap.difference.low,
+                    "high": gap.difference.high,
+                    "p": gap.p,
+                    "verdict": stats.verdict(gap.difference),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def strata(results: Results) -> pd.DataFrame:
+    """mAP of each arm by hops and wording, by names (cross, headline questions), and by whether
+    the languages of question and passages were trained on."""
+    rows = []
+    for setting, keys in STRATA:
+        block = results.sums[results.sums["setting"] == setting]
+        block = block[block["arm"].isin(results.arms)]
+        if not set(keys) <= set(block):
+            continue
+        if keys == ["names"]:
+            block = headline(block, names=False)
+        means = mean_of_sums(block, ["arm", *keys])
+        for (arm, *values), value in means.items():
+            label = f"{values[0]} {keys[0]}" if len(keys) == 1 else ", ".join(values)
+            rows.append({"arm": arm, "setting": setting, "stratum": label, "estimate": value})
+    order = {arm: place for place, arm in enumerate(results.arms)}
+    return pd.DataFrame(rows, columns=["arm", "setting", "stratum", "estimate"]).sort_values(
+        "arm", key=lambda arms: arms.map(order), kind="stable", ignore_index=True
+    )
+
+
+def bootstrap(results: Results, draws: int) -> pd.DataFrame:
+    """The headline intervals beside percentile bootstrap intervals over seeds and clusters: arm x
+    setting, cells `[t interval] [bootstrap]`."""
+    rows = {}
+    for arm in results.arms:
+        rows[arm] = {}
+        for setting in results.settings:
+            table = results.table(arm, setting)
+            t, (low, high) = stats.interval(table), stats.bootstrap(table, draws)
+            rows[arm][setting] = f"[{t.low:.3f}, {t.high:.3f}] [{low:.3f}, {high:.3f}]"
+    return pd.DataFrame(rows).T
+
+
+def compared(table: pd.DataFrame) -> pd.DataFrame:
+    """The comparisons behind the claims, for people to read."""
+    if not len(table):
+        return table
+    gap = [f"{r.difference:+.3f} [{r.low:+.3f}, {r.high:+.3f}]" for r in table.itertuples()]
+    return pd.DataFrame(
+        {
+            "claim": table["claim"].str.split(":").str[0],
+            "difference": table["arm"] + " − " + table["versus"],
+            "setting": table["setting"],
+            "metric": table["metric"].map(LABELS),
+            "value [95 %]": gap,
+            "beyond": table["null"],
+            "p (Holm)": ["< .001" if p < 0.0005 else f"{p:.3f}" for p in table["p_holm"]],
+            "verdict": table["verdict"],
+        }
+    )
+
+
+def seen(table: pd.DataFrame) -> pd.DataFrame:
+    """`exposure`, for people to read."""
+    named = table.rename_axis(None).rename(
+        columns={
+            "pairs": "rows",
+            "question_texts": "distinct questions",
+            "passage_texts": "distinct passages",
+            "positives": "distinct positives",
+            "substituted": "rows that gave way",
+            "monolingual": "share monolingual",
+        }
+    )
+    named["GFLOP"] = named.pop("flops") / 1e9
+    share = named.pop("share monolingual").map("{:.2f}".format)
+    return named.map("{:,.0f}".format).assign(**{"share monolingual": share})
+
+
+def by_language(results: Results) -> dict[str, pd.DataFrame]:
+    """arm -> mAP by question language and language of the passages, mean over seeds."""
+    cells = results.cells[results.cells["setting"].isin(["mono", "cross"])]
+    means = cells.groupby(["arm", *CELL], observed=True)["ap"].mean()
+    return {arm: means[arm].unstack() for arm in results.arms}
+
+
+def without_intervals(quality: pd.DataFrame) -> pd.DataFrame:
+    """Measures beside mAP by setting, for people to read."""
+    own = quality[quality["metric"].isin(["r1", "r10", "r100", "ndcg10"])]
+    parts = {s: wide(block, "metric", False) for s, block in own.groupby("setting", sort=False)}
+    return pd.concat(parts, axis=1)
+
+
+def save(tables: dict[str, pd.DataFrame], folder: Path) -> None:
+    """Write each table as folder/<name>.csv."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6f")
+
+
+# --- one run -----------------------------------------------------------------------------------
+
+
+def summary(means: pd.DataFrame) -> pd.DataFrame:
+    """Quality by benchmark and setting. means: lib.study.results.save_scores."""
+    return means[list(QUALITY)].rename(columns=LABELS).round(3)
+
+
+def bias_summary(means: pd.DataFrame) -> pd.DataFrame:
+    """Language bias in the headline stratum; a row of NaN where nothing is parallel."""
+    own = means.loc["headline"].reindex(["multi"])
+    return own[list(BIAS)].rename(columns=LABELS).round(3)
+
+
+def language_share(share: pd.DataFrame) -> pd.DataFrame:
+    """Languages of the top 10 against the pool, over all questions."""
+    overall = share[share["question_language"] == "*"].set_index("candidate_language")
+    return overall[["share", "pool", "lift"]].round(3)
+
+
+def language_maps(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """mAP by question language and language of the passages: within one pool, and out of all."""
+    cells = language_cells(scores)
+    target = cells["setting"] == "one_target"
+    parts = {
+        "mAP, one language's pool": cells[cells["setting"].isin(["mono", "cross"])],
+        "mAP, all languages' pool, one target": cells[target],
+    }
+    return {
+        title: own.pivot(index=CELL[0], columns=CELL[1], values="ap")
+        for title, own in parts.items()
+    }

@@ -1,0 +1,107 @@
+"""The command line of studies.
+
+python -m lib.study run params/quick.yaml [--cores N] [--set stage.parameter=value]
+python -m lib.study check params/quick.yaml      what it would run; nothing is run
+python -m lib.study report params/quick.yaml     render again what was analysed
+python -m lib.study clean params/quick.yaml      remove its outputs
+python -m lib.study parameters                   every parameter, as docs/parameters.md has them
+python -m lib.study cell train                   the parameter cell of a stage's notebook
+python -m lib.study stage STAGE STUDY [KEY]      one stage: what the Snakefile calls
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from lib import params, store
+from lib.study import cells, grid
+from lib.study.plan import BadNotebook
+from lib.study.run import clean, run_study
+from lib.study.stage import StageFailed, run_stage
+
+
+def main(arguments: list[str]) -> int:
+    """The command line at the top of this module: 1 where a stage failed, 2 for bad input."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.do(options) or 0
+    except (params.BadParameter, BadNotebook, store.Damaged) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except (StageFailed, store.Busy) as error:
+        print(error, file=sys.stderr)
+    except OSError as error:
+        named = f"{error.filename}: {error.strerror}" if error.filename else error
+        print(named, file=sys.stderr)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lib.study",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, do, *names: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name)
+        command.set_defaults(do=do)
+        for one in names:
+            command.add_argument(one)
+        return command
+
+    run = add("run", lambda o: run_study(o.path, max(1, o.cores), o.changes), "path")
+    run.add_argument("--cores", type=int, default=_cores(), help="CPU cores (all)")
+    check = add("check", lambda o: _check(o.path, o.changes), "path")
+    for command in (run, check):
+        command.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            dest="changes",
+            metavar="STAGE.PARAMETER=VALUE",
+            help="in place of what the study file says",
+        )
+    add("report", lambda o: _render(o.path), "path")
+    add("clean", lambda o: clean(o.path), "path")
+    add("parameters", lambda _: print(cells.reference(), end=""))
+    cell = add("cell", lambda o: print(cells.cell(o.stage)))
+    cell.add_argument("stage", choices=params.STAGES)
+    stage = add("stage", lambda o: run_stage(o.study, o.stage, o.key), "stage", "study")
+    stage.add_argument("key", nargs="?", default="")
+    return parser
+
+
+def _check(path: str, changes: list[str]) -> None:
+    study = grid.load_study(path, changes)
+    grid.check_paths(study)
+    print(grid.describe(study))
+
+
+def _render(path: str) -> int:
+    from lib.study.report import render
+
+    try:
+        print(f"report: {render(Path(path).stem)}")
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _cores() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

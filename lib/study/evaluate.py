@@ -1,0 +1,151 @@
+"""Encoders on benchmarks: per-question scores, and what is made once for a corpus and a benchmark.
+
+Every benchmark ends in the same table of scores, a row a question and setting, so that intervals,
+comparisons and figures are written once. Reference rankers and the leak audit depend on the corpus
+and the benchmark alone; the first run that needs them makes them, the others read them.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from lib import benchmarks, metrics, search, store
+from lib.benchmark import Benchmark
+from lib.benchmarks import heldout, leaks, references
+from lib.corpus import ParallelCorpus
+from lib.encoder import Encoder
+from lib.metrics import REFERENCES
+from lib.params import Evaluate
+from lib.sources.text import number
+from lib.study import paths
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One encoder on one benchmark.
+
+    scores    per question and setting (of sentence search: per language and direction)
+    share     languages of the top 10 against the pool; empty where there is no pool of several
+    left_out  questions that a setting left out, for want of a relevant candidate, in all settings
+    digest    of the benchmark's content, where it was in memory
+    """
+
+    scores: pd.DataFrame
+    share: pd.DataFrame
+    left_out: int = 0
+    digest: str = ""
+
+
+def evaluate(
+    name: str, p: Evaluate, encoder: Encoder, corpus: ParallelCorpus, folder: Path
+) -> Scored:
+    """Scores of `encoder` on the benchmark called `name`. folder: of the run, for large indexes."""
+    start = time.perf_counter()
+    print(f"{name}: encoding and searching ...", flush=True)
+    scored = _score(name, p, encoder, corpus, folder)
+    seconds = time.perf_counter() - start
+    print(
+        f"{name}: {len(scored.scores):,} rows of scores, {scored.left_out:,} left out for want of "
+        f"a relevant passage; {seconds:.0f} s",
+        flush=True,
+    )
+    return scored
+
+
+def _score(
+    name: str, p: Evaluate, encoder: Encoder, corpus: ParallelCorpus, folder: Path
+) -> Scored:
+    spec = p.benchmarks[name]
+    encode = partial(encoder.encode, batch_size=p.encode_batch)
+    if not benchmarks.format_of(spec).in_memory:
+        whose = store.sha256(folder / "model/manifest.json")
+        task = benchmarks.Task(name, spec, encode, whose, folder / "index" / name)
+        return Scored(benchmarks.evaluate(task), pd.DataFrame())
+    benchmark = benchmarks.load_benchmark(name, spec, corpus)
+    questions = encode(list(benchmark.questions["text"]), "question")
+    passages = encode(list(benchmark.candidates["text"]), "passage")
+    ranks = search.relevant_ranks(search.tiles(questions, passages), benchmark)
+    with_references(name, benchmark, corpus)
+    return Scored(
+        annotate(metrics.question_scores(benchmark, ranks), benchmark, corpus),
+        metrics.language_share(ranks, benchmark),
+        int(metrics.left_out(benchmark)["left_out"].sum()),
+        benchmark.digest,
+    )
+
+
+def mteb_scores(encoder: Encoder, tasks: list[str], folder: Path) -> pd.DataFrame:
+    """Scores on tasks of the mteb package; those that cannot be had are named and left out."""
+    from lib.bridges import mteb
+
+    try:
+        return mteb.run(encoder, tasks, folder)
+    except mteb.Incomplete as problem:
+        print(problem)
+        return problem.scores
+
+
+# --- strata ------------------------------------------------------------------------------------
+
+
+def annotate(scores: pd.DataFrame, benchmark: Benchmark, corpus: ParallelCorpus) -> pd.DataFrame:
+    """Per-question scores with question_id, group and strata, ready to be saved and summed."""
+    kept = ["question_id", "group", *(s for s in heldout.STRATA if s in benchmark.questions)]
+    own = benchmark.questions[kept].astype("category").iloc[scores["question"].to_numpy()]
+    found = pd.concat(
+        [scores.drop(columns="question").reset_index(drop=True), own.reset_index(drop=True)], axis=1
+    )
+    if set(benchmark.languages) - set(corpus.languages):
+        found["trained"] = _trained(found, benchmark, corpus)
+    names = corpus.folder / "names.parquet"
+    if benchmark.name != "heldout" or not names.exists():
+        return found
+    names = pd.read_parquet(names)
+    keys = heldout.NAME_COLUMNS[:3]
+    alike = names.set_index(keys)["names"].astype(str)
+    wanted = pd.MultiIndex.from_frame(found[keys].astype(str))
+    return found.assign(names=alike.reindex(wanted).astype("category").to_numpy())
+
+
+def _trained(scores: pd.DataFrame, benchmark: Benchmark, corpus: ParallelCorpus) -> pd.Categorical:
+    """both, one or neither: whether the encoder was trained on the languages of the question and
+    of the pool (the pool of all languages, if on all of them)."""
+    known = {x: x in corpus.languages for x in benchmark.languages}
+    known["*"] = all(known.values())
+    sides = sum(scores[side].astype(str).map(known).astype(int) for side in metrics.CELL)
+    return pd.Categorical.from_codes(sides, ["neither", "one", "both"])
+
+
+# --- made once for a corpus and a benchmark ----------------------------------------------------
+
+
+def with_references(name: str, benchmark: Benchmark, corpus: ParallelCorpus) -> Path:
+    """The folder of `references.parquet` (per-question scores of every reference ranker, column
+    `ranker`) and `leaks.parquet` (lib.benchmarks.leaks.audit of the training texts), which are
+    made if they are not there, damaged, or made from something else."""
+    folder = paths.references_dir(corpus.folder.parent, name)
+    made_from = {"benchmark": benchmark.digest, "corpus": corpus.content_hash}
+
+    def make() -> None:
+        with store.atomic_folder(folder, {"made_from": made_from}) as new:
+            scores = _reference_scores(benchmark, corpus)
+            scores.to_parquet(new / "references.parquet", index=False)
+            leaked = leaks.audit(corpus.every_text(), benchmark)
+            leaked.to_parquet(new / "leaks.parquet", index=False)
+
+    store.made(partial(store.verify, folder, made_from), make, alone=folder.parent)
+    return folder
+
+
+def _reference_scores(benchmark: Benchmark, corpus: ParallelCorpus) -> pd.DataFrame:
+    found, seed = [], number(corpus.content_hash, 1 << 32)
+    for name in REFERENCES:
+        ranks = references.reference_ranks(benchmark, name, seed)
+        scores = annotate(metrics.question_scores(benchmark, ranks), benchmark, corpus)
+        found.append(scores.assign(ranker=name))
+    return pd.concat(found, ignore_index=True).astype({"ranker": "category"})

@@ -1,0 +1,53 @@
+"""A batch to look at before training: its texts, its vectors, its scores."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import torch
+
+from lib.benchmark import Benchmark
+from lib.benchmarks import heldout
+from lib.corpus import ParallelCorpus
+from lib.params import Train
+from lib.sampler import Batch
+from lib.training.models import build_encoder
+
+
+def dev(corpus: ParallelCorpus, p: Train) -> Benchmark | None:
+    """What training validates on, where it does."""
+    return heldout.dev(corpus) if p.validate_every else None
+
+
+def texts(corpus: ParallelCorpus, batch: Batch) -> pd.DataFrame:
+    """Columns question language, question, passage language, passage; a row a row of the batch."""
+    names, columns = np.array(corpus.languages), {}
+    for side in ("question", "passage"):
+        language = getattr(batch, f"{side}_language")
+        rows = corpus.index.rows(batch.pair, language)
+        columns[f"{side} language"] = names[language]
+        columns[side] = corpus.rows[rows.tolist()][side]
+    return pd.DataFrame(columns)
+
+
+def vectors(corpus: ParallelCorpus, p: Train, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Unit vectors float32 [B, d] of a batch's questions and passages, before any training."""
+    encoder, rows = build_encoder(p, corpus.tokenizer_file), texts(corpus, batch)
+    sides = (encoder.encode(rows[side].tolist(), side) for side in ("question", "passage"))
+    return tuple(torch.from_numpy(side) for side in sides)
+
+
+def chance(p: Train) -> float:
+    """InfoNCE with in-batch negatives of an encoder that scores all passages alike: log B."""
+    return math.log(p.batch_size)
+
+
+def score_table(corpus: ParallelCorpus, batch: Batch, cosines: torch.Tensor, rows: int = 8):
+    """The cosines of the first rows, named by language, for people to read."""
+    names = np.array(corpus.languages)
+    asked = [f"q{i} {x}" for i, x in enumerate(names[batch.question_language[:rows]])]
+    answered = [f"p{i} {x}" for i, x in enumerate(names[batch.passage_language[:rows]])]
+    table = pd.DataFrame(cosines[:rows, :rows].numpy(), asked, answered)
+    return table.style.format("{:.2f}").background_gradient("cividis", axis=None)

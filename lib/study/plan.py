@@ -1,0 +1,193 @@
+"""What a study has to do: every stage of every run as a job, and when a job is done.
+
+A stage is done when its stamp file, written last, holds the hash of its parameters, of the
+notebook's code and of the stamps it builds on, and when what it made for others is still there.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from lib import params, store
+from lib.store import ROOT
+from lib.study import paths
+from lib.study.grid import Study
+
+NOTEBOOKS = {
+    "prepare": "01_prepare",
+    "train": "02_train",
+    "evaluate": "03_evaluate",
+    "analyse": "04_analyse",
+}
+PLACES = {
+    "prepare": "corpus/{key}",
+    "train": "runs/{key}",
+    "evaluate": "runs/{key}",
+    "analyse": "report",
+    "report": "report",
+}  # below the study's folder
+# What a stage leaves for others, below its folder. Looked for at each start, but not hashed: the
+# stage that reads it verifies it.
+PRODUCTS = {
+    "prepare": ("data/manifest.json",),
+    "train": ("model/manifest.json",),
+    "evaluate": ("scores/manifest.json", "metrics.json"),
+    "analyse": ("tables", "04_analyse.ipynb"),
+    "report": ("index.html",),
+}
+
+
+class BadNotebook(ValueError):
+    """A notebook cannot be run as a stage; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One stage of one run: what it is asked to do, and where."""
+
+    stage: str
+    key: str  # "" for the stages that a study has once
+    folder: Path
+    params: params.Stage | None
+    needs: tuple[Job, ...]
+    code: tuple[str, ...]  # of the notebook's code cells
+
+    @property
+    def name(self) -> str:
+        return f"{self.stage} {self.key}".rstrip()
+
+    @property
+    def ok(self) -> Path:
+        """The stamp file."""
+        return self.folder / f"{self.stage}.ok"
+
+    @property
+    def notebook(self) -> Path:
+        """The executed notebook."""
+        return self.folder / f"{NOTEBOOKS[self.stage]}.ipynb"
+
+    @property
+    def study_folder(self) -> Path:
+        return self.folder.parents[bool(self.key)]
+
+    @property
+    def log(self) -> Path:
+        """What the stage printed."""
+        file = f"{self.stage}-{self.key}" if self.key else self.stage
+        return self.study_folder / "logs" / f"{file}.log"
+
+    @property
+    def threads(self) -> int:
+        """Of one process."""
+        return getattr(self.params, "threads", 1)
+
+    @property
+    def cores(self) -> int:
+        """How many it keeps busy: every rank has its own threads."""
+        return self.threads * getattr(self.params, "ranks", 1)
+
+    @cached_property
+    def stamp(self) -> str:
+        """The stamp if all it needs is done as asked now."""
+        return self.stamp_on([need.stamp for need in self.needs])
+
+    def stamp_on(self, upstream: list[str]) -> str:
+        """sha256 of parameters, upstream stamps and code."""
+        asked = self.params.model_dump(exclude={*self.params.may_change}) if self.params else {}
+        text = json.dumps([self.stage, asked, upstream, self.code], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def recorded(self) -> dict:
+        """What the stamp file says: stamp and seconds; empty where there is none to believe."""
+        try:
+            found = store.read_json(self.ok)
+            return {"stamp": str(found["stamp"]), "seconds": float(found["seconds"])}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+
+    @property
+    def missing(self) -> list[Path]:
+        """What the stage makes for others and is not there."""
+        files = (self.folder / name for name in PRODUCTS[self.stage])
+        return [file for file in files if not file.exists()]
+
+    @property
+    def done(self) -> bool:
+        return self.is_done(self.stamp)
+
+    def is_done(self, stamp: str) -> bool:
+        """Whether the stage has ended with this stamp, and nobody took away what it made."""
+        return self.recorded().get("stamp") == stamp and not self.missing
+
+
+def plan(study: Study) -> list[Job]:
+    """Every job of a study, each after those it needs. Raises BadNotebook."""
+    code = {stage: read_notebook(stage) for stage in NOTEBOOKS}
+    corpora = {
+        key: Job("prepare", key, paths.corpus_dir(study.name, key), p, (), code["prepare"])
+        for key, p in study.corpora.items()
+    }
+    trains, evaluates = [], []
+    for key, run in study.runs.items():
+        folder, corpus = paths.run_dir(study.name, key), corpora[run.train.corpus]
+        trains.append(Job("train", key, folder, run.train, (corpus,), code["train"]))
+        evaluates.append(
+            Job("evaluate", key, folder, run.evaluate, (trains[-1],), code["evaluate"])
+        )
+    report = paths.report_dir(study.name)
+    analyse = Job("analyse", "", report, study.analyse, tuple(evaluates), code["analyse"])
+    return [*corpora.values(), *trains, *evaluates, analyse,
+            Job("report", "", report, None, (analyse,), ())]  # fmt: skip
+
+
+def notebook_path(stage: str) -> Path:
+    """The notebook of a stage; BATCHES_NOTEBOOKS names another folder than notebooks/."""
+    folder = Path(os.environ.get("BATCHES_NOTEBOOKS") or ROOT / "notebooks")
+    return folder / f"{NOTEBOOKS[stage]}.ipynb"
+
+
+def read_notebook(stage: str) -> tuple[str, ...]:
+    """Sources of a notebook's code cells, if it takes every parameter of the stage.
+
+    papermill itself only warns of an unknown parameter, and without a tagged cell the notebook's
+    own values win. Raises BadNotebook."""
+    path = notebook_path(stage)
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        code = [cell for cell in cells if cell["cell_type"] == "code"]
+        tagged = [c for c in code if "parameters" in c["metadata"].get("tags", [])]
+        sources = tuple("".join(cell["source"]) for cell in code)
+    except OSError as error:
+        raise BadNotebook(f"{shown(path)}: cannot be read ({error.strerror})") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise BadNotebook(f"{shown(path)}: is not a notebook") from None
+    if len(tagged) != 1:
+        raise BadNotebook(
+            f"{shown(path)}: has {len(tagged)} cells tagged `parameters` (expected one)"
+        )
+    missing = set(params.STAGES[stage].model_fields) - _assigned("".join(tagged[0]["source"]))
+    if missing:
+        raise BadNotebook(f"{shown(path)}: its parameter cell lacks {min(missing)}")
+    return sources
+
+
+def _assigned(source: str) -> set[str]:
+    """Names that a cell assigns at its top level."""
+    try:
+        body = ast.parse(source).body
+    except SyntaxError:
+        return set()
+    targets = [t for s in body if isinstance(s, ast.Assign) for t in s.targets]
+    targets += [s.target for s in body if isinstance(s, ast.AnnAssign) and s.value]
+    return {t.id for t in targets if isinstance(t, ast.Name)}
+
+
+def shown(path: Path) -> str:
+    """A path as a person would type it from the project's folder."""
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)

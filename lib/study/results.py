@@ -1,0 +1,213 @@
+"""What evaluated runs leave on the disk, written and read in one place.
+
+scores/<benchmark>.parquet has a row a question and setting, metrics.json the means; references and
+leak audits lie with the corpus, since every run of it shares them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from lib import metrics, store
+from lib.analysis.results import (
+    Results,
+    ScoredRun,
+    arm_labels,
+    cluster_sums,
+    headline,
+    language_cells,
+)
+from lib.benchmarks import format_of
+from lib.metrics import REFERENCES
+from lib.params import BenchmarkSpec, Train
+from lib.study import grid, paths
+from lib.study.evaluate import Scored
+
+# --- written by 03_evaluate --------------------------------------------------------------------
+
+
+def save_scores(
+    folder: Path, specs: Mapping[str, BenchmarkSpec], scored: Mapping[str, Scored]
+) -> pd.DataFrame:
+    """Write a run's scores and their means; these, by benchmark and setting, "headline" last.
+
+    specs, scored: by name of the benchmark, the report's own first. metrics.json is written last:
+    with it the run counts as evaluated."""
+    with store.atomic_folder(folder / "scores") as new:
+        for name, own in scored.items():
+            own.scores.to_parquet(new / f"{name}.parquet", index=False)
+    ranked = {name: own.scores for name, own in scored.items() if "setting" in own.scores}
+    first = next(iter(scored.values())).scores
+    means = {name: metrics.summary(own) for name, own in ranked.items()}
+    written = {
+        "benchmarks": {name: specs[name].model_dump() for name in scored},
+        "digests": {name: own.digest for name, own in scored.items()},
+        "summary": {name: _plain(table) for name, table in means.items()},
+    }
+    store.write_json(folder / "metrics.json", written)
+    return pd.concat(means | {"headline": metrics.summary(headline(first))})
+
+
+def _plain(table: pd.DataFrame) -> dict:
+    """A table as nested dicts for JSON, row by row; NaN becomes None."""
+    return {
+        str(key): {k: None if pd.isna(v) else v for k, v in row.items()}
+        for key, row in table.to_dict("index").items()
+    }
+
+
+# --- read by 04_analyse ------------------------------------------------------------------------
+
+
+def scored_runs(study: str, only: str = "") -> list[ScoredRun]:
+    """Evaluated runs of a study, in the order of its grid.
+
+    Raises ValueError naming what is missing: no run at all, or a grid that is not complete."""
+    wanted = [only] if only else _grid(study)
+    missing = [k for k in wanted if not (paths.run_dir(study, k) / "metrics.json").exists()]
+    if missing or not wanted:
+        raise ValueError(
+            f"study {study}: no evaluated run{f' {missing[0]}' if missing else ''}"
+            f"{f' and {len(missing) - 1} more' if len(missing) > 1 else ''}; "
+            "run 02_train and 03_evaluate first"
+        )
+    folders = {key: paths.run_dir(study, key) for key in wanted}
+    trains = {key: Train(**store.read_json(f / "params.json")) for key, f in folders.items()}
+    labels = arm_labels(trains)
+    return [ScoredRun(key, labels[key], trains[key], folders[key]) for key in wanted]
+
+
+def comparable(runs: list[ScoredRun]) -> tuple[list[ScoredRun], list[ScoredRun]]:
+    """(runs whose arms all have the same seeds, the others), each in the given order.
+
+    Arms are compared seed by seed, and runs made by hand need not have the same ones. Of the sets
+    of seeds that arms have, the one is taken that keeps most runs."""
+    seeds: dict[str, set[int]] = {}
+    for run in runs:
+        seeds.setdefault(run.arm, set()).add(run.seed)
+    kept = Counter({frozenset(own): 0 for own in seeds.values()})
+    for common in kept:
+        kept[common] = len(common) * sum(common <= own for own in seeds.values())
+    [(common, _)] = kept.most_common(1)
+    chosen = [run for run in runs if run.seed in common and common <= seeds[run.arm]]
+    return chosen, [run for run in runs if run not in chosen]
+
+
+def _grid(study: str) -> list[str]:
+    """Keys of all runs of a study; of those that were evaluated where no study file made them."""
+    return grid.keys(study) or sorted(
+        f.parent.name for f in paths.study_dir(study).glob("runs/*/metrics.json")
+    )
+
+
+def benchmark_specs(runs: list[ScoredRun]) -> dict[str, BenchmarkSpec]:
+    """The benchmarks that all of these runs were evaluated on, the report's own first."""
+    found = [store.read_json(run.folder / "metrics.json")["benchmarks"] for run in runs]
+    return {
+        name: BenchmarkSpec(**spec)
+        for name, spec in found[0].items()
+        if all(other.get(name) == spec for other in found)
+    }
+
+
+def load_results(study: str, runs: list[ScoredRun], benchmark: str) -> Results:
+    """The scores of runs on a benchmark, and the references of the corpora they used.
+
+    Raises ValueError when a run was not evaluated on it, or its files were altered."""
+    specs, sums, cells, seen = benchmark_specs(runs), [], [], set()
+    if benchmark not in specs:
+        raise ValueError(
+            f"benchmark {benchmark!r}: was not evaluated in every run of study {study} "
+            f"(expected one of {', '.join(specs)})"
+        )
+    with_references = format_of(specs[benchmark]).in_memory
+    for run in runs:
+        corpus = (run.train.corpus, run.seed)
+        place = paths.references_dir(paths.corpus_dir(study, run.train.corpus), benchmark)
+        if corpus not in seen and with_references:
+            seen.add(corpus)
+            references = _verified(place, "references.parquet")
+            for name, own in references.groupby("ranker", observed=True):
+                _add(sums, cells, own, REFERENCES[name], run.seed)
+        if with_references:
+            _check_content(run, benchmark, place)
+        scores = _verified(run.folder / "scores", f"{benchmark}.parquet")
+        _add(sums, cells, scores, run.arm, run.seed)
+    tables = (pd.concat(parts, ignore_index=True) for parts in (sums, cells))
+    return Results(benchmark, runs, *tables)
+
+
+def load_accuracy(runs: list[ScoredRun], benchmark: str) -> pd.DataFrame:
+    """Scores of every run on sentence search: arm, seed, direction, cluster (a language),
+    accuracy, f1, weight (1: every language weighs the same)."""
+    parts = [
+        _verified(run.folder / "scores", f"{benchmark}.parquet").assign(arm=run.arm, seed=run.seed)
+        for run in runs
+    ]
+    table = pd.concat(parts, ignore_index=True).assign(weight=1.0)
+    return table.rename(columns={"name": "cluster"})
+
+
+def load_leaks(study: str, runs: list[ScoredRun]) -> pd.DataFrame:
+    """The leak audits of the runs' benchmarks with their corpora, one below the other, in column
+    `benchmark` whose. Benchmarks that are not held in memory are not audited."""
+    corpora, parts = {run.train.corpus: None for run in runs}, []
+    for name in benchmark_specs(runs):
+        for key in corpora:
+            folder = paths.references_dir(paths.corpus_dir(study, key), name)
+            if folder.exists():
+                parts.append(_verified(folder, "leaks.parquet").assign(benchmark=name))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def load_exposure(runs: list[ScoredRun]) -> pd.DataFrame:
+    """What each arm saw, mean over seeds: pairs, distinct texts and positives, tokens, FLOPs."""
+    rows = []
+    for run in runs:
+        if run.train.steps:
+            seen = store.read_json(run.folder / "exposure.json")
+            rows.append({"arm": run.arm} | {k: v for k, v in seen.items() if k != "languages"})
+    return pd.DataFrame(rows).groupby("arm", sort=False).mean(numeric_only=True)
+
+
+def corpus_of(study: str, run: Path) -> Path:
+    """The folder of the corpus that a run was trained on."""
+    return paths.corpus_dir(study, store.read_json(run / "params.json")["corpus"])
+
+
+def load_corpus_facts(study: str, key: str) -> tuple[str, dict[str, int]]:
+    """(source, training rows by language) of a corpus."""
+    folder = paths.corpus_dir(study, key)
+    counts = store.read_json(folder / "data/manifest.json")["counts"]
+    return store.read_json(folder / "params.json")["source"], counts["rows"]
+
+
+def commits(runs: list[ScoredRun]) -> list[str]:
+    """Commits that the runs were made with; more than one is a reason to warn."""
+    found = [store.read_json(run.folder / "provenance.json") for run in runs]
+    return sorted({f"{p['commit']}{' with changes' if p['dirty'] else ''}" for p in found})
+
+
+def _check_content(run: ScoredRun, benchmark: str, place: Path) -> None:
+    """Raise ValueError where a run was scored on other files than the reference rankers."""
+    scored = store.read_json(run.folder / "metrics.json")["digests"].get(benchmark)
+    if scored != store.verify(place)["made_from"]["benchmark"]:
+        raise ValueError(
+            f"benchmark {benchmark!r}: run {run.key} was scored on other files than those that "
+            f"{place} was made from; remove {run.folder / 'scores'} to have it scored again"
+        )
+
+
+def _verified(folder: Path, file: str) -> pd.DataFrame:
+    """A table out of a folder whose manifest verifies."""
+    store.verify(folder)
+    return pd.read_parquet(folder / file)
+
+
+def _add(sums: list, cells: list, scores: pd.DataFrame, arm: str, seed: int) -> None:
+    for table, target in ((cluster_sums(scores), sums), (language_cells(scores), cells)):
+        target.append(table.assign(arm=arm, seed=seed))

@@ -1,0 +1,194 @@
+"""Run a study so that it may be killed anywhere and started again.
+
+Snakemake decides what runs when, on this machine or on a cluster; lib.study.plan says what is done.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from lib import params, store
+from lib.store import ROOT
+from lib.study import grid, paths
+from lib.study.grid import Study
+from lib.study.plan import Job, plan, shown
+from lib.study.progress import Progress, closing
+from lib.study.stage import Events, way_out
+
+POLL = 0.2  # seconds between two looks at what the stages tell
+
+
+def run_study(path: str, cores: int, changes: Iterable[str] = ()) -> int:
+    """Run what a study still needs; 0 once its report is there, 1 where a stage failed.
+
+    changes: as in grid.load_study. Raises BadParameter, BadNotebook, store.Busy or OSError, each
+    with one clear line."""
+    study = grid.load_study(path, changes)
+    grid.check_paths(study)
+    jobs = plan(study)
+    folder = paths.study_dir(study.name)
+    store.make_folder(folder)
+    with _alone(study.name) as lock:
+        _refuse_other_file(study, path)
+        _refuse_other_parameters(jobs, path)
+        for job in jobs:
+            store.make_folder(job.folder)
+        grid.freeze(study)
+        _remove_stale_stamps(jobs)
+        progress = Progress({job.name: job for job in jobs}, _slots(jobs, cores))
+        print(progress.opening(study), flush=True)
+        code = _schedule(folder, progress, cores, lock) if len(progress.done) < len(jobs) else 0
+    return closing(progress, code, folder)
+
+
+def _remove_stale_stamps(jobs: list[Job]) -> None:
+    """Remove the stamp of each job that is not done, and of all that build on it: Snakemake does
+    not make what is missing below a stamp that is there. `jobs` come after those they need."""
+    stale: set[str] = set()
+    for job in jobs:
+        if not job.done or any(need.name in stale for need in job.needs):
+            stale.add(job.name)
+            job.ok.unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone(study: str) -> Iterator[int]:
+    """The study's lock. Raises Busy if another start holds it."""
+    try:
+        with store.lock(paths.study_dir(study) / ".lock") as lock:
+            yield lock
+    except store.Busy as busy:
+        raise store.Busy(f"{study}: {busy}; nothing was started") from None
+
+
+def _slots(jobs: list[Job], cores: int) -> int:
+    return max(1, cores // max(job.cores for job in jobs))
+
+
+def _refuse_other_file(study: Study, path: str) -> None:
+    """Two study files of one name share a folder of outputs. Raises BadParameter if what is there
+    was asked for by another file, which still is there and asks for something else."""
+    try:
+        frozen = grid.load_frozen(study.name)
+    except params.BadParameter:
+        return  # nothing is there yet, or nothing to believe
+    same = frozen.file == study.file or replace(frozen, file=study.file) == study
+    if not same and (ROOT / frozen.file).is_file():
+        raise params.BadParameter(
+            f"{path}: {shown(paths.study_dir(study.name))} belongs to another study, "
+            f"{frozen.file} (expected another name of this file)"
+        )
+
+
+def _refuse_other_parameters(jobs: list[Job], path: str) -> None:
+    """What is half made must not be finished with other parameters. Raises BadParameter."""
+    for job in jobs:
+        file = job.folder / "params.json"
+        if job.stage in params.VARIED and file.exists():
+            try:
+                asked, may_change = job.params.model_dump(), job.params.may_change
+                clash = store.difference(store.read_json(file), asked, may_change)
+            except store.Damaged as damage:
+                raise store.Damaged(f"{damage}{way_out(str(damage), job.study_folder)}") from None
+            if clash:
+                raise params.BadParameter(
+                    f"{path}: {shown(job.folder)} {clash} (expected the same; "
+                    f"`make clean STUDY={path}` starts afresh)"
+                )
+
+
+def _schedule(folder: Path, progress: Progress, cores: int, lock: int) -> int:
+    """Run Snakemake to its end, showing what the stages tell; its exit status."""
+    events = Events(folder)
+    command = [
+        sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"),
+        "--directory", str(folder), "--cores", str(cores), "--scheduler", "greedy",
+        "--keep-going", "--nocolor",
+        # Our own locks and stamps, not Snakemake's memory, say what runs and what is done.
+        "--nolock", "--ignore-incomplete", "--drop-metadata", "--rerun-triggers", "params",
+    ]  # fmt: skip
+    with open(folder / "logs" / "snakemake.log", "wb") as log:
+        scheduler = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=os.environ | {"BATCHES_STUDY": folder.name},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=(lock,),  # while it lives, no other start can be, were we killed
+            start_new_session=True,  # Ctrl-C is ours to pass on
+            preexec_fn=_die_with_parent,
+        )
+    with _ending(scheduler):
+        while True:
+            code = scheduler.poll()
+            for event in events.new():
+                if line := progress.tell(event):
+                    print(line, flush=True)
+            if code is not None:
+                return code
+            time.sleep(POLL)
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to kill this process when its parent dies, however it dies. The stages it has
+    started live on, finish and are found done."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+@contextmanager
+def _ending(scheduler: subprocess.Popen) -> Iterator[None]:
+    """End the scheduler and everything below it when we are told to stop."""
+
+    def stop(number, _frame):
+        raise KeyboardInterrupt(number)
+
+    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        if scheduler.poll() is None:
+            _kill_family(scheduler.pid)
+            scheduler.wait()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _kill_family(pid: int) -> None:
+    """Kill a process and all its descendants, kernels too: every stage can be killed anywhere."""
+    import psutil
+
+    try:
+        parent = psutil.Process(pid)
+        family = [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return
+    for process in family:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            pass
+    psutil.wait_procs(family[1:], timeout=5)
+
+
+def clean(path: str) -> None:
+    """Remove outputs/<study> and nothing else. Raises Busy while the study runs."""
+    name = "lab" if Path(path).stem == "lab" else grid.study_name(path)
+    folder = paths.study_dir(name)
+    if not folder.is_dir():
+        print(f"{shown(folder)}: nothing to remove")
+        return
+    with _alone(name):
+        shutil.rmtree(folder)
+    print(f"{shown(folder)}: removed")

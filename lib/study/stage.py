@@ -1,0 +1,156 @@
+"""Run one stage of a study: a notebook through papermill, or all executed notebooks into pages."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from lib import params, store
+from lib.store import ROOT
+from lib.study import grid, paths
+from lib.study.plan import PRODUCTS, Job, notebook_path, plan, shown
+
+ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+class StageFailed(RuntimeError):
+    """A stage did not finish; the message is its cause, in one line."""
+
+
+def run_stage(study: str, stage: str, key: str) -> None:
+    """Run one stage of a frozen study, unless it is found done; its stamp is written last.
+
+    Raises StageFailed."""
+    jobs = {(job.stage, job.key): job for job in plan(grid.load_frozen(study))}
+    if (stage, key) not in jobs:
+        raise params.BadParameter(f"study {study} has no stage {stage} {key}")
+    job = jobs[stage, key]
+    tell = Events(paths.study_dir(study)).teller(job)
+    with store.locked(job.folder, say=lambda line: tell("waiting", cause=line)):
+        stamp = job.stamp_on([need.recorded().get("stamp", "") for need in job.needs])
+        if job.is_done(stamp):  # an earlier start, killed meanwhile, has finished it
+            tell("finished", seconds=job.recorded()["seconds"], found=True)
+            return
+        job.ok.unlink(missing_ok=True)
+        tell("started")
+        begin = time.monotonic()
+        try:
+            _work(job, study)
+        except Exception as error:
+            traceback.print_exc()
+            failure = StageFailed(_cause(error, job))
+            tell("failed", cause=str(failure))
+            raise failure from None
+        seconds = round(time.monotonic() - begin, 1)
+        store.write_json(job.ok, {"stamp": stamp, "seconds": seconds})
+        tell("finished", seconds=seconds)
+
+
+def _work(job: Job, study: str) -> None:
+    """What the stage is for: execute its notebook, or render all that were executed."""
+    # nbformat imports jsonschema, which imports rfc3987_syntax where that is installed and so
+    # compiles a grammar for 2 s in every stage, only to check a string format that notebooks do
+    # not have. None makes that import fail, which jsonschema takes for "not installed".
+    sys.modules.setdefault("rfc3987_syntax", None)
+    if job.stage == "report":
+        from lib.study import report
+
+        report.render(study)
+    else:
+        _run_notebook(job)
+    for file in job.missing:
+        raise FileNotFoundError(f"{shown(file)} was not made")
+
+
+def _run_notebook(job: Job) -> None:
+    """Execute a notebook through papermill; what its cells print goes to our stdout."""
+    _set_environment(job.threads)
+    import papermill
+
+    papermill.execute_notebook(
+        str(notebook_path(job.stage)),
+        str(job.notebook),
+        parameters=job.params.model_dump(),
+        kernel_name="python3",
+        language="python",
+        cwd=str(ROOT),
+        progress_bar=False,
+        stdout_file=sys.stdout,
+        stderr_file=sys.stdout,
+    )
+
+
+def _set_environment(threads: int) -> None:
+    """What the kernel inherits: its libraries' number of threads, and no progress bars, which in a
+    notebook that nobody watches leave hundreds of lines. The kernel is this environment's own."""
+    for name in ("OMP", "MKL", "OPENBLAS", "RAYON"):
+        os.environ[f"{name}_NUM_THREADS"] = str(threads)
+    os.environ |= {
+        "JUPYTER_PREFER_ENV_PATH": "1",
+        "TQDM_DISABLE": "1",
+        "PYTHONWARNINGS": "ignore:IProgress not found",  # tqdm's, with a path of this machine
+    }
+
+
+def _cause(error: Exception, job: Job) -> str:
+    """Why a stage failed, in one line, and where to read more."""
+    name, text = type(error).__name__, str(error)
+    where = job.log if job.stage == "report" else job.notebook
+    if name == "PapermillExecutionError":
+        name, text = error.ename, error.evalue
+    elif name == "DeadKernelError" or "Kernel died" in text:
+        name, text, where = "the kernel died", "killed, or out of memory", job.log
+    first = next(iter(spoken_lines(text)), "no message")
+    hint = way_out(first, job.study_folder) if name == store.Damaged.__name__ else ""
+    return f"{name}: {first}; see {shown(where)}{hint}"
+
+
+def way_out(damage: str, study_folder: Path) -> str:
+    """What to do about an artefact of a study that is not what its manifest says: remove the least
+    that a stage makes again by itself. damage: the message of a store.Damaged."""
+    found = re.search(rf"{re.escape(str(study_folder))}/((?:corpus|runs)/[^/:]+)/([^/:]+)", damage)
+    if not found:
+        return f"; `make clean STUDY={study_folder.name}.yaml` starts afresh"
+    folder, name = study_folder / found[1], found[2]
+    made = {Path(product).parts[0] for products in PRODUCTS.values() for product in products}
+    return f"; remove {shown(folder / name if name in made else folder)} to have it made again"
+
+
+def spoken_lines(text: str) -> list[str]:
+    """The lines that say something, stripped and without colours."""
+    return [line.strip() for line in ANSI.sub("", text).splitlines() if line.strip()]
+
+
+class Events:
+    """What stages tell whoever runs the study: JSON lines, appended to logs/events.jsonl."""
+
+    def __init__(self, folder: Path):
+        self.file = folder / "logs" / "events.jsonl"
+        store.make_folder(self.file.parent)
+        self.position = self.file.stat().st_size if self.file.exists() else 0
+
+    def teller(self, job: Job):
+        """A function that appends one line about a job. A short append is never torn."""
+
+        def tell(event: str, **facts) -> None:
+            line = json.dumps({"event": event, "name": job.name, **facts}) + "\n"
+            with open(self.file, "ab", buffering=0) as file:
+                file.write(line.encode())
+
+        return tell
+
+    def new(self) -> list[dict]:
+        """Complete lines since the last call."""
+        if not self.file.exists():
+            return []
+        with open(self.file, "rb") as file:
+            file.seek(self.position)
+            text = file.read()
+        text = text[: text.rfind(b"\n") + 1]
+        self.position += len(text)
+        return [json.loads(line) for line in text.splitlines()]

@@ -1,0 +1,195 @@
+"""Checkpoints: the whole state of a run, written whole or not at all, and found again."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from lib import store
+from lib.encoder import Encoder
+from lib.training import ranks
+from lib.training.cost import Clock, Cost
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class LogRow(NamedTuple):
+    """One step, as train_log.parquet has it, but for `seconds`: times are kept apart.
+
+    gradient_norm  before clipping
+    batch          CRC-32 of the batch's pairs, languages and negatives, to compare two runs by
+    """
+
+    step: int
+    kind: str
+    loss: float
+    learning_rate: float
+    gradient_norm: float
+    batch: int
+    seconds: float
+
+
+@dataclass
+class State:
+    """All that steps change, and nothing else: what a checkpoint holds.
+
+    step         the next one; all else is as before it
+    validations  what `validate` gave, with the step
+    best         weights of the best validation, on the first rank
+    """
+
+    encoder: Encoder
+    optimizer: torch.optim.AdamW
+    step: int = 0
+    log: list[LogRow] = field(default_factory=list)
+    validations: list[dict] = field(default_factory=list)
+    best: dict[str, torch.Tensor] = field(default_factory=dict)
+    clock: Clock = field(default_factory=Clock)
+
+    def log_table(self) -> pd.DataFrame:
+        """One row a step, columns as LogRow."""
+        return pd.DataFrame(self.log, columns=LogRow._fields)
+
+
+# --- writing -----------------------------------------------------------------------------------
+
+
+def save(state: State, folder: Path, identity: dict, keep: int) -> None:
+    """Write a checkpoint below folder/checkpoints, and only then drop all but the `keep` latest.
+
+    Every rank calls it, the first one writes. Raises OSError naming the checkpoint."""
+    spent = state.clock.total()
+    if ranks.rank():
+        return
+    place = folder / "checkpoints" / f"step-{state.step:06d}"
+    try:
+        with store.atomic_folder(place, {"identity": identity}) as new:
+            _fill(new, state, spent)
+    except (OSError, SafetensorError) as error:
+        raise OSError(f"{place}: not written ({error}); older ones are as they were") from error
+    prune(folder, state.step, keep)
+
+
+def _fill(new: Path, state: State, spent: Cost) -> None:
+    """Write the files of a checkpoint."""
+    save_file(dict(state.encoder.named_parameters()), new / "model.safetensors")
+    save_file(_moments(state), new / "optimizer.safetensors")
+    if state.best:
+        save_file(state.best, new / "best.safetensors")
+    state.log_table().to_parquet(new / "log.parquet")
+    numbers = {"step": state.step, "cost": asdict(spent), "validations": state.validations}
+    store.write_json(new / "state.json", numbers)
+
+
+def _moments(state: State) -> dict[str, torch.Tensor]:
+    """AdamW's tensors by parameter and name."""
+    return {
+        f"{name}.{moment}": state.optimizer.state[p].get(moment, torch.zeros_like(p))
+        for name, p in state.encoder.named_parameters()
+        for moment in MOMENTS
+    }
+
+
+def prune(folder: Path, step: int, keep: int) -> None:
+    """Keep the `keep` latest checkpoints; those after `step` were found damaged."""
+    found = _by_step(folder)
+    kept = [at for at in found if at <= step][:keep]
+    for place in (*(found[at] for at in found.keys() - kept), *_leftovers(folder)):
+        shutil.rmtree(place)
+
+
+# --- reading -----------------------------------------------------------------------------------
+
+
+def resume(state: State, folder: Path, identity: dict) -> None:
+    """Take over the newest valid checkpoint, if there is one; the first rank says which.
+
+    Raises ValueError for one of another identity, or without optimizer state."""
+    found = ranks.collected(None if ranks.rank() else _newest(folder))[0]
+    if found is None:
+        return
+    place, manifest = found
+    _require_same(place, manifest, identity)
+    if not (place / "optimizer.safetensors").is_file():
+        raise ValueError(
+            f"{place}: has no optimizer state, so training cannot go on from it; remove that folder"
+        )
+    numbers = store.read_json(place / "state.json")
+    state.step, state.validations = numbers["step"], numbers["validations"]
+    state.clock.before = Cost(**numbers["cost"])
+    _load_tensors(state, place)
+    log = pd.read_parquet(place / "log.parquet")
+    state.log = [LogRow(*row) for row in log.itertuples(index=False)]
+    if state.validations and not ranks.rank():
+        state.best = load_file(place / "best.safetensors")
+    print(f"going on from step {state.step}", flush=True)
+
+
+@torch.no_grad()
+def _load_tensors(state: State, place: Path) -> None:
+    """Copies, so that tensors lie in memory (hence add up) as they would without a stop."""
+    weights = load_file(place / "model.safetensors")
+    moments = load_file(place / "optimizer.safetensors")
+    for name, p in state.encoder.named_parameters():
+        p.copy_(weights[name])
+        own = {m: torch.empty_like(p).copy_(moments[f"{name}.{m}"]) for m in MOMENTS}
+        step = torch.tensor(float(state.step), device=p.device)
+        state.optimizer.state[p] = own | {"step": step}
+
+
+def is_finished(model: Path, identity: dict) -> bool:
+    """Whether a run has its encoder, whole; a damaged one is named, to be made again.
+
+    Raises ValueError if it was made with another identity."""
+    try:
+        manifest = store.verify(model)
+    except FileNotFoundError:
+        return False
+    except store.Damaged as damage:
+        print(f"{damage}: training it again", flush=True)
+        return False
+    _require_same(model, manifest, identity)
+    return True
+
+
+def _require_same(place: Path, manifest: dict, identity: dict) -> None:
+    """Raises ValueError if what lies in `place` was made with another identity."""
+    clash = store.difference(manifest.get("identity", {}), identity)
+    if clash:
+        raise ValueError(f"{place}: {clash}; remove the run's folder or choose another run name")
+
+
+def _newest(folder: Path) -> tuple[Path, dict] | None:
+    """The newest checkpoint that verifies and its manifest; damaged and half-written ones are
+    named and skipped."""
+    for left in _leftovers(folder):
+        print(f"{left}: a checkpoint was left half-written here; skipped", flush=True)
+    for place in _by_step(folder).values():
+        try:
+            return place, store.verify(place)
+        except store.Damaged as damage:
+            print(f"{damage}: skipping that checkpoint", flush=True)
+    return None
+
+
+def _by_step(folder: Path) -> dict[int, Path]:
+    """Folders of checkpoints by step, newest first."""
+    found = {
+        int(m[1]): p
+        for p in (folder / "checkpoints").glob("step-*")
+        if (m := re.fullmatch(r"step-(\d+)", p.name))
+    }
+    return dict(sorted(found.items(), reverse=True))
+
+
+def _leftovers(folder: Path) -> list[Path]:
+    """What a killed writer left of checkpoints."""
+    return sorted((folder / "checkpoints").glob(".step-*.tmp"))

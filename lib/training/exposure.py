@@ -1,0 +1,69 @@
+"""What a run shows its encoder: uses, distinct texts, repeats and tokens by language."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from lib.encoder import Encoder
+from lib.sampler import Schedule
+from lib.training import packing, ranks
+from lib.training.tokens import SIDES, Tokens, batch_rows
+
+
+def exposure(schedule: Schedule) -> pd.DataFrame:
+    """One row a language:
+
+    question_uses, passage_uses    rows that ask, or answer, in the language
+    question_texts, passage_texts  distinct texts, (pair, language), among them
+    …_mean_repeats, …_max_repeats  uses of one such text
+    positives                      distinct (question, passage) texts, by question language
+    monolingual                    share of the questions answered in their own language
+    substituted                    questions that gave way to another of the same group
+    """
+    names = ("pair", "question_language", "passage_language", "substituted")
+    batches = list(schedule)
+    rows = pd.DataFrame(
+        {
+            name: np.concatenate(
+                [np.empty(0, np.int16), *(getattr(batch, name) for batch in batches)]
+            )
+            for name in names
+        }
+    )
+    sides = []
+    for side in ("question", "passage"):
+        uses = rows.groupby([f"{side}_language", "pair"]).size().groupby(level=0)
+        sides.append(
+            uses.agg(uses="sum", texts="count", mean_repeats="mean", max_repeats="max").add_prefix(
+                f"{side}_"
+            )
+        )
+    rows["monolingual"] = rows.question_language == rows.passage_language
+    asked = rows.groupby("question_language")
+    positives = rows.drop_duplicates(list(names[:3])).groupby("question_language").size()
+    table = pd.concat(
+        [*sides, positives.rename("positives"), asked.monolingual.mean(), asked.substituted.sum()],
+        axis=1,
+    )
+    table = table.reindex(range(len(schedule.index.languages)), fill_value=0).fillna(0)
+    table.insert(0, "language", schedule.index.languages)
+    return table
+
+
+def places_and_tokens(
+    schedule: Schedule, texts: Tokens, encoder: Encoder, chunk: int
+) -> tuple[int, np.ndarray]:
+    """(token places that all ranks computed, padding included; tokens int64 [sides, L] among them).
+
+    chunk: as in lib.training.packing.embed."""
+    lengths = {side: texts.lengths(side) for side in SIDES}
+    tokens, places = np.zeros((len(SIDES), len(schedule.index.languages)), np.int64), 0
+    for batch in schedule:
+        for rank in range(ranks.world()):
+            part = batch_rows(schedule.index, batch.part(rank, ranks.world()))
+            own = {side: lengths[side][rows] for side, (rows, _) in part.items()}
+            for side, (_, language) in part.items():
+                np.add.at(tokens[SIDES.index(side)], language, own[side])
+            places += packing.places(encoder.rounded(np.concatenate([*own.values()])), chunk)
+    return places, tokens

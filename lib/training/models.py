@@ -1,0 +1,168 @@
+"""Encoders from checkpoints, or new ones of a chosen size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from lib import store
+from lib.encoder import Encoder, Settings, silent
+from lib.params import Train
+
+SPECIAL = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
+
+
+def build_encoder(params: Train, tokenizer_file: Path) -> Encoder:
+    """The encoder that `params` asks for, before training.
+
+    model ""  a BERT of params.width, layers, heads and dropout over the tokenizer in the file
+    else      the checkpoint folder, or name@revision to load from the Hugging Face hub
+
+    New weights depend on params.seed alone, and nobody else's random numbers change. Raises
+    ValueError for a model or tokenizer that will not do."""
+    settings = Settings(
+        params.pooling, params.question_prompt, params.passage_prompt, params.max_length
+    )
+    with _seeded(params.seed):
+        if params.model:
+            model, tokenizer = _checkpoint(params.model)
+        else:
+            tokenizer = _tokenizer(tokenizer_file)
+            model = _small(params, tokenizer)
+    return Encoder(model, tokenizer, settings)
+
+
+def load_encoder(folder: Path) -> Encoder:
+    """Read what Encoder.save wrote: gives the same vectors.
+
+    Raises ValueError where the folder holds no saved encoder, store.Damaged where it has a
+    manifest that does not verify."""
+    if (Path(folder) / "manifest.json").is_file():
+        store.verify(folder)
+    if not (Path(folder) / "encoder.json").is_file():
+        raise ValueError(f"{folder} holds no saved encoder (encoder.json is missing)")
+    settings = Settings(**store.read_json(Path(folder) / "encoder.json"))
+    return Encoder(*_checkpoint(str(Path(folder).resolve())), settings)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Random numbers of torch's CPU generator follow from `seed` inside, and go on after."""
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
+
+
+def _tokenizer(file: Path):
+    """The tokenizer in a JSON file of `tokenizers`. Raises ValueError if it lacks BERT's tokens."""
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    if not Path(file).is_file():
+        raise ValueError(f"there is no tokenizer {file}")
+    words = Tokenizer.from_file(str(file))
+    for token in SPECIAL.values():
+        if words.token_to_id(token) is None:
+            raise ValueError(f"{file} has no token {token}, expected {', '.join(SPECIAL.values())}")
+    return PreTrainedTokenizerFast(tokenizer_object=words, **SPECIAL)
+
+
+def _small(params: Train, tokenizer):
+    """A new BertModel. Its inner layers are 2 x width, where BERT has 4 x: a third faster."""
+    from transformers.models.bert import BertConfig, BertModel
+
+    return BertModel(
+        BertConfig(
+            vocab_size=len(tokenizer),
+            pad_token_id=tokenizer.pad_token_id,
+            type_vocab_size=1,
+            hidden_size=params.width,
+            intermediate_size=2 * params.width,
+            num_hidden_layers=params.layers,
+            num_attention_heads=params.heads,
+            max_position_embeddings=params.max_length,
+            hidden_dropout_prob=params.dropout,
+            attention_probs_dropout_prob=params.dropout,
+        ),
+        add_pooling_layer=False,
+    )
+
+
+def _checkpoint(name: str):
+    """Model and tokenizer of a folder or of hub name@revision.
+
+    No code that comes with a model is run and no pickle is read. Raises ValueError in one line."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    source = _source(name) | {"trust_remote_code": False}
+    with _loading(name):
+        config = AutoConfig.from_pretrained(**source)
+    kind = _encoder_class(name, config)
+    with _loading(name):
+        model, report = kind.from_pretrained(
+            **source,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(**source)
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
+    if missing:
+        raise ValueError(f"model {name!r} lacks weights, {missing[0]} among them")
+    if getattr(model, "pooler", None) is not None:  # not used, so it would only be dead weight
+        model.pooler = None
+    return model.eval(), tokenizer
+
+
+@contextmanager
+def _loading(name: str) -> Iterator[None]:
+    """Says in one line what fails."""
+    try:
+        with silent():
+            yield
+    except (OSError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise ValueError(f"model {name!r} cannot be loaded: {first}") from error
+
+
+def _source(name: str) -> dict:
+    """Arguments of from_pretrained for a folder (relative to the project) or name@revision."""
+    if (store.ROOT / name).is_dir():
+        return {"pretrained_model_name_or_path": str(store.ROOT / name)}
+    hub, _, revision = name.partition("@")
+    if not revision:
+        raise ValueError(
+            f"model {name!r} is no folder here, expected one, or a model of the "
+            "Hugging Face hub with the revision to use: owner/name@commit"
+        )
+    return {"pretrained_model_name_or_path": hub, "revision": revision}
+
+
+def _encoder_class(name: str, config):
+    """The class that loads the encoder, of encoder-decoders only that half.
+
+    Raises ValueError where tokens cannot see those after them (decoders are not supported)."""
+    from transformers import AutoModel, AutoModelForTextEncoding
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    if config.model_type in ("t5", "mt5", "umt5"):
+        return AutoModelForTextEncoding
+    if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.is_encoder_decoder:
+        return AutoModel
+    raise ValueError(
+        f"model {name!r} is of type {config.model_type}, expected an encoder such as "
+        "bert, xlm-roberta, modernbert or (its encoder half) mt5"
+    )

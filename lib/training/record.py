@@ -1,0 +1,106 @@
+"""What a finished run leaves beside its encoder: log, validations, exposure and cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from lib import store
+from lib.encoder import Encoder
+from lib.params import Train
+from lib.sampler import Schedule
+from lib.training import cost, ranks
+from lib.training.checkpoints import State
+from lib.training.cost import Cost
+from lib.training.exposure import exposure, places_and_tokens
+from lib.training.models import load_encoder
+from lib.training.tokens import SIDES, Tokens
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished run, read from its folder.
+
+    log         one row a step: LogRow's columns, `seconds` among them
+    validation  step, mAP by setting and `map`, their mean; empty without validate_every
+    cost        seconds, cpu_seconds, pairs_per_second, tokens, padded_share, flops, …
+    exposure    what all steps showed the encoder; "languages" holds one dict a language
+    """
+
+    folder: Path
+    log: pd.DataFrame
+    validation: pd.DataFrame
+    cost: dict
+    exposure: dict
+
+    @classmethod
+    def read(cls, folder: Path) -> TrainResult:
+        """The result in a run's folder."""
+        log = pd.read_parquet(folder / "train_log.parquet")
+        seconds = pd.read_parquet(folder / "train_time.parquet")["seconds"]
+        return cls(
+            folder,
+            log.assign(seconds=seconds),
+            pd.DataFrame(store.read_json(folder / "validation.json")),
+            store.read_json(folder / "cost.json"),
+            store.read_json(folder / "exposure.json"),
+        )
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The trained encoder. Raises store.Damaged where its files were altered."""
+        return load_encoder(self.folder / "model")
+
+
+def write(
+    folder: Path, state: State, spent: Cost, done: Schedule, texts: Tokens, params: Train
+) -> None:
+    """Write all of a run but its encoder. done: the schedule of the steps that were taken.
+
+    Exposure and cost follow from the schedule and the texts, so that steps need not count."""
+    log = state.log_table()
+    with store.atomic_file(folder / "train_log.parquet") as file:
+        log.drop(columns="seconds").to_parquet(file)
+    with store.atomic_file(folder / "train_time.parquet") as file:
+        log[["step", "seconds"]].to_parquet(file)
+    store.write_json(folder / "validation.json", state.validations)
+    slots, tokens = places_and_tokens(done, texts, state.encoder, params.chunk)
+    seen = _exposure(done, tokens, state.encoder)
+    store.write_json(folder / "exposure.json", seen)
+    kind = torch.bfloat16 if params.precision == "bf16" else torch.float32
+    rate = ranks.world() * cost.matmul_rate(state.encoder.device, kind)
+    table = cost.table(
+        spent,
+        log["seconds"].to_numpy(),
+        len(log) * params.batch_size,
+        seen["tokens"],
+        slots,
+        seen["flops"],
+        rate,
+    )
+    weights = sum(p.numel() for p in state.encoder.parameters())
+    whole = {"truncated_share": texts.truncated_share, "parameters": weights}  # of the corpus
+    store.write_json(folder / "cost.json", table | whole)
+
+
+def _exposure(done: Schedule, tokens: np.ndarray, encoder: Encoder) -> dict:
+    """lib.training.exposure with tokens [sides, L], by language and in all; counts are of uses."""
+    table = exposure(done)
+    for side, by_language in zip(SIDES, tokens, strict=True):
+        table[f"{side}_tokens"] = by_language
+    sums = table[["question_texts", "passage_texts", "positives", "substituted"]].sum()
+    uses = int(table["question_uses"].sum())
+    monolingual = (table["monolingual"] * table["question_uses"]).sum()
+    return {
+        "pairs": uses,
+        **{name: int(value) for name, value in sums.items()},
+        "monolingual": monolingual / max(1, uses),
+        "tokens": int(tokens.sum()),
+        "flops": cost.flops(encoder, int(tokens.sum())),
+        "languages": table.to_dict("records"),
+    }

@@ -1,0 +1,112 @@
+"""Token numbers of a corpus's texts, found once and mapped by every run that asks for the same.
+
+They lie beside the corpus, in `tokens/<key>/tokens.arrow`, where the key stands for the texts, the
+tokenizer, its length limit and the prompts.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from lib import store
+
+if TYPE_CHECKING:
+    from lib.corpus import ParallelCorpus
+    from lib.encoder import Encoder
+    from lib.sampler import Batch, PairIndex
+
+SIDES = ("question", "passage")
+BATCH = 10_000  # rows of a record batch, but for the last
+SCHEMA = pa.schema([(side, pa.large_list(pa.int32())) for side in SIDES])
+
+
+def batch_rows(index: PairIndex, batch: Batch) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """side -> (rows int64, language numbers) of a batch's texts: its questions; its passages, and
+    after them its explicit negatives in the language of the passage."""
+    hard = batch.negatives.shape[1]
+    language = np.concatenate([batch.passage_language, np.repeat(batch.passage_language, hard)])
+    pair = np.concatenate([batch.pair, batch.negatives.ravel()])
+    return {
+        "question": (index.rows(batch.pair, batch.question_language), batch.question_language),
+        "passage": (index.rows(pair, language), language),
+    }
+
+
+class Tokens:
+    """Questions and passages of every row of a corpus, as an encoder reads them.
+
+    used             int64: the distinct tokens of all texts, sorted
+    truncated_share  of the texts that were cut to max_length
+    """
+
+    def __init__(self, folder: Path):
+        """Raises store.Damaged where the folder does not verify."""
+        manifest = store.verify(folder)
+        self.truncated_share = manifest["truncated"] / manifest["texts"]
+        self.used = np.load(folder / "used.npy")
+        batches = pa.ipc.open_file(pa.memory_map(str(folder / "tokens.arrow")))
+        self._rows = batches.get_batch(0).num_rows
+        self._parts = {side: [] for side in SIDES}
+        for number in range(batches.num_record_batches):
+            for side in SIDES:
+                lists = batches.get_batch(number).column(side)
+                self._parts[side].append((lists.values.to_numpy(), lists.offsets.to_numpy()))
+
+    def lengths(self, side: str) -> np.ndarray:
+        """int64 [rows]: how many tokens the "question" or "passage" of each row has."""
+        return np.concatenate([np.diff(offsets) for _, offsets in self._parts[side]])
+
+    def take(self, side: str, rows: np.ndarray) -> list[np.ndarray]:
+        """Token numbers int32 of the "question" or "passage" of these rows."""
+        found, parts = [], self._parts[side]
+        for part, row in zip(*(x.tolist() for x in np.divmod(rows, self._rows)), strict=True):
+            values, offsets = parts[part]
+            found.append(values[offsets[row] : offsets[row + 1]])
+        return found
+
+
+def tokenized(corpus: ParallelCorpus, encoder: Encoder) -> Tokens:
+    """Those of a saved corpus, which are made if they are not there, or damaged."""
+    folder = corpus.folder.parent / "tokens" / _key(corpus, encoder)
+    return store.made(
+        partial(Tokens, folder),
+        partial(_make, corpus, encoder, folder),
+        alone=folder.parent,
+        say=lambda _: None,
+    )
+
+
+def _key(corpus: ParallelCorpus, encoder: Encoder) -> str:
+    """16 hex digits that stand for all that the tokens depend on."""
+    parts = {
+        "texts": corpus.content_hash,
+        "tokenizer": encoder.tokenizer.backend_tokenizer.to_str(),  # its length limit is part of it
+        "prompts": [encoder.settings.prompt(side) for side in SIDES],
+    }
+    return sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def _make(corpus: ParallelCorpus, encoder: Encoder, folder: Path) -> None:
+    counts, used = {"texts": len(SIDES) * len(corpus.rows)}, np.empty(0, np.int64)
+    with store.atomic_folder(folder, counts) as new:
+        file = str(new / "tokens.arrow")
+        with pa.OSFile(file, "wb") as out, pa.ipc.new_file(out, SCHEMA) as writer:
+            before = encoder.truncated
+            for texts in corpus.rows.select_columns(list(SIDES)).iter(BATCH):
+                columns = [_column(encoder.tokenize(texts[side], side)) for side in SIDES]
+                writer.write_batch(pa.record_batch(columns, schema=SCHEMA))
+                used = np.union1d(used, np.concatenate([c.values.to_numpy() for c in columns]))
+        counts["truncated"] = encoder.truncated - before
+        np.save(new / "used.npy", used)
+
+
+def _column(token_lists: list[np.ndarray]) -> pa.LargeListArray:
+    ends = np.cumsum([0, *map(len, token_lists)], dtype=np.int64)
+    return pa.LargeListArray.from_arrays(ends, np.concatenate(token_lists))

@@ -1,0 +1,33 @@
+"""Retrieval on questions set aside for it, while an encoder is trained.
+
+They are a share of the held-out split (prepare.dev) that no evaluation asks, so that choosing a
+checkpoint by them says nothing of the questions that results are about.
+"""
+
+from __future__ import annotations
+
+from lib import metrics, search
+from lib.benchmark import Benchmark
+from lib.encoder import Encoder
+from lib.metrics import SETTINGS
+
+
+def validate(encoder: Encoder, benchmark: Benchmark) -> dict[str, float]:
+    """mAP by setting (macro means over language pairs), and "map": the mean over the settings that
+    there are, by which a checkpoint is judged."""
+    questions = encoder.encode(list(benchmark.questions["text"]), "question")
+    passages = encoder.encode(list(benchmark.candidates["text"]), "passage")
+    ranks = search.relevant_ranks(search.tiles(questions, passages), benchmark)
+    ap = metrics.summary(metrics.question_scores(benchmark, ranks))["ap"]
+    found = {setting: float(ap[setting]) for setting in SETTINGS if setting in ap.index}
+    return found | {"map": sum(found.values()) / len(found)}
+
+
+def best_of(validations: list[dict]) -> dict:
+    """The first of the best validations."""
+    return max(validations, key=lambda found: found["map"])
+
+
+def patience_is_over(validations: list[dict], patience: int) -> bool:
+    """Whether `patience` validations in a row were no better than the best before them."""
+    return 0 < patience < len(validations) and (best_of(validations) not in validations[-patience:])
