@@ -1,15 +1,12 @@
 """Machine translation from English with any `transformers` checkpoint, each sentence once.
 
 A hundred thousand passages take hours, so whatever is finished is kept: on disk in shards, by the
-checkpoint's content, the target language and the sentence itself. A killed run goes on at the next
-shard. Texts are cut into sentences, since these models were trained on sentences and leave others
-out when given several (NLLB most of all).
+checkpoint's content, the target language and the sentence itself. Sentences are what these models
+were trained on: given several, they leave some out (NLLB most of all).
 
-Decoding is a beam search without sampling. Padding moves scores in their last bits, so a sentence
-is padded by its own length, never to its batch's longest, and one process after another gives the
-same texts. A GPU may choose another matrix product for another number of rows, and another
-processor, thread count or torch build does: a translation changes where two hypotheses are that
-close. What is in the cache stays as it was made, whatever it was made on.
+Padding moves scores in their last bits, so a sentence is padded by its own length, never to its
+batch's longest: a run that is killed and resumed gives the same texts. Another processor, thread
+count or torch build may not, where two hypotheses are that close; what is in the cache stays.
 """
 
 from __future__ import annotations
@@ -79,9 +76,7 @@ class Translated:
 
 
 class Translator:
-    """A translation checkpoint from English, and all that it has translated before.
-
-    sha256 is of the checkpoint's files; targets: project's language code -> Target."""
+    """A translation checkpoint from English, and all that it has translated before."""
 
     def __init__(self, name: str, cache: Path, settings: Settings = Settings()):
         """name: a folder or name@revision, as lib.encoder takes them; cache: where to keep
@@ -90,7 +85,7 @@ class Translator:
         Raises ValueError in one line for a checkpoint that is none, or not from English."""
         self.name, self.cache, self.settings = name, Path(cache), settings
         self.folder = _folder(name)
-        self.sha256 = _content(self.folder)
+        self.sha256 = _content(self.folder)  # of names and content of its files
         config, self.tokenizer = _parts(name, self.folder)
         self.targets = targets(self.tokenizer)
         _read_english(name, self.tokenizer, self.targets)
@@ -155,13 +150,10 @@ class Translator:
         return [part for sentence in sentences(text) for part in self._fitting(sentence)]
 
     def _fitting(self, sentence: str) -> list[str]:
-        if len(self._tokens(sentence)) <= self._longest:
+        if len(self.tokenizer(sentence)["input_ids"]) <= self._longest:
             return [sentence]
         parts = halves(sentence)
         return parts if len(parts) == 1 else [x for part in parts for x in self._fitting(part)]
-
-    def _tokens(self, text: str) -> list[int]:
-        return self.tokenizer(text)["input_ids"]
 
     def _filled(self, folder: Path, pieces: set[str], language: str, say: Callable) -> dict:
         """piece -> translation, from the shards in the folder and new ones, which are kept there.
@@ -169,7 +161,7 @@ class Translator:
         What is missing is sorted by length and cut into shards from the short end, so a killed
         run's shards are those of one that was never killed."""
         done, target, size = _read(folder, say), self.targets[language], self.settings.shard
-        missing = {x: self._tokens(target.prefix + x) for x in pieces if x not in done}
+        missing = {x: self.tokenizer(target.prefix + x)["input_ids"] for x in pieces - done.keys()}
         order = sorted(missing, key=lambda piece: (len(missing[piece]), piece))
         for start in range(0, len(order), size):
             part = {piece: missing[piece] for piece in order[start : start + size]}
@@ -216,8 +208,7 @@ class Translator:
         ends = end if isinstance(end, list) else [end]
         length = next((i for i, token in enumerate(row) if token in ends), len(row))
         kept = [token for token in row[:length] if token not in self._marks]
-        spaced = {"clean_up_tokenization_spaces": False}
-        text = clean(self.tokenizer.decode(kept, skip_special_tokens=True, **spaced))
+        text = clean(self.tokenizer.decode(kept, skip_special_tokens=True))
         if not text:
             return Translated(text, EMPTY)
         if is_runaway(text) and not is_runaway(piece):
@@ -258,7 +249,8 @@ def _parts(name: str, folder: Path):
         warnings.simplefilter("ignore")  # that sacremoses is missing
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         if type(config) in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
-            return config, AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            how = {"trust_remote_code": False, "clean_up_tokenization_spaces": False}
+            return config, AutoTokenizer.from_pretrained(folder, **how)
     kinds = "expected a translation model such as NLLB, M2M100 or Marian"
     raise ValueError(f"model {name!r} is of type {config.model_type}, {kinds}")
 
