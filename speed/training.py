@@ -21,8 +21,8 @@ Step: from the end of one update to the end of the next, read off torch's optimi
 alike, so that batch, tokens and whatever a trainer does between steps are in it. start_s: to the
 end of the first update, imports and loading included. ratio: of the median step to ours in the same
 round, median over rounds. tokens_s: real tokens (no padding) a second. peak: memory of the process
-(Linux). utilisation: floating-point operations of the encoder's layers, as lib.training.cost counts them,
-in a median step, against a large matrix product in the same process. With --profile each also says
+(Linux). utilisation: floating-point operations of the encoder's layers (lib.training.cost) in a
+median step, against a large matrix product in the same process. With --profile each also says
 where its time goes, in a turn of its own. The last line is one line of JSON.
 """
 

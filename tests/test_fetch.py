@@ -1,4 +1,4 @@
-"""Downloads from a server of this machine: resumed, refused, broken, trusted, offline."""
+"""Downloads from a server of this machine: refused, broken, killed, trusted, offline."""
 
 import json
 import multiprocessing
@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from contextlib import nullcontext
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
@@ -20,22 +22,18 @@ HASH = sha256(BODY).hexdigest()
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves server.body with or without ranges, cut off after server.cut bytes a request."""
+    """Serves server.body, of which server.cut bytes come; then it waits for server.go_on."""
 
     def do_GET(self):
         server = self.server
         server.asked.append(self.headers.get("Range"))
         if self.path == "/missing":
             return self.send_error(404)
-        begin = 0
-        if server.ranges and (wanted := self.headers.get("Range")):
-            begin = int(wanted.removeprefix("bytes=").removesuffix("-"))
-        if begin and begin >= len(server.body):
-            return self.send_error(416)
-        self.send_response(206 if begin else 200)
-        self.send_header("Content-Length", str(len(server.body) - begin))
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(server.body)))
         self.end_headers()
-        self.wfile.write(server.body[begin:][: server.cut])
+        self.wfile.write(server.body[: server.cut])
+        server.go_on.wait(60)
 
     def log_message(self, *args):
         pass
@@ -47,7 +45,8 @@ def server(tmp_path, monkeypatch):
     monkeypatch.setenv("BATCHES_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as found:
-        found.body, found.ranges, found.cut, found.asked = BODY, True, None, []
+        found.body, found.cut, found.asked, found.go_on = BODY, None, [], threading.Event()
+        found.go_on.set()
         threading.Thread(target=found.serve_forever, args=(0.01,), daemon=True).start()
         found.url = f"http://127.0.0.1:{found.server_port}/a.bin"
         yield found
@@ -86,53 +85,37 @@ def test_a_file_is_downloaded_once(server, tmp_path):
     assert held(path) == ["a.bin"]
 
 
-def test_what_stopped_goes_on(server, tmp_path):
-    """With ranges only the rest is asked for; without them the file is fetched from its start."""
-    part = tmp_path / "cache/a.bin.part"
-    for ranges in (True, False):
-        server.ranges = ranges
-        store.make_folder(part.parent)
-        part.write_bytes(BODY[:1000])
-        path = downloads.fetch(server.url, HASH, "a.bin")
-        assert path.read_bytes() == BODY and held(path) == ["a.bin"]
-        path.unlink()
-    assert server.asked == ["bytes=1000-"] * 2
-
-
-def test_a_part_that_is_whole_is_taken(server, tmp_path):
-    """A process may be killed between the last byte and the renaming."""
-    part = tmp_path / "cache/a.bin.part"
-    store.make_folder(part.parent)
-    part.write_bytes(BODY)
-    assert downloads.fetch(server.url, HASH, "a.bin").read_bytes() == BODY
-    assert server.asked == [f"bytes={len(BODY)}-"]
-
-
-@pytest.mark.parametrize("left", [b"another file", BODY + b"more"])
-def test_a_part_of_another_file_is_thrown_away(server, tmp_path, left):
-    """The hash tells; the file is then fetched from its start."""
-    part = tmp_path / "cache/a.bin.part"
-    store.make_folder(part.parent)
-    part.write_bytes(left)
+def test_what_a_killed_process_left_is_removed(server, tmp_path):
+    """Its part of the file is never taken for the file, whatever the next one brings."""
+    server.cut = 500_000
+    server.go_on.clear()
+    job = multiprocessing.get_context("fork").Process(
+        target=downloads.fetch, args=(server.url, HASH, "a.bin")
+    )
+    job.start()
+    limit = time.monotonic() + 20
+    while sum(p.stat().st_size for p in (tmp_path / "cache").glob("tmp*")) < 400_000:
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+    job.kill()
+    job.join()
+    server.cut = None
+    server.go_on.set()
+    assert len(held(tmp_path / "cache/a.bin")) == 1
     path = downloads.fetch(server.url, HASH, "a.bin")
     assert path.read_bytes() == BODY and held(path) == ["a.bin"]
-    assert server.asked == [f"bytes={len(left)}-", None]
+    assert server.asked == [None, None]
 
 
-def test_a_broken_connection_is_taken_up_again(server):
-    """As long as every attempt brings something."""
-    server.cut = 12 * downloads.CHUNK + 1
-    assert downloads.fetch(server.url, HASH, "a.bin").read_bytes() == BODY
-    begin = [12 * downloads.CHUNK, 24 * downloads.CHUNK]
-    assert server.asked == [None, *(f"bytes={n}-" for n in begin)]
-
-
-def test_a_body_that_always_ends_early_is_refused(server, tmp_path):
-    """Without ranges no attempt gets further; what came is no cached file."""
-    server.cut, server.ranges = 500_000, False
-    refused(lambda: downloads.fetch(server.url, HASH, "a.bin"), server.url, "broke off", "a.bin")
-    assert len(server.asked) == 2
-    assert not (tmp_path / "cache/a.bin").exists()
+@pytest.mark.parametrize("known", [HASH, None])
+def test_a_body_that_ends_early_is_refused(server, tmp_path, known):
+    """What came is no cached file, and nothing of it is kept."""
+    server.cut = 500_000
+    refused(lambda: downloads.fetch(server.url, known, "a.bin"), server.url, "broke off", "a.bin")
+    assert len(server.asked) == 1
+    assert held(tmp_path / "cache/a.bin") == []
+    server.cut = None
+    assert downloads.fetch(server.url, known, "a.bin").read_bytes() == BODY
 
 
 def test_a_wrong_hash_is_refused(server, tmp_path):
@@ -172,11 +155,11 @@ def test_a_missing_file_is_refused(server):
     refused(lambda: downloads.fetch(url, HASH, "a.bin"), url, "HTTP 404 Not Found")
 
 
-def test_a_full_disk_is_refused(server, tmp_path):
+def test_a_full_disk_is_refused(server, tmp_path, monkeypatch):
     """/dev/full takes no byte: one line, and no file in the cache."""
-    part = tmp_path / "cache/a.bin.part"
-    store.make_folder(part.parent)
+    part = tmp_path / "part"
     part.symlink_to("/dev/full")
+    monkeypatch.setattr("pooch.core.temporary_file", lambda path: nullcontext(str(part)))
     refused(lambda: downloads.fetch(server.url, HASH, "a.bin"), "a.bin: cannot", "No space left on")
     assert not (tmp_path / "cache/a.bin").exists()
 
@@ -202,18 +185,6 @@ def test_an_unknown_hash_is_trusted_once(server):
     server.body = b"another"
     refused(lambda: downloads.fetch(server.url, None, "a.bin"), f"expected {HASH}")
     assert path.with_name("a.bin.sha256").read_text() == kept
-
-
-def test_an_unknown_hash_is_never_resumed(server, tmp_path):
-    """A mixture of two files could not be told."""
-    part = tmp_path / "cache/a.bin.part"
-    store.make_folder(part.parent)
-    part.write_bytes(b"left over")
-    server.cut = 500_000
-    refused(lambda: downloads.fetch(server.url, None, "a.bin"), "broke off")
-    assert server.asked == [None]
-    server.cut = None
-    assert downloads.fetch(server.url, None, "a.bin").read_bytes() == BODY
 
 
 def test_a_file_put_there_by_hand_is_trusted(server, tmp_path):
@@ -275,8 +246,8 @@ class Hub(BaseHTTPRequestHandler):
 
 
 def ask_hub(folder, endpoint, *arguments):
-    """Output of downloads.hub in a process of its own, which reads the hub's address when it starts."""
-    code = "import sys; from lib import fetch; print(downloads.hub(*sys.argv[1:]))"
+    """Output of downloads.hub in its own process, which reads the hub's address when it starts."""
+    code = "import sys; from lib.sources import downloads; print(downloads.hub(*sys.argv[1:]))"
     known = {"BATCHES_CACHE": str(folder), "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1"}
     known |= {"NO_PROXY": "127.0.0.1"}
     run = [sys.executable, "-c", code, *arguments]

@@ -11,6 +11,7 @@ import pytest
 
 from lib import params, store
 from lib.study import grid, paths, report
+from lib.study.__main__ import main
 
 pytestmark = pytest.mark.filterwarnings("ignore:Your element with mimetype")  # a script
 PIXEL = base64.b64encode(
@@ -121,8 +122,8 @@ def test_runs_are_in_the_order_of_the_grid(study):
     """As the study declares them, not by name."""
     report.render(study)
     assert report.find_pages(study)[2].key == "arm=cross,seed=0"
-    runs = {k: params.Run(params.Train(), params.Evaluate()) for k in KEYS}
-    grid.freeze(params.Study("tiny", {}, runs, params.Analyse()))
+    runs = {k: grid.RunParams(params.Train(), params.Evaluate()) for k in KEYS}
+    grid.freeze(grid.Study("tiny", {}, runs, params.Analyse()))
     assert [p.key for p in report.find_pages(study) if p.stage == "train"] == KEYS
 
 
@@ -191,9 +192,9 @@ def test_whatever_exists_is_rendered(study, capsys):
 
 def freeze(study, keys):
     """The study's file asked for these runs."""
-    runs = {key: params.Run(params.Train(), params.Evaluate()) for key in keys}
+    runs = {key: grid.RunParams(params.Train(), params.Evaluate()) for key in keys}
     corpora = {"seed=0": params.Prepare()}
-    grid.freeze(params.Study(study, corpora, runs, params.Analyse(), "params/tiny.yaml"))
+    grid.freeze(grid.Study(study, corpora, runs, params.Analyse(), "params/tiny.yaml"))
 
 
 def test_pages_of_an_arm_that_was_removed_go(study):
@@ -232,7 +233,7 @@ def test_no_report_without_its_analysis(study, capsys, fault):
     before = pages(study)
     file = paths.report_dir(study) / "04_analyse.ipynb"
     file.unlink() if UNFINISHED[fault] is None else file.write_text(UNFINISHED[fault])
-    assert report.main(["params/tiny.yaml"]) == 1
+    assert main(["report", "params/tiny.yaml"]) == 1
     said = capsys.readouterr()
     start = "start" if UNFINISHED[fault] is None else "remove it and start"
     assert said.err == (
@@ -252,7 +253,7 @@ def test_what_papermill_finished_is_rendered(study):
 def test_runs_made_by_hand_have_no_report(outputs, capsys):
     """An empty page would look like one."""
     write(paths.run_dir("lab", "base") / "02_train.ipynb", executed("Training"))
-    assert report.main(["lab"]) == 1
+    assert main(["report", "lab"]) == 1
     assert capsys.readouterr().err == (
         f"{outputs}/lab/study.json: is not there, and runs made by hand have no report; open "
         "04_analyse with study = 'lab', or start `make study STUDY=...`\n"
@@ -262,12 +263,13 @@ def test_runs_made_by_hand_have_no_report(outputs, capsys):
 
 def test_the_command(study, capsys, outputs):
     """By file or by name; a study that is not there is one line."""
-    assert report.main(["params/tiny.yaml"]) == 0
+    assert main(["report", "params/tiny.yaml"]) == 0
     assert capsys.readouterr().out == f"report: {paths.report_dir(study) / 'index.html'}\n"
-    assert report.main(["absent"]) == 1
+    assert main(["report", "absent"]) == 1
     assert capsys.readouterr().err.endswith("absent: no such study\n")
     assert not (outputs / "absent").exists()
-    assert report.main([]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        main(["report"])
 
 
 def test_templates_are_installed_with_the_package():

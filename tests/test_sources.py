@@ -684,7 +684,9 @@ def test_the_order_of_files_changes_nothing(tmp_path, source):
         }
     else:
         named = {x: put(tmp_path / x, f"{x} 1\n{x} 2\n") for x in ("en", "de")}
-    one, two = (source.build(asked(dict(x))) for x in (named.items(), reversed(named.items())))
+    one, two = (
+        source.build_corpus(asked(dict(x))) for x in (named.items(), reversed(named.items()))
+    )
     assert one.meta == two.meta
     assert one.pool.to_list() == two.pool.to_list()
 

@@ -332,7 +332,7 @@ def test_an_error_inside_a_lock_is_not_a_lock_error(tmp_path):
 def test_provenance_says_what_and_where_but_not_who():
     """Plain JSON, with commit and versions; torch is not imported for it."""
     code = (
-        "import json, sys\nfrom lib import store\n"
+        "import json, sys\nfrom lib.study.provenance import provenance\n"
         "found = provenance({'alpha': 0.5})\n"
         "print(json.dumps([found, 'torch' in sys.modules]))"
     )
@@ -346,7 +346,7 @@ def test_provenance_says_what_and_where_but_not_who():
 
 def test_provenance_outside_a_repository(monkeypatch, tmp_path):
     """An unpacked archive has no commit, and that is no error."""
-    monkeypatch.setattr(store, "ROOT", tmp_path)
+    monkeypatch.setattr("lib.study.provenance.ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert provenance({})["commit"] is None
 

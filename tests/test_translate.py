@@ -372,7 +372,7 @@ def test_codes_of_m2m(m2m, tmp_path):
     assert translator.target("de").mark == mark["de"]
     assert {"zh", "th", "fil", "nso"} <= set(translator.targets)
     assert translator.target("nso").mark == mark["ns"]
-    assert translator._tokens(["river"])[0][0] == mark["en"]
+    assert translator.tokenizer("river")["input_ids"][0] == mark["en"]
 
 
 def test_codes_of_marian(pieces, marian, tmp_path):
@@ -382,7 +382,7 @@ def test_codes_of_marian(pieces, marian, tmp_path):
     mark = translator.tokenizer.convert_tokens_to_ids(">>fra<<")
     target = translator.target("fr")
     assert (target.prefix, target.mark) == (">>fra<< ", mark)
-    assert translator._tokens([target.prefix + "river"])[0][0] == mark
+    assert translator.tokenizer(target.prefix + "river")["input_ids"][0] == mark
     pair = Translator(save_marian(pieces, tmp_path / "pair"), tmp_path, SMALL)
     assert pair.targets == {"de": translation.Target("de")}
     assert pair.translate(["river"], ["de"], **QUIET)["de"]["river"]

@@ -123,7 +123,8 @@ def show(figure: Figure, folder: Path) -> HTML:
 @figure(
     "tradeoff",
     "Small marks are runs, large marks the mean over seeds; the ellipse's projections on the axes "
-    "are the two 95 % intervals. Bold arms lie on the Pareto front. Lines join arms in order of alpha.",
+    "are the two 95 % intervals. Bold arms lie on the Pareto front. Lines join arms in order of "
+    "alpha.",
     "Scatter plot of monolingual against cross-lingual mAP, one mark a run, with a mean and an "
     "ellipse for each arm",
 )

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -62,13 +62,15 @@ def build_corpus(p: Prepare) -> ParallelCorpus:
     return corpus(p, "squad", read(p))
 
 
-def read(p, search: bool = False) -> dict[str, list[Question]]:
-    """language -> its questions, of the languages asked for; the one that names the paragraphs
-    comes first. search: see `questions`."""
+def read(
+    p, search: bool = False, languages: Iterable[str] | None = None
+) -> dict[str, list[Question]]:
+    """language -> its questions, of `languages` (None: those of p); the one that names the
+    paragraphs comes first. search: see `questions`."""
     if p.unanswerable and p.passage == "sentence":
         raise ValueError("unanswerable: needs passage: paragraph, there is no answer sentence")
     every = files.by_language(p.files, ())
-    languages = files.by_language(p.files, p.languages)
+    languages = files.by_language(p.files, p.languages if languages is None else languages)
     first = "en" if "en" in every else min(every, default="")
     order = [first, *(x for x in languages if x != first)] if every else []
     return {language: list(questions(every[language], p.passage, search)) for language in order}
@@ -76,10 +78,16 @@ def read(p, search: bool = False) -> dict[str, list[Question]]:
 
 def corpus(p, source: str, found: dict[str, list[Question]]) -> ParallelCorpus:
     """The corpus of one fold out of what was read. source: the name that its rows bear."""
-    rows, dropped = _rows(found, p.unanswerable, source)
+    languages = files.by_language(p.files, p.languages)
+    return files.corpus(p, source, languages, *rows(p, source, found))
+
+
+def rows(p, source: str, found: dict[str, list[Question]]) -> tuple[list[dict], Counter]:
+    """The rows of a corpus, and {(reason, language): number} of what was dropped."""
+    kept, dropped = _rows(found, p.unanswerable, source)
     if p.passage == "sentence":
-        _name_sentences(rows)
-    return files.corpus(p, source, files.by_language(p.files, p.languages), rows, dropped)
+        _name_sentences(kept)
+    return kept, dropped
 
 
 def _rows(

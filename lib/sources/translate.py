@@ -31,30 +31,15 @@ def build_corpus(p: Prepare) -> ParallelCorpus:
     from lib.sources.translation import Translator
 
     languages = _languages(p)
-    made = [language for language in languages if language != "en"]
-    if set(p.files) != {"en"}:
-        found = ", ".join(p.files) or "none"
-        raise ValueError(f"files: are of {found} (expected one, of en: the others are made)")
-    read = _squad if p.translate_from == "squad" else _pairs
-    english, dropped = read(p)
-    english, faults = sift(english, {}, p.max_chars)
+    english, dropped = _english(p)
     translator = Translator(p.translator, cache_dir() / "translations")
     texts = {row[side] for row in english for side in SIDES}
-    found = translator.translate(sorted(texts), made)
+    found = translator.translate(sorted(texts), [x for x in languages if x != "en"])
     rows, failed = _translated(english, found)
-    corpus = files.corpus(
-        p,
-        "translate",
-        {language: p.files["en"] if language == "en" else "" for language in languages},
-        english + rows,
-        dropped + faults + failed,
-    )
-    about = {
-        "model": p.translator,
-        "sha256": translator.sha256,
-        "settings": asdict(translator.settings),
-        "failed": _failed(found),
-    }
+    named = {x: p.files["en"] if x == "en" else "" for x in languages}
+    corpus = files.corpus(p, "translate", named, english + rows, dropped + failed)
+    about = {"model": p.translator, "sha256": translator.sha256}
+    about |= {"settings": asdict(translator.settings), "failed": _failed(found)}
     return replace(corpus, meta=corpus.meta | {"translation": about})
 
 
@@ -68,39 +53,19 @@ def _languages(p) -> list[str]:
     return found
 
 
-def _pairs(p) -> tuple[list[dict], Counter]:
-    rows = pairs.read(p.files)
-    other = sorted({row["language"] for row in rows} - {"en"})
-    if other:
-        raise ValueError(f"{p.files['en']}: has rows in {other[0]} (expected en alone)")
-    return rows, Counter()
-
-
-def _squad(p) -> tuple[list[dict], Counter]:
-    """Rows of a SQuAD file; the questions of a paragraph whose answers lie in one sentence share
-    its passage_id, where sentences are the passages."""
-    if p.unanswerable and p.passage == "sentence":
-        raise ValueError("unanswerable: needs passage: paragraph, there is no answer sentence")
-    rows, dropped, names = [], Counter(), {}
-    for question in squad.questions(p.files["en"], p.passage):
-        if reason := question.fault(p.unanswerable):
-            dropped[reason, "en"] += 1
-            continue
-        name = question.paragraph
-        if p.passage == "sentence":
-            name = names.setdefault((question.paragraph, question.passage), question.id)
-        rows.append(
-            {
-                "pair": question.id,
-                "language": "en",
-                "question": question.text,
-                "passage": question.passage,
-                "passage_id": name,
-                "group": question.paragraph,
-                "source": "translate",
-            }
-        )
-    return rows, dropped
+def _english(p) -> tuple[list[dict], Counter]:
+    """The rows to translate, and {(reason, language): number} of those that were dropped."""
+    if set(p.files) != {"en"}:
+        found = ", ".join(p.files) or "none"
+        raise ValueError(f"files: are of {found} (expected one, of en: the others are made)")
+    if p.translate_from == "squad":
+        rows, dropped = squad.rows(p, "translate", squad.read(p, languages=["en"]))
+    else:
+        rows, dropped = pairs.read(p.files), Counter()
+    for other in sorted({row["language"] for row in rows} - {"en"}):
+        raise ValueError(f"{p.files['en']}: has rows in {other} (expected en alone)")
+    english, faults = sift(rows, {}, p.max_chars)
+    return english, dropped + faults
 
 
 def _translated(english: list[dict], found: dict) -> tuple[list[dict], Counter]:
@@ -109,11 +74,10 @@ def _translated(english: list[dict], found: dict) -> tuple[list[dict], Counter]:
     for language, translations in found.items():
         for row in english:
             new = {side: translations[row[side]] for side in SIDES}
-            fault = next((x.fault for x in new.values() if x.fault), "")
-            if fault:
+            texts = {side: x.text for side, x in new.items()}
+            if fault := next((x.fault for x in new.values() if x.fault), ""):
                 failed[fault, language] += 1
             else:
-                texts = {side: x.text for side, x in new.items()}
                 rows.append(row | {"language": language, **texts})
     return rows, failed
 
@@ -122,8 +86,7 @@ def _failed(found: dict) -> dict[str, dict[str, list[str]]]:
     """reason -> language -> English texts, EXAMPLES at most."""
     listed: dict[str, dict[str, list[str]]] = {}
     for language, translations in found.items():
-        for text, translated in translations.items():
-            if translated.fault:
-                own = listed.setdefault(translated.fault, {}).setdefault(language, [])
-                own += [text] * (len(own) < EXAMPLES)
+        for text in (x for x, translated in translations.items() if translated.fault):
+            own = listed.setdefault(translations[text].fault, {}).setdefault(language, [])
+            own += [text] * (len(own) < EXAMPLES)
     return listed

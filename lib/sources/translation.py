@@ -1,26 +1,18 @@
 """Machine translation from English with any `transformers` checkpoint, each sentence once.
 
 A hundred thousand passages take hours, so whatever is finished is kept: on disk in shards, by the
-checkpoint's content, the target language and the sentence itself. A killed run goes on at the next
-shard, and another corpus with the same sentences finds them done.
+checkpoint's content, the target language and the sentence itself. Sentences are what these models
+were trained on: given several, they leave some out (NLLB most of all).
 
-Texts are cut into sentences, since these models were trained on sentences and leave others out
-when given several (NLLB most of all).
-
-What is the same and what is not: decoding is a beam search without sampling. Padding moves scores
-in their last bits (by 5e-6 of 6 in a model of three layers), so a sentence is padded by its own
-length, never to its batch's longest. So one process after another, and a killed run that is
-resumed, give the same texts. Which sentences share a batch made no difference at all on a CPU; a
-GPU may choose another matrix product for another number of rows, and another processor, thread
-count or torch build does. Then a translation changes where two hypotheses are that close; what is
-in the cache stays as it was made, whatever it was made on.
+Padding moves scores in their last bits, so a sentence is padded by its own length, never to its
+batch's longest: a run that is killed and resumed gives the same texts. Another processor, thread
+count or torch build may not, where two hypotheses are that close; what is in the cache stays.
 """
 
 from __future__ import annotations
 
 import difflib
 import json
-import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -39,14 +31,12 @@ from lib.sources.cldr_facts import script
 from lib.sources.squad import END
 from lib.sources.text import clean
 
-FILES = ("*.safetensors", "*.json", "*.model", "*.spm", "*.txt")  # what a checkpoint consists of
+FILES = ["*.safetensors", "*.json", "*.model", "*.spm", "*.txt"]  # what a checkpoint consists of
 STEP = 8  # widths of batches, in tokens
-SAY_EVERY = 5.0  # seconds between lines of progress
 
 # Ends that are none: initials, and what is written before a name or a number.
 ABBREVIATION = regex.compile(r"(?<!\p{L})(\p{Lu}|Dr|Mrs?|Ms|St|Prof|Rev|Gen|Col|Lt|Sgt|vs)\.$")
 CLAUSE = regex.compile(r"[,;:)\]—–]\s+")
-SPACE = regex.compile(r"\s+")
 RUN = regex.compile(r"(.{1,60}?)\1{3,}")
 LANGUAGE_TOKEN = regex.compile(r"[a-z]{2,3}_[A-Z][A-Za-z]{1,3}")  # of NLLB and mBART-50
 # Where a model's code is no BCP 47, or means the language that the project names otherwise.
@@ -61,29 +51,21 @@ UNTRANSLATED = "untranslated"
 
 @dataclass(frozen=True)
 class Settings:
-    """How a text is translated; all of it is part of the cache's key.
+    """How a text is translated; all of it is part of the cache's key."""
 
-    beams    hypotheses kept by the beam search; 1 is greedy
-    batch    sentences translated at a time
-    longest  tokens of a sentence; longer ones are cut at a clause, or else a blank
-    shard    sentences saved at a time"""
-
-    beams: int = 4
-    batch: int = 32
-    longest: int = 200
-    shard: int = 256
+    beams: int = 4  # hypotheses that the beam search keeps; 1 is greedy
+    batch: int = 32  # sentences translated at a time, at most
+    longest: int = 200  # tokens of a sentence; longer ones are cut at a clause, or else a blank
+    shard: int = 256  # sentences saved at a time
 
 
 @dataclass(frozen=True)
 class Target:
-    """A language as a model spells it, and how the model is told to write it.
-
-    mark    number of its language token; None: a model of one pair
-    prefix  what goes before a text; "": the mark is the first token that is written"""
+    """A language as a model spells it, and how the model is told to write it."""
 
     code: str
-    mark: int | None = None
-    prefix: str = ""
+    mark: int | None = None  # number of its language token; None: a model of one pair
+    prefix: str = ""  # goes before a text; "": the mark is the first token that is written
 
 
 @dataclass(frozen=True)
@@ -95,45 +77,33 @@ class Translated:
 
 
 class Translator:
-    """A translation checkpoint from English, and all that it has translated before.
-
-    folder   the checkpoint's files
-    sha256   of their content
-    targets  project's language code -> Target
-    """
+    """A translation checkpoint from English, and all that it has translated before."""
 
     def __init__(self, name: str, cache: Path, settings: Settings = Settings()):
         """name: a folder or name@revision, as lib.encoder takes them; cache: where to keep
         translations. Weights are only read once they are needed.
 
         Raises ValueError in one line for a checkpoint that is none, or not from English."""
-        self.name, self.settings = name, settings
+        self.name, self.cache, self.settings = name, Path(cache), settings
         self.folder = _folder(name)
-        self.sha256 = _content(self.folder)
-        self.config, self.tokenizer = _parts(name, self.folder)
+        self.sha256 = _content(self.folder)  # of names and content of its files
+        config, self.tokenizer = _parts(name, self.folder)
         self.targets = targets(self.tokenizer)
         _read_english(name, self.tokenizer, self.targets)
-        positions = getattr(self.config, "max_position_embeddings", 512)
+        positions = getattr(config, "max_position_embeddings", 512)
         self._longest = min(settings.longest, positions - STEP) // STEP * STEP
         self._most = positions - 1
-        self._cache = Path(cache)
         self._marks = {target.mark for target in self.targets.values()}
 
     @cached_property
     def model(self):
         """The model in float32, on the GPU where there is one. Raises ValueError."""
-        from transformers import AutoModelForSeq2SeqLM
+        from transformers import AutoModelForSeq2SeqLM as Model
 
-        with encoder._loading(self.name):
-            model, report = AutoModelForSeq2SeqLM.from_pretrained(
-                self.folder,
-                dtype=torch.float32,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
-        if report["missing_keys"]:
-            missing = sorted(report["missing_keys"])[0]
+        how = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
+        with encoder.loading(self.name):
+            model, report = Model.from_pretrained(self.folder, output_loading_info=True, **how)
+        for missing in sorted(report["missing_keys"]):
             raise ValueError(f"model {self.name!r} lacks weights, {missing} among them")
         return model.eval().to(encoder.pick_device("auto"))
 
@@ -143,10 +113,8 @@ class Translator:
             return self.targets[language]
         near = difflib.get_close_matches(language, self.targets, n=3, cutoff=0)
         known = ", ".join(f"{code} ({self.targets[code].code})" for code in near) or "none"
-        raise ValueError(
-            f"model {self.name!r} does not translate into {language} (nearest of its "
-            f"{len(self.targets)} languages: {known})"
-        )
+        nearest = f"nearest of its {len(self.targets)} languages: {known}"
+        raise ValueError(f"model {self.name!r} does not translate into {language} ({nearest})")
 
     def translate(
         self, texts: Iterable[str], languages: Sequence[str], say: Callable = print
@@ -155,36 +123,27 @@ class Translator:
 
         Every language is looked up before any work. Two processes may do this at once: the second
         waits, language by language. say: gets lines of progress."""
-        wanted = {language: self.target(language) for language in languages}
-        with encoder._silent():  # of settings that ours override, and of texts that are cut here
+        for language in languages:
+            self.target(language)
+        with encoder.silent():  # of settings that ours override, and of texts that are cut here
             cut = {text: self.pieces(clean(text)) for text in texts}
-            return {
-                language: self._into(language, target, cut, say)
-                for language, target in wanted.items()
-            }
+            return {language: self._into(language, cut, say) for language in languages}
 
-    def _into(self, language: str, target: Target, cut: dict, say: Callable) -> dict:
+    def _into(self, language: str, cut: dict[str, list[str]], say: Callable) -> dict:
         """text -> its translation. cut: text -> its pieces."""
-        pieces = sorted({piece for own in cut.values() for piece in own})
-        folder = self.folder_of(target)
+        folder = self.folder_of(self.targets[language])
         with store.locked(folder, say):
-            done = self._filled(folder, pieces, target, language, say)
+            done = self._filled(folder, {x for own in cut.values() for x in own}, language, say)
         blank = "" if script(language) in ("Hans", "Hant", "Jpan") else " "
-        return {
-            text: _joined(clean(text), [done[piece] for piece in own], blank)
-            for text, own in cut.items()
-        }
+        return {text: _joined(text, [done[x] for x in own], blank) for text, own in cut.items()}
 
     def folder_of(self, target: Target) -> Path:
-        """Where all translations are kept that this model, so set, makes into a language.
-
-        Marian's tokenizers also change punctuation, where the package sacremoses is installed."""
+        """Where all translations are kept that this model, so set, makes into a language."""
         about = {"model": self.sha256, "target": target.code, **asdict(self.settings)}
-        if hasattr(self.tokenizer, "punc_normalizer"):
+        if hasattr(self.tokenizer, "punc_normalizer"):  # Marian's, which needs that package
             about["sacremoses"] = find_spec("sacremoses") is not None
-        folder = self._cache / sha256(json.dumps(about).encode()).hexdigest()[:32]
-        if not (folder / "about.json").exists():
-            store.write_json(folder / "about.json", {"name": self.name, **about})
+        folder = self.cache / sha256(json.dumps(about).encode()).hexdigest()[:32]
+        store.write_json(folder / "about.json", {"name": self.name, **about})
         return folder
 
     def pieces(self, text: str) -> list[str]:
@@ -192,69 +151,51 @@ class Translator:
         return [part for sentence in sentences(text) for part in self._fitting(sentence)]
 
     def _fitting(self, sentence: str) -> list[str]:
-        if len(self._tokens([sentence])[0]) <= self._longest:
+        if len(self.tokenizer(sentence)["input_ids"]) <= self._longest:
             return [sentence]
         parts = halves(sentence)
         return parts if len(parts) == 1 else [x for part in parts for x in self._fitting(part)]
 
-    def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        return self.tokenizer(list(texts))["input_ids"] if texts else []
-
-    # --- shards --------------------------------------------------------------------------------
-
-    def _filled(
-        self, folder: Path, pieces: list[str], target: Target, language: str, say: Callable
-    ) -> dict[str, Translated]:
+    def _filled(self, folder: Path, pieces: set[str], language: str, say: Callable) -> dict:
         """piece -> translation, from the shards in the folder and new ones, which are kept there.
 
         What is missing is sorted by length and cut into shards from the short end, so a killed
         run's shards are those of one that was never killed."""
-        done = _read(folder, say)
-        missing = [piece for piece in pieces if piece not in done]
-        tokens = dict(zip(missing, self._tokens([target.prefix + x for x in missing]), strict=True))
-        missing.sort(key=lambda piece: (len(tokens[piece]), piece))
-        began = said = time.monotonic()
-        for start in range(0, len(missing), self.settings.shard):
-            part = missing[start : start + self.settings.shard]
-            new = dict(self._translated({piece: tokens[piece] for piece in part}, target))
+        done, target, size = _read(folder, say), self.targets[language], self.settings.shard
+        missing = {x: self.tokenizer(target.prefix + x)["input_ids"] for x in pieces - done.keys()}
+        order = sorted(missing, key=lambda piece: (len(missing[piece]), piece))
+        for start in range(0, len(order), size):
+            part = {piece: missing[piece] for piece in order[start : start + size]}
+            new = dict(self._translated(part, target))
             _write(folder, new)
             done |= new
-            now, count = time.monotonic(), start + len(part)
-            if now - said > SAY_EVERY or count == len(missing):
-                rate = count / max(now - began, 1e-9)
-                say(f"translate {language}: {count:,} of {len(missing):,}, {rate:.1f} a second")
-                said = now
+            say(f"translate {language}: {start + len(part):,} of {len(order):,}")
         return done
 
     def _translated(self, tokens: dict[str, list[int]], target: Target) -> Iterator[tuple]:
         """(piece, Translated) of pieces that are sorted by length."""
-        for width, group in groupby(tokens, key=lambda piece: _width(len(tokens[piece]))):
-            pieces = list(group)
-            for start in range(0, len(pieces), self.settings.batch):
-                part = pieces[start : start + self.settings.batch]
-                if width > self._longest + STEP:
-                    yield from ((piece, Translated("", TOO_LONG)) for piece in part)
-                else:
-                    limit = min(3 * width + 16, self._most)
-                    written = self._written([tokens[x] for x in part], width, limit, target)
-                    yield from (
-                        (piece, self._judged(piece, row, limit))
-                        for piece, row in zip(part, written, strict=True)
-                    )
+        width = {piece: -(-len(own) // STEP) * STEP for piece, own in tokens.items()}
+        batch = {piece: i // self.settings.batch for i, piece in enumerate(tokens)}
+        for _, group in groupby(tokens, key=lambda piece: (width[piece], batch[piece])):
+            part = list(group)
+            wide = width[part[0]]
+            if wide > self._longest + STEP:  # STEP: a prefix is not counted when texts are cut
+                yield from ((piece, Translated("", TOO_LONG)) for piece in part)
+                continue
+            limit = min(3 * wide + 16, self._most)
+            written = self._written([tokens[piece] for piece in part], wide, limit, target)
+            for piece, row in zip(part, written, strict=True):
+                yield piece, self._judged(piece, row, limit)
 
     @torch.inference_mode()
     def _written(self, rows: list[list[int]], width: int, limit: int, target: Target) -> list:
         """What the model writes for each row of tokens: token numbers without the first one, which
         only starts the decoder. Rows are padded to `width`; at most `limit` tokens are written."""
-        device = self.model.device
-        ids = torch.full((len(rows), width), self.tokenizer.pad_token_id, device=device)
-        mask = torch.zeros_like(ids)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = torch.tensor(row, device=device)
-            mask[i, : len(row)] = 1
+        padded = self.tokenizer.pad(
+            {"input_ids": rows}, padding="max_length", max_length=width, return_tensors="pt"
+        )
         written = self.model.generate(
-            input_ids=ids,
-            attention_mask=mask,
+            **padded.to(self.model.device),
             num_beams=self.settings.beams,
             do_sample=False,
             max_new_tokens=limit,
@@ -267,11 +208,8 @@ class Translator:
         end = self.model.generation_config.eos_token_id
         ends = end if isinstance(end, list) else [end]
         length = next((i for i, token in enumerate(row) if token in ends), len(row))
-        tokens = [token for token in row[:length] if token not in self._marks]
-        text = self.tokenizer.decode(
-            tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        text = clean(text)
+        kept = [token for token in row[:length] if token not in self._marks]
+        text = clean(self.tokenizer.decode(kept, skip_special_tokens=True))
         if not text:
             return Translated(text, EMPTY)
         if is_runaway(text) and not is_runaway(piece):
@@ -285,71 +223,60 @@ class Translator:
 
 def _folder(name: str) -> Path:
     """The folder of a checkpoint, downloaded where it is on the hub. Raises ValueError."""
-    source = encoder._source(name)
-    folder, revision = source["pretrained_model_name_or_path"], source.get("revision")
-    if revision:
-        from huggingface_hub import snapshot_download
+    source = encoder.checkpoint_source(name)
+    folder = source.pop("pretrained_model_name_or_path")
+    if source:
+        from huggingface_hub import snapshot_download as download
 
-        with encoder._loading(name):
-            folder = snapshot_download(
-                folder, revision=revision, allow_patterns=list(FILES), ignore_patterns=["*/*"]
-            )
+        with encoder.loading(name):
+            folder = download(folder, **source, allow_patterns=FILES, ignore_patterns=["*/*"])
     if not any(Path(folder).glob("*.safetensors")):
-        raise ValueError(
-            f"model {name!r} has no safetensors weights (on the hub they are often in a pull "
-            "request: owner/name@refs/pr/NUMBER)"
-        )
+        where = "on the hub they are often in a pull request: owner/name@refs/pr/NUMBER"
+        raise ValueError(f"model {name!r} has no safetensors weights ({where})")
     return Path(folder)
 
 
 def _content(folder: Path) -> str:
     """sha256 of the names and content of a checkpoint's files."""
     files = sorted({file for pattern in FILES for file in folder.glob(pattern)})
-    about = [(file.name, store.sha256(file)) for file in files]
-    return sha256(json.dumps(about).encode()).hexdigest()
+    return sha256(json.dumps([(x.name, store.sha256(x)) for x in files]).encode()).hexdigest()
 
 
 def _parts(name: str, folder: Path):
     """Configuration and tokenizer. Raises ValueError for what does not turn texts into texts."""
-    from transformers import AutoConfig, AutoTokenizer
-    from transformers.models.auto.modeling_auto import (
-        MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES as KINDS,
-    )
+    from transformers import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, AutoConfig, AutoTokenizer
 
-    with encoder._loading(name), warnings.catch_warnings():
+    with encoder.loading(name), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that sacremoses is missing
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        if config.model_type in KINDS:
-            return config, AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    raise ValueError(
-        f"model {name!r} is of type {config.model_type}, expected a translation model such as "
-        "NLLB, M2M100 or Marian"
-    )
+        if type(config) in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
+            how = {"trust_remote_code": False, "clean_up_tokenization_spaces": False}
+            return config, AutoTokenizer.from_pretrained(folder, **how)
+    kinds = "expected a translation model such as NLLB, M2M100 or Marian"
+    raise ValueError(f"model {name!r} is of type {config.model_type}, {kinds}")
 
 
 def targets(tokenizer) -> dict[str, Target]:
-    """Project's language code -> Target, from what the tokenizer itself knows.
+    """Project's language code -> Target, from the tokenizer's own table.
 
-    M2M100 has `lang_code_to_id`, Marian `supported_language_codes` (one token each; none where it
-    knows one pair), NLLB only its added tokens. Where several of its codes mean one language, the
-    one that is spelled as here counts, else the first. Languages that CLDR does not know are left
-    out."""
-    number = tokenizer.convert_tokens_to_ids
+    Where several of its codes mean one language, the one that is spelled as here counts, else the
+    first. Languages that CLDR does not know are left out."""
+    found = sorted(_listed(tokenizer), key=lambda target: _known(target.code) != target.code)
+    known = {_known(target.code): target for target in reversed(found)}
+    return {language: target for language, target in known.items() if language}
+
+
+def _listed(tokenizer) -> list[Target]:
+    """M2M100 and mBART have `lang_code_to_id`, Marian `supported_language_codes` (none where it
+    knows one pair), NLLB only its added tokens."""
     if hasattr(tokenizer, "lang_code_to_id"):
-        found = [Target(code, mark) for code, mark in tokenizer.lang_code_to_id.items()]
-    elif getattr(tokenizer, "supported_language_codes", None):
-        marks = tokenizer.supported_language_codes
-        found = [Target(mark.strip("<>"), number(mark), f"{mark} ") for mark in marks]
-    elif hasattr(tokenizer, "supported_language_codes"):
-        found = [Target(tokenizer.target_lang or "")]
-    else:
+        return [Target(code, mark) for code, mark in tokenizer.lang_code_to_id.items()]
+    if not hasattr(tokenizer, "supported_language_codes"):
         added = tokenizer.get_added_vocab()
-        found = [Target(x, added[x]) for x in added if LANGUAGE_TOKEN.fullmatch(x)]
-    known: dict[str, Target] = {}
-    for target in sorted(found, key=lambda target: _known(target.code) != target.code):
-        known.setdefault(_known(target.code), target)
-    known.pop(None, None)
-    return known
+        return [Target(x, added[x]) for x in added if LANGUAGE_TOKEN.fullmatch(x)]
+    number, marks = tokenizer.convert_tokens_to_ids, tokenizer.supported_language_codes
+    several = [Target(mark.strip("<>"), number(mark), f"{mark} ") for mark in marks]
+    return several or [Target(tokenizer.target_lang or "")]
 
 
 def _known(code: str) -> str | None:
@@ -395,7 +322,7 @@ def halves(text: str) -> list[str]:
     uncut where it has neither."""
     middle = len(text) / 2
     clauses = [m.end() for m in CLAUSE.finditer(text) if abs(m.end() - middle) < middle / 2]
-    cuts = clauses or [match.end() for match in SPACE.finditer(text)]
+    cuts = clauses or [match.end() for match in regex.finditer(r"\s+", text)]
     if not cuts:
         return [text]
     cut = min(cuts, key=lambda cut: abs(cut - middle))
@@ -410,14 +337,8 @@ def is_runaway(text: str) -> bool:
 def _joined(text: str, parts: list[Translated], blank: str) -> Translated:
     """A text out of its sentences; the first fault of any is its own."""
     whole = blank.join(part.text for part in parts)
-    fault = next((part.fault for part in parts if part.fault), "")
-    if not fault and not whole:
-        fault = EMPTY
-    return Translated(whole, fault or (UNTRANSLATED if whole == text else ""))
-
-
-def _width(length: int) -> int:
-    return -(-length // STEP) * STEP
+    own = {clean(text): UNTRANSLATED, "": EMPTY}.get(whole, "")
+    return Translated(whole, next((part.fault for part in parts if part.fault), own))
 
 
 # --- shards on disk ----------------------------------------------------------------------------
@@ -443,7 +364,6 @@ def _read(folder: Path, say: Callable) -> dict[str, Translated]:
             say(f"{file}: is damaged; its texts are translated again")
             file.unlink()
             continue
-        for line in body.splitlines():
-            row = json.loads(line)
-            done[row["piece"]] = Translated(row["text"], row["fault"])
+        rows = map(json.loads, body.splitlines())
+        done |= {row["piece"]: Translated(row["text"], row["fault"]) for row in rows}
     return done

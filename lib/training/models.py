@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from lib import store
-from lib.encoder import Encoder, Settings, silent
+from lib.encoder import Encoder, Settings, checkpoint_source, loading
 from lib.params import Train
 
 SPECIAL = {
@@ -106,11 +106,11 @@ def _checkpoint(name: str):
     No code that comes with a model is run and no pickle is read. Raises ValueError in one line."""
     from transformers import AutoConfig, AutoTokenizer
 
-    source = _source(name) | {"trust_remote_code": False}
-    with _loading(name):
+    source = checkpoint_source(name) | {"trust_remote_code": False}
+    with loading(name):
         config = AutoConfig.from_pretrained(**source)
     kind = _encoder_class(name, config)
-    with _loading(name):
+    with loading(name):
         model, report = kind.from_pretrained(
             **source,
             config=config,
@@ -125,30 +125,6 @@ def _checkpoint(name: str):
     if getattr(model, "pooler", None) is not None:  # not used, so it would only be dead weight
         model.pooler = None
     return model.eval(), tokenizer
-
-
-@contextmanager
-def _loading(name: str) -> Iterator[None]:
-    """Says in one line what fails."""
-    try:
-        with silent():
-            yield
-    except (OSError, ValueError) as error:
-        first = str(error).splitlines()[0]
-        raise ValueError(f"model {name!r} cannot be loaded: {first}") from error
-
-
-def _source(name: str) -> dict:
-    """Arguments of from_pretrained for a folder (relative to the project) or name@revision."""
-    if (store.ROOT / name).is_dir():
-        return {"pretrained_model_name_or_path": str(store.ROOT / name)}
-    hub, _, revision = name.partition("@")
-    if not revision:
-        raise ValueError(
-            f"model {name!r} is no folder here, expected one, or a model of the "
-            "Hugging Face hub with the revision to use: owner/name@commit"
-        )
-    return {"pretrained_model_name_or_path": hub, "revision": revision}
 
 
 def _encoder_class(name: str, config):
