@@ -7,7 +7,6 @@ cross, multi and one-target follow from the languages of the two sides.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -58,25 +57,6 @@ class Benchmark:
             question[order],
             candidate[order],
             grade[order].astype(np.float32),
-        )
-
-    def restricted(
-        self, languages: Collection[str], pool: Collection[str] | None = None
-    ) -> Benchmark:
-        """The same benchmark with the questions of some languages, and the candidates of `pool`
-        (where it is not given, of the same languages)."""
-        pool = languages if pool is None else pool
-        if set(languages) & set(pool) >= set(self.languages):
-            return self
-        kept, place = [], []
-        for table, wanted in (self.questions, languages), (self.candidates, pool):
-            chosen = table["language"].isin(wanted).to_numpy()
-            kept.append(table[chosen].reset_index(drop=True))
-            place.append(np.where(chosen, np.cumsum(chosen) - 1, -1))
-        question, candidate = place[0][self.question], place[1][self.candidate]
-        both = (question >= 0) & (candidate >= 0)
-        return Benchmark.from_pairs(
-            self.name, *kept, question[both], candidate[both], self.grade[both]
         )
 
     @cached_property

@@ -27,7 +27,6 @@ from lib.sampler import PairIndex
 
 TABLES = ("rows", "test", "pool")
 BATCH = 10_000  # rows written at once; each batch of a mapped file costs 64 KiB when it is opened
-TOKENIZER_ROWS = 300_000
 disable_progress_bars()
 
 
@@ -114,20 +113,11 @@ class ParallelCorpus:
 
     def every_text(self) -> Iterator[str]:
         """Each training text as it comes, repeats included, in bounded memory."""
-        for batch in self._batches():
+        for batch in self.batches():
             for side in ("question", "passage"):
                 yield from filter(None, batch.column(side).to_pylist())
 
-    def tokenizer_texts(self) -> list[str]:
-        """The distinct training texts, sorted; of more than TOKENIZER_ROWS rows about so many,
-        drawn with a fixed seed: a vocabulary needs no more, and its trainer holds every word."""
-        wanted, rng, found = TOKENIZER_ROWS / len(self.rows), np.random.default_rng(0), set()
-        for batch in self._batches():
-            drawn = batch.filter(pa.array(rng.random(len(batch)) < wanted))
-            found.update(*(drawn.column(side).to_pylist() for side in ("question", "passage")))
-        return sorted(found - {""})
-
-    def _batches(self) -> Iterator[pa.RecordBatch]:
+    def batches(self) -> Iterator[pa.RecordBatch]:
         """The rows, read from their files: pages of a mapped file would stay in our memory."""
         if not self.rows.cache_files:
             yield from self.rows.data.to_batches()

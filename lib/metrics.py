@@ -208,22 +208,6 @@ def own_language_advantage(rank: np.ndarray, own: np.ndarray, segments: Segments
         return segments.sum(log * ~own) / theirs - segments.sum(log * own) / ours
 
 
-def chance_ap(relevant, pool) -> np.ndarray:
-    """Expected AP of a random order of N candidates of which R are relevant; broadcasts.
-
-        E[AP] = (H_N + (N - H_N)(R - 1)/(N - 1)) / N,   H_N = 1 + 1/2 + ... + 1/N
-
-    Place i holds a relevant candidate with probability R/N, and then each of the i - 1 places
-    before it does with (R - 1)/(N - 1): E[AP] = (1/R) sum_i (R/N) (1 + (i - 1)(R - 1)/(N - 1)) / i.
-    Exact, see Bestgen (2015), "Exact expected average precision of the random baseline for system
-    evaluation"; the usual R/N is only its limit. Raises ValueError unless 1 <= R <= N."""
-    relevant, pool = np.asarray(relevant, np.int64), np.asarray(pool, np.int64)
-    if (relevant < 1).any() or (relevant > pool).any():
-        raise ValueError("chance_ap needs at least 1 relevant candidate and no more than the pool")
-    harmonic = np.cumsum(1 / np.arange(1, pool.max(initial=1) + 1))[pool - 1]
-    return (harmonic + (pool - harmonic) * (relevant - 1) / np.maximum(pool - 1, 1)) / pool
-
-
 # ---- from ranks to tables ----
 
 
@@ -323,36 +307,6 @@ def _table(benchmark: Benchmark, setting, question, language) -> pd.DataFrame:
     )
 
 
-def left_out(benchmark: Benchmark) -> pd.DataFrame:
-    """How many questions each setting leaves out for want of a relevant candidate.
-
-    Columns: setting, question_language, candidate_language, questions (all of that language),
-    left_out. Languages without candidates make no setting and are not listed."""
-    size, languages = len(benchmark.languages), np.array([*benchmark.languages, "*"])
-    found = np.zeros((len(benchmark.questions), size + 1), bool)
-    found[benchmark.question, benchmark.candidate_language[benchmark.candidate]] = True
-    found[benchmark.question, size] = True
-    asked = np.bincount(benchmark.question_language, minlength=size)
-    answered = np.zeros((size, size + 1), np.int64)
-    np.add.at(answered, benchmark.question_language, found)
-    present = np.isin(np.arange(size + 1), [*benchmark.candidate_language, size])
-    row, column = np.nonzero((asked > 0)[:, None] & present)
-    local = np.where(column == size, "multi", np.where(row == column, "mono", "cross"))
-    table = pd.DataFrame(
-        {
-            "setting": local,
-            "question_language": languages[row],
-            "candidate_language": languages[column],
-            "questions": asked[row],
-            "left_out": asked[row] - answered[row, column],
-        }
-    )
-    target = table[table["setting"] != "multi"].assign(setting="one_target")
-    table = pd.concat([table, target])
-    table["setting"] = pd.Categorical(table["setting"], ALL_SETTINGS)
-    return table.sort_values("setting", kind="stable", ignore_index=True)
-
-
 def pair_means(scores: pd.DataFrame) -> pd.DataFrame:
     """Mean of every metric over the questions of each (setting, question, candidate language).
 
@@ -377,31 +331,3 @@ def macro_mean(means: pd.DataFrame | pd.Series, keys: str | list[str]) -> pd.Dat
     """Mean by `keys` of the means of pairs of languages, each of which weighs the same however many
     questions it has."""
     return means.groupby(keys, observed=True).mean()
-
-
-def language_share(ranks: Ranks, benchmark: Benchmark) -> pd.DataFrame:
-    """Share of each language in the questions' top 10 against its share of the pool.
-
-    Columns: question_language ("*" = macro mean over them, first), candidate_language, share, pool
-    (share of the candidates), lift = share / pool (1 = as in the pool). Shares of one question
-    language sum to 1."""
-    names, size = np.array(benchmark.languages), len(benchmark.languages)
-    pool = np.bincount(benchmark.candidate_language, minlength=size) / len(benchmark.candidates)
-    asked = np.unique(benchmark.question_language)
-    means = np.stack(
-        [
-            ranks.top10[benchmark.question_language == language].mean(0, np.float64)
-            for language in asked
-        ]
-    )
-    share = np.vstack([means.mean(0), means])[:, pool > 0]
-    rows, columns = share.shape
-    table = pd.DataFrame(
-        {
-            "question_language": np.repeat(["*", *names[asked]], columns),
-            "candidate_language": np.tile(names[pool > 0], rows),
-            "share": share.ravel(),
-            "pool": np.tile(pool[pool > 0], rows),
-        }
-    )
-    return table.assign(lift=table["share"] / table["pool"])

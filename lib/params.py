@@ -60,7 +60,6 @@ class Stage(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
     unnamed_run: ClassVar[str | None] = None  # what run = "" stands for; None: the spelled key
     may_change: ClassVar[tuple[str, ...]] = ()  # parameters that may differ when a run goes on
-    headings: ClassVar[dict[str, str]] = {}  # what begins with a parameter, in cell and reference
 
     study: str = Field("lab", description="outputs go below outputs/<study>")
     run: str = Field("", description="its folder; empty: spelled from what is not a default")
@@ -95,14 +94,6 @@ class Stage(BaseModel):
 
 
 class Prepare(Stage):
-    headings = {
-        "source": "training pairs",
-        "fold": "what is held out",
-        "form": "the embedded corpus (cldr)",
-        "passage": "other sources",
-        "max_chars": "texts and tokens",
-    }
-
     source: str = Field("cldr", description="where texts come from")
     files: dict[str, str] = Field(
         {}, description="file of each language: pairs (any names), squad, bitext, translate (en)"
@@ -185,15 +176,6 @@ def _is_zero(value: Any) -> bool:
 
 
 class Train(Stage):
-    headings = {
-        "corpus": "batches",
-        "negatives": "loss",
-        "model": "encoder",
-        "steps": "training",
-        "precision": "speed and memory",
-        "checkpoint_every": "checkpoints, log, validation",
-        "seed": "what last bits depend on",
-    }
     # How the same work is divided, and what is told of it: sums are rounded otherwise, and other
     # units drop out, but the run is the same.
     may_change = ("chunk", "ranks", "checkpoint_every", "keep_checkpoints", "log_every")

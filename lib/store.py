@@ -84,20 +84,6 @@ def _named(error: OSError, path: Path) -> OSError:
     return error
 
 
-@contextmanager
-def scratch(folder: Path) -> Iterator[Path]:
-    """An empty folder below `folder`, removed at the end, as is one that a killed process left.
-
-    One process at a time: whoever holds `folder`."""
-    place = Path(folder) / ".scratch"
-    shutil.rmtree(place, ignore_errors=True)
-    make_folder(place)
-    try:
-        yield place
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-
-
 def write_json(path: Path, value: Any) -> None:
     """Write a value as readable JSON, atomically; the order of keys is kept."""
     with atomic_file(path) as temporary:

@@ -10,12 +10,10 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from lib import store
@@ -29,6 +27,7 @@ from lib.training import checkpoints, cost, models, packing, ranks, record, voca
 from lib.training.checkpoints import LogRow, State
 from lib.training.determinism import checksum, dropout_seed, reproducible
 from lib.training.optimizer import adamw, learning_rate, shrunk
+from lib.training.progress import Pace, memory
 from lib.training.record import TrainResult
 from lib.training.tokens import batch_rows, tokenized
 from lib.training.validation import best_of, patience_is_over, validate
@@ -135,7 +134,7 @@ class Training:
     def finish(self) -> None:
         """Train to the end and write the results, the encoder last."""
         state, p = self.state, self.params
-        pace = _Pace(state.step, p)
+        pace = Pace(state.step, p)
         while state.step < p.steps and not patience_is_over(state.validations, p.patience):
             self.launched.append(self.step())
             state.step += 1
@@ -168,7 +167,7 @@ class Training:
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.zero_grad()
-        with self._memory():
+        with memory(at, p):
             loss = self.loss(batch)
             loss.backward()
         ranks.add_up(self.encoder.parameters())
@@ -253,22 +252,6 @@ class Training:
 
     # --- what can go wrong ---------------------------------------------------------------------
 
-    @contextmanager
-    def _memory(self) -> Iterator[None]:
-        """Raises MemoryError that says what to lower, where memory runs out inside."""
-        try:
-            yield
-        except (MemoryError, RuntimeError) as error:
-            known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-            if not known and "can't allocate memory" not in str(error):  # torch's words for a CPU
-                raise
-            p = self.params
-            raise MemoryError(
-                f"step {self.state.step}: out of memory with batch_size={p.batch_size}, "
-                f"chunk={p.chunk}, max_length={p.max_length}; set chunk (texts in memory at a "
-                "time; 0: all), or lower it, then batch_size or max_length"
-            ) from error
-
     def _require_finite(self, step: int, loss: float, norm: float) -> None:
         """Raises Diverged; weights of later steps are nowhere written."""
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -277,27 +260,6 @@ class Training:
                 f"step {step}, seed {self.params.seed}: loss {loss}, gradient norm "
                 f"{norm}; lower learning_rate or raise temperature (pairs {pairs})"
             )
-
-
-class _Pace:
-    """Plain progress lines; notebooks keep every one, so there are few."""
-
-    def __init__(self, first: int, params: Train):
-        self.first, self.steps, self.every = first, params.steps, params.log_every
-        self.start = time.perf_counter()
-
-    def tell(self, done: int, log: list[LogRow]) -> None:
-        """One line every log_every steps and at the end: mean loss since the last, rate, time."""
-        if done % self.every and done < self.steps:
-            return
-        loss = np.mean([row.loss for row in log[-self.every :]])
-        rate = (done - self.first) / (time.perf_counter() - self.start)
-        left = round((self.steps - done) / rate)
-        print(
-            f"step {done}/{self.steps}  loss {loss:.3f}  {rate:.1f} steps/s  "
-            f"about {left // 60}:{left % 60:02d} left",
-            flush=True,
-        )
 
 
 def _identity(corpus: ParallelCorpus, params: Train, dev: Benchmark | None) -> dict:

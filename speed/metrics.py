@@ -39,6 +39,7 @@ import pandas as pd
 
 from lib import metrics, search
 from lib.benchmark import Benchmark
+from lib.benchmarks import coverage
 
 # Candidates of XQuAD-R in each language (sentences).
 SIZES = {
@@ -174,7 +175,7 @@ def tables(benchmark: Benchmark, ranks: search.Ranks) -> Means:
     """All that a report shows of a benchmark; returns the means of the measures."""
     scores = metrics.question_scores(benchmark, ranks)
     metrics.summary(scores)
-    metrics.language_share(ranks, benchmark)
+    coverage.language_share(ranks, benchmark)
     means = metrics.pair_means(scores)[list(metrics.QUALITY)]
     return dict(zip(means.index, means.to_numpy().tolist(), strict=True))
 

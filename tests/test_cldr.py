@@ -251,10 +251,10 @@ def test_unknown_language_is_one_clear_line():
 def test_same_bytes_in_every_process(tmp_path):
     """Corpus and tokenizer do not depend on hash seeds, threads or the process."""
     code = (
-        "import sys; from lib.params import Prepare; from lib.sources.cldr import build;"
-        "from lib.training.tokenizer import train_tokenizer;"
+        "import sys; from lib.params import Prepare; from lib.sources.cldr import build_corpus as build;"
+        "from lib.training.tokenizer import tokenizer_texts, train_tokenizer;"
         "c = build(Prepare(languages=['en', 'hi', 'zh'])); print(c.content_hash);"
-        "print(train_tokenizer(c.tokenizer_texts(), 3000).to_str())"
+        "print(train_tokenizer(tokenizer_texts(c), 3000).to_str())"
     )
     outputs = [
         subprocess.run(
@@ -271,9 +271,9 @@ def test_same_bytes_in_every_process(tmp_path):
 
 def test_tokenizer_covers_every_script(corpus):
     """No character of the training texts is unknown."""
-    from lib.training.tokenizer import train_tokenizer
+    from lib.training.tokenizer import tokenizer_texts, train_tokenizer
 
-    texts = corpus.tokenizer_texts()
+    texts = tokenizer_texts(corpus)
     tokenizer = train_tokenizer(texts, 8000)
     unknown = tokenizer.token_to_id("[UNK]")
     assert not any(unknown in code.ids for code in tokenizer.encode_batch(texts[::7]))
@@ -282,9 +282,9 @@ def test_tokenizer_covers_every_script(corpus):
 def test_a_held_out_wording_is_made_of_known_tokens(corpus):
     """Chinese and Thai too, which have no spaces: below a tenth of the held-out wording's tokens
     occurs in no training question (a third did, when tokens could run over a whole sentence)."""
-    from lib.training.tokenizer import train_tokenizer
+    from lib.training.tokenizer import tokenizer_texts, train_tokenizer
 
-    tokenizer = train_tokenizer(corpus.tokenizer_texts(), 8000)
+    tokenizer = train_tokenizer(tokenizer_texts(corpus), 8000)
     rows, test = corpus.rows.to_pandas(), corpus.test.to_pandas()
     test = test[test["wording"] == "held-out"]
     for language in ("en", "th", "zh"):

@@ -38,12 +38,12 @@ def made(languages=("de", "en", "th")) -> Benchmark:
 
 def test_restricted_keeps_pairs_within_the_languages():
     """Of three languages two are kept: 2 questions, 2 candidates, 4 pairs; all three: the same."""
-    own = made().restricted(["th", "de"])
+    own = benchmarks.restricted(made(), ["th", "de"])
     assert own.languages == ("de", "th")
     assert (len(own.questions), len(own.candidates), len(own.question)) == (2, 2, 4)
     assert own.question.tolist() == [0, 0, 1, 1] and own.candidate.tolist() == [0, 1, 0, 1]
     whole = made()
-    assert whole.restricted(["de", "en", "th", "zh"]) is whole
+    assert benchmarks.restricted(whole, ["de", "en", "th", "zh"]) is whole
 
 
 def test_trained_languages_and_others(tmp_path):

@@ -11,6 +11,7 @@ from lib import store
 from lib.corpus import ParallelCorpus
 from lib.sampler import Schedule
 from lib.sources import mmarco
+from lib.training.tokenizer import tokenizer_texts
 from speed.mmarco import generate, measured
 
 LANGUAGES = ("english", "german", "dutch")
@@ -276,10 +277,10 @@ def test_texts_come_from_memory_and_from_files_alike(files, monkeypatch):
     rows = streamed.rows.to_list()
     texts = {row[side] for row in rows for side in ("question", "passage")} - {""}
     for corpus in (streamed, held):
-        assert set(corpus.every_text()) == texts and corpus.tokenizer_texts() == sorted(texts)
-    monkeypatch.setattr("lib.corpus.TOKENIZER_ROWS", 10)
-    few = streamed.tokenizer_texts()
-    assert few == held.tokenizer_texts() and 0 < len(few) < len(texts)
+        assert set(corpus.every_text()) == texts and tokenizer_texts(corpus) == sorted(texts)
+    monkeypatch.setattr("lib.training.tokenizer.TOKENIZER_ROWS", 10)
+    few = tokenizer_texts(streamed)
+    assert few == tokenizer_texts(held) and 0 < len(few) < len(texts)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from lib import store, trainer
 from lib.corpus import ParallelCorpus
 from lib.params import Train
 from lib.trainer import Diverged, adamw, learning_rate, train
-from lib.training import checkpoints, vocabulary
+from lib.training import checkpoints, progress, vocabulary
 from lib.training.checkpoints import LogRow
 from lib.training.determinism import reproducible
 from lib.training.models import build_encoder
@@ -721,7 +721,7 @@ def test_unavailable_device_is_refused(corpus, tmp_path):
 
 def test_progress_estimates_from_this_start(capsys):
     """10 steps in 2 seconds after going on from step 50: 5 a second, 8 seconds for 40 more."""
-    pace = trainer._Pace(50, Train(steps=100, log_every=10))
+    pace = progress.Pace(50, Train(steps=100, log_every=10))
     pace.start = time.perf_counter() - 2
     pace.tell(60, [LogRow(s, "mono", 1.0, 0.0, 0.0, 0, 0.0) for s in range(60)])
     assert capsys.readouterr().out == "step 60/100  loss 1.000  5.0 steps/s  about 0:08 left\n"

@@ -6,7 +6,7 @@ memory, or, where that is not possible, `evaluate(task)`, which gives a table of
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
@@ -15,13 +15,14 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
+from lib.benchmark import Benchmark
 from lib.languages import language_code
 from lib.metrics import QUALITY
 from lib.sources import stating
 
 if TYPE_CHECKING:
-    from lib.benchmark import Benchmark
     from lib.corpus import ParallelCorpus
     from lib.params import BenchmarkSpec
 
@@ -129,11 +130,31 @@ def load_benchmark(name: str, spec: BenchmarkSpec, corpus: ParallelCorpus) -> Be
             f"(it has {', '.join(found.languages)}; trained: {', '.join(corpus.languages)})"
         )
     pool = found.languages if format_of(spec).one_pool else None
-    return found.restricted(wanted, pool)
+    return restricted(found, wanted, pool)
 
 
-def evaluate(task: Task):
-    """Scores, a pandas.DataFrame, of a format that is not in memory."""
+def restricted(
+    benchmark: Benchmark, languages: Collection[str], pool: Collection[str] | None = None
+) -> Benchmark:
+    """A benchmark with the questions of some languages, and the candidates of `pool`
+    (where it is not given, of the same languages)."""
+    pool = languages if pool is None else pool
+    if set(languages) & set(pool) >= set(benchmark.languages):
+        return benchmark
+    kept, place = [], []
+    for table, wanted in (benchmark.questions, languages), (benchmark.candidates, pool):
+        chosen = table["language"].isin(wanted).to_numpy()
+        kept.append(table[chosen].reset_index(drop=True))
+        place.append(np.where(chosen, np.cumsum(chosen) - 1, -1))
+    question, candidate = place[0][benchmark.question], place[1][benchmark.candidate]
+    both = (question >= 0) & (candidate >= 0)
+    return Benchmark.from_pairs(
+        benchmark.name, *kept, question[both], candidate[both], benchmark.grade[both]
+    )
+
+
+def evaluate(task: Task) -> pd.DataFrame:
+    """Scores of a format that is not in memory."""
     check(task.spec)
     spec = task.spec.model_copy(update={"languages": _languages(task.spec)})
     return module(spec.format).evaluate(replace(task, spec=spec))

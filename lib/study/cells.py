@@ -10,6 +10,24 @@ from pydantic.fields import FieldInfo
 from lib import benchmarks, sources
 from lib.params import STAGES, BenchmarkSpec
 
+HEADINGS = {
+    "prepare": {
+        "source": "training pairs",
+        "fold": "what is held out",
+        "form": "the embedded corpus (cldr)",
+        "passage": "other sources",
+        "max_chars": "texts and tokens",
+    },
+    "train": {
+        "corpus": "batches",
+        "negatives": "loss",
+        "model": "encoder",
+        "steps": "training",
+        "precision": "speed and memory",
+        "checkpoint_every": "checkpoints, log, validation",
+        "seed": "what last bits depend on",
+    },
+}  # what begins with a parameter
 LISTED = {"source": sources.names, "format": benchmarks.names}  # modules, not the schema, say which
 
 
@@ -17,8 +35,8 @@ def cell(stage: str) -> str:
     """Source of the parameter cell of a stage's notebook: typed, commented literals."""
     lines = []
     for name, field in STAGES[stage].model_fields.items():
-        if name in STAGES[stage].headings:
-            lines += ["", f"# {STAGES[stage].headings[name].capitalize()}"]
+        if heading := HEADINGS.get(stage, {}).get(name):
+            lines += ["", f"# {heading.capitalize()}"]
         value = _literal(field.default)
         line = f"{name}: {type(field.default).__name__} = {value}"
         options = _options(name, field)
@@ -51,7 +69,7 @@ def reference() -> str:
         "sets them by stage, a notebook in its first cell.",
     ]
     for stage, model in STAGES.items():
-        parts += ["", f"## {stage}", *_table(model.model_fields, model.headings)]
+        parts += ["", f"## {stage}", *_table(model.model_fields, HEADINGS.get(stage, {}))]
     parts += ["", "## One entry of evaluate.benchmarks", *_table(BenchmarkSpec.model_fields, {})]
     return "\n".join(parts) + "\n"
 

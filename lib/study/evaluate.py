@@ -16,7 +16,7 @@ import pandas as pd
 
 from lib import benchmarks, metrics, search, store
 from lib.benchmark import Benchmark
-from lib.benchmarks import heldout, leaks, references
+from lib.benchmarks import coverage, heldout, leaks, references
 from lib.corpus import ParallelCorpus
 from lib.encoder import Encoder
 from lib.metrics import REFERENCES
@@ -73,8 +73,8 @@ def _score(
     with_references(name, benchmark, corpus)
     return Scored(
         annotate(metrics.question_scores(benchmark, ranks), benchmark, corpus),
-        metrics.language_share(ranks, benchmark),
-        int(metrics.left_out(benchmark)["left_out"].sum()),
+        coverage.language_share(ranks, benchmark),
+        int(coverage.left_out(benchmark)["left_out"].sum()),
         benchmark.digest,
     )
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +20,7 @@ from lib.sources.cldr_facts import shuffled
 from lib.study import paths
 from lib.study.evaluate import with_references
 from lib.study.provenance import provenance
-from lib.training.tokenizer import train_tokenizer
+from lib.training.tokenizer import tokenizer_texts, train_tokenizer
 
 COUNTED = 100_000  # rows whose tokens are counted
 
@@ -34,16 +37,30 @@ def prepare(p: Prepare) -> ParallelCorpus:
 
 def _make(p: Prepare, data: Path) -> None:
     """Write a corpus, its tokenizer and name strata."""
-    with store.scratch(data.parent) as place:
+    with _scratch(data.parent) as place:
         corpus = sources.build_corpus(p, place)
         with store.atomic_folder(data, corpus.meta | {"dev": p.dev}) as new:
             corpus.save(new)
-            tokenizer = train_tokenizer(corpus.tokenizer_texts(), p.vocabulary)
+            tokenizer = train_tokenizer(tokenizer_texts(corpus), p.vocabulary)
             tokenizer.save(str(new / "tokenizer.json"), pretty=False)
             names = heldout.name_strata(corpus)
             if len(names):
                 names.to_parquet(new / "names.parquet", index=False)
     store.write_json(data.parent / "provenance.json", provenance(p.model_dump()))
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """An empty folder below `folder`, removed at the end, as is one that a killed process left.
+
+    One process at a time: whoever holds `folder`."""
+    place = Path(folder) / ".scratch"
+    shutil.rmtree(place, ignore_errors=True)
+    store.make_folder(place)
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def heldout_tables(corpus: ParallelCorpus) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -1,0 +1,50 @@
+"""What a run says while it goes, and what it says where memory runs out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from lib.params import Train
+from lib.training.checkpoints import LogRow
+
+
+class Pace:
+    """Plain progress lines; notebooks keep every one, so there are few."""
+
+    def __init__(self, first: int, params: Train):
+        self.first, self.steps, self.every = first, params.steps, params.log_every
+        self.start = time.perf_counter()
+
+    def tell(self, done: int, log: list[LogRow]) -> None:
+        """One line every log_every steps and at the end: mean loss since the last, rate, time."""
+        if done % self.every and done < self.steps:
+            return
+        loss = np.mean([row.loss for row in log[-self.every :]])
+        rate = (done - self.first) / (time.perf_counter() - self.start)
+        left = round((self.steps - done) / rate)
+        print(
+            f"step {done}/{self.steps}  loss {loss:.3f}  {rate:.1f} steps/s  "
+            f"about {left // 60}:{left % 60:02d} left",
+            flush=True,
+        )
+
+
+@contextmanager
+def memory(step: int, p: Train) -> Iterator[None]:
+    """Raises MemoryError that says what to lower, where memory runs out inside."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not known and "can't allocate memory" not in str(error):  # torch's words for a CPU
+            raise
+        raise MemoryError(
+            f"step {step}: out of memory with batch_size={p.batch_size}, "
+            f"chunk={p.chunk}, max_length={p.max_length}; set chunk (texts in memory at a "
+            "time; 0: all), or lower it, then batch_size or max_length"
+        ) from error
