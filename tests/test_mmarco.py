@@ -1,8 +1,10 @@
 """mMARCO's raw files: what a pair is, what its negatives are, every fault, and bounded memory."""
 
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -63,6 +65,15 @@ def refused(call, *parts):
     assert "\n" not in message
     for part in parts:
         assert str(part) in message, message
+
+
+def chosen(folder, file, **others):
+    """{question: (passage, name of its group, negatives)} of the questions that are kept."""
+    with TemporaryDirectory(dir=folder) as place, mmarco.database(place) as db:
+        mmarco.choose(db, str(file), asked("", **others))
+        kept = db.execute("SELECT id, passage, name FROM questions").fetchall()
+        named = db.execute("SELECT id, passage FROM negatives ORDER BY id, rank").fetchall()
+    return {x: (p, name, [n for q, n in named if q == x]) for x, p, name in kept}
 
 
 @pytest.fixture
@@ -126,35 +137,36 @@ def test_questions_that_share_a_passage_are_one_group(tmp_path, outputs):
 )
 def test_negatives_equal_a_slow_reading_of_the_triples(tmp_path_factory, rows, most, size):
     """The first H distinct ones in file order, however the file is cut into parts."""
-    parts = [np.array(rows[i : i + size], np.int32) for i in range(0, len(rows), size)]
+    table = pa.table(list(np.array(rows, np.int32).T), ["question", "relevant", "irrelevant"])
+    parts = table.to_batches(max_chunksize=size)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mmarco, "triples", lambda file: iter(parts))
-        found = mmarco.Questions.read("", asked("", hard_negatives=most))
+        found = chosen(tmp_path_factory.getbasetemp(), "", hard_negatives=most)
     relevant = {}
     for q, p, _ in rows:
         relevant.setdefault(q, []).append(p)
     groups = [{q, *(("p", p) for p in ps)} for q, ps in relevant.items()]
     for _ in groups:  # merge until nothing touches
         groups = [set.union(*(h for h in groups if h & g)) for g in groups]
-    for at, q in enumerate(found.id.tolist()):
+    for q, (passage, name, negatives) in found.items():
         own = next(g for g in groups if q in g)
         named = [n for a, _, n in rows if a == q and ("p", n) not in own]
         expected = list(dict.fromkeys(named))[:most]
-        assert found.negatives[at].tolist() == expected + [-1] * (most - len(expected))
-        assert found.passage[at] == relevant[q][0]
-        assert found.group[at] == min(x[1] for x in own if isinstance(x, tuple))
-    assert found.id.tolist() == sorted(relevant)
+        assert negatives == expected
+        assert passage == relevant[q][0]
+        assert name == min(x[1] for x in own if isinstance(x, tuple))
+    assert found.keys() == relevant.keys()
 
 
 def test_limit_is_a_choice_by_hash(tmp_path, outputs):
     """The same whatever the order of the file, smaller limits inside larger ones; not the first."""
     triples = simple(40)
-    ten = mmarco.Questions.read(str(put(tmp_path, "a.tsv", triples)), asked("", limit=10))
-    turned = mmarco.Questions.read(str(put(tmp_path, "b.tsv", triples[::-1])), asked("", limit=10))
-    five = mmarco.Questions.read(str(tmp_path / "a.tsv"), asked("", limit=5))
-    assert ten.id.tolist() == turned.id.tolist() and len(ten.id) == 10
-    assert set(five.id.tolist()) < set(ten.id.tolist())
-    assert ten.id.tolist() != list(range(1, 11))
+    ten = chosen(tmp_path, put(tmp_path, "a.tsv", triples), limit=10)
+    turned = chosen(tmp_path, put(tmp_path, "b.tsv", triples[::-1]), limit=10)
+    five = chosen(tmp_path, tmp_path / "a.tsv", limit=5)
+    assert ten.keys() == turned.keys() and len(ten) == 10
+    assert five.keys() < ten.keys()
+    assert sorted(ten) != list(range(1, 11))
 
 
 def test_held_out_groups_are_in_no_training_row(tmp_path, outputs):

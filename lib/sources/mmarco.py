@@ -22,7 +22,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import duckdb
@@ -117,28 +117,21 @@ GROUP BY language
 VIEWS = """
 CREATE VIEW kept AS SELECT id, language, tested FROM sifted WHERE enough AND chosen;
 CREATE VIEW pairs AS
-SELECT kept.tested, kept.id::VARCHAR AS pair, language, asked.text AS question, told.text AS passage,
-    told.id::VARCHAR AS passage_id, name::VARCHAR AS "group", 'mmarco' AS source,
-    coalesce(named, []) AS negatives
-FROM kept JOIN questions USING (id) JOIN asked USING (id, language)
-JOIN told USING (language)
-LEFT JOIN (
-    SELECT id, list(passage::VARCHAR ORDER BY rank) AS named FROM negatives GROUP BY id
-) USING (id)
+SELECT kept.tested, kept.id::VARCHAR AS pair, language, asked.text AS question,
+    told.text AS passage, told.id::VARCHAR AS passage_id, name::VARCHAR AS "group",
+    'mmarco' AS source
+FROM kept JOIN questions USING (id) JOIN asked USING (id, language) JOIN told USING (language)
 WHERE told.id = questions.passage;
 CREATE VIEW alone AS
 SELECT 'passage ' || id || ' ' || language AS pair, language, '' AS question, text AS passage,
-    id::VARCHAR AS passage_id, name::VARCHAR AS "group", 'mmarco' AS source,
-    []::VARCHAR[] AS negatives
+    id::VARCHAR AS passage_id, name::VARCHAR AS "group", 'mmarco' AS source
 FROM (
     SELECT DISTINCT passage AS id, language
     FROM kept JOIN negatives USING (id) WHERE NOT tested
 ) JOIN told USING (id, language) JOIN passages USING (id);
 """
-TRAIN = """
-SELECT * EXCLUDE (tested) FROM pairs WHERE NOT tested UNION ALL SELECT * FROM alone
-ORDER BY pair, language
-"""
+TRAIN = "SELECT * EXCLUDE (tested) FROM pairs WHERE NOT tested ORDER BY pair, language"
+ALONE = "SELECT * FROM alone ORDER BY pair, language"
 TEST = "SELECT * EXCLUDE (tested) FROM pairs WHERE tested ORDER BY language, pair"
 # What held-out questions are answered by, and of the other passages the same in every language.
 POOL = """
@@ -187,9 +180,11 @@ def _corpus(db, p, paths: Paths, place: Path) -> ParallelCorpus:
         version["version"] = f"{REPOSITORY} at {REVISION[:12]}"
     meta = {"source": "mmarco", **version, "licence": LICENCE}
     meta["dropped"] = files._table(dropped)
-    unused = () if p.hard_negatives else ("negatives",)
+    # One after the other, whose joins would not fit into MEMORY side by side.
+    train, test = chain(_rows(db, TRAIN), _rows(db, ALONE)), _rows(db, TEST)
+    if p.hard_negatives:
+        train, test = _with_negatives(db, train), _with_negatives(db, test)
     pool = _rows(db, POOL, {"most": p.pool or None, "chars": p.max_chars})
-    train, test = _rows(db, TRAIN, unused=unused), _rows(db, TEST, unused=unused)
     return ParallelCorpus.from_sorted(train, meta, place, test, pool)
 
 
@@ -338,7 +333,7 @@ def _read(db, paths: Paths) -> None:
         ("question", "asked", paths.questions, "(question)"),
         ("passage", "told", paths.collections, "(relevant, irrelevant)"),
     ):
-        ids = [x for (x,) in db.execute(f"SELECT id FROM {kind}s ORDER BY id").fetchall()]
+        ids = db.execute(f"SELECT id FROM {kind}s ORDER BY id").fetchnumpy()["id"].tolist()
         for code, file in named.items():
             found = dict.fromkeys(ids, False)
             _enter(db, table, _parts(_texts(code, file, found)))
@@ -374,12 +369,10 @@ def _parts(rows: Iterator[tuple]) -> Iterator[pa.Table]:
 
 def _enter(db, table: str, parts: Iterable[pa.Table | pa.RecordBatch]) -> None:
     """Append rows, in order, to a table."""
-    db.begin()
     for part in parts:
         db.register("part", part)
         db.execute(f"INSERT INTO {table} SELECT * FROM part")
         db.unregister("part")
-    db.commit()
 
 
 # --- rows --------------------------------------------------------------------------------------
@@ -423,11 +416,18 @@ def _require_parallel(db, places: dict[str, str], dropped: Counter) -> None:
             raise ValueError(f"language {code} ({file}): shares no pair with another language")
 
 
-def _rows(db, query: str, values: dict | None = None, unused=()) -> Iterator[dict]:
-    """The rows of a query as they come, without the unused columns."""
+def _rows(db, query: str, values: dict | None = None) -> Iterator[dict]:
+    """The rows of a query as they come."""
     found = db.execute(query, values or {})
     names = [name for name, *_ in found.description]
     while block := found.fetchmany(BLOCK):
-        for values in block:
-            row = dict(zip(names, values, strict=True))
-            yield row if not unused else {k: v for k, v in row.items() if k not in unused}
+        yield from (dict(zip(names, row, strict=True)) for row in block)
+
+
+def _with_negatives(db, rows: Iterator[dict]) -> Iterator[dict]:
+    """The same rows with the column negatives. Lists within DuckDB could not leave its memory."""
+    own = db.execute("SELECT id, passage FROM negatives ORDER BY id, rank").fetchnumpy()
+    for row in rows:
+        pair = np.int32(row["pair"] if row["question"] else -1)  # of one kind: no copy to search
+        first, last = (own["id"].searchsorted(pair, side) for side in ("left", "right"))
+        yield row | {"negatives": [str(x) for x in own["passage"][first:last].tolist()]}
