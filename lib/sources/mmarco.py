@@ -22,7 +22,9 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
+from heapq import merge
+from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 
 import duckdb
@@ -45,13 +47,15 @@ TRIPLES = "data/triples.train.ids.small.tsv"
 QUESTIONS = "data/google/queries/train/{}_queries.train.tsv"
 COLLECTION = "data/google/collections/{}_collection.tsv"
 BLOCK = 5000  # rows that pass between DuckDB and Python at once
-MEMORY = "256MB"  # of DuckDB
+MEMORY = "192MB"  # of DuckDB
 
 TABLES = """
 CREATE TABLE triples (question INTEGER, relevant INTEGER, irrelevant INTEGER);
 CREATE TABLE asked (language VARCHAR, id INTEGER, text VARCHAR, chars INTEGER, mark BIGINT);
 CREATE TABLE told (language VARCHAR, id INTEGER, text VARCHAR, chars INTEGER, mark BIGINT);
 CREATE TABLE clean (id INTEGER, language VARCHAR, chosen BOOLEAN);
+CREATE TABLE sifted (
+    id INTEGER, language VARCHAR, tested BOOLEAN, chosen BOOLEAN, enough BOOLEAN);
 """
 # A triple's rowid is its place in the file, from 0.
 RELEVANT = """
@@ -92,27 +96,26 @@ SELECT questions.id AS pair, language, asked.text AS question, told.text AS pass
     english.text AS english
 FROM questions JOIN asked USING (id) JOIN told USING (language)
 LEFT JOIN asked AS english ON english.id = questions.id AND english.language = 'en'
-WHERE told.id = questions.passage
+WHERE told.id = questions.passage AND language = $code
 """
 # A trained question needs all its negatives, to be shown and unlike its answer.
 SIFTED = """
-CREATE TABLE sifted AS
+INSERT INTO sifted
 WITH good AS (
-    SELECT questions.id, told.language, count(*) AS times
+    SELECT questions.id, count(*) AS times
     FROM negatives JOIN questions USING (id)
     JOIN told ON told.id = negatives.passage
     JOIN told AS answer ON answer.id = questions.passage AND answer.language = told.language
-    WHERE told.chars BETWEEN 1 AND $chars AND told.mark <> answer.mark
+    WHERE told.language = $code AND told.chars BETWEEN 1 AND $chars AND told.mark <> answer.mark
     GROUP BY ALL)
-SELECT id, language, tested, tested OR chosen AS chosen,
-    tested OR coalesce(times, 0) = $most AS enough
-FROM clean JOIN questions USING (id) LEFT JOIN good USING (id, language)
+SELECT id, language, tested, tested OR chosen, tested OR coalesce(times, 0) = $most
+FROM clean JOIN questions USING (id) LEFT JOIN good USING (id) WHERE language = $code
 """
 FEW = "SELECT language, count(*) FROM sifted WHERE NOT enough GROUP BY language"
 SHARED = """
-SELECT language, max(times) FROM (
-    SELECT language, count(*) OVER (PARTITION BY id) AS times FROM kept WHERE NOT tested)
-GROUP BY language
+WITH trained AS (SELECT id, language FROM sifted WHERE enough AND chosen AND NOT tested)
+SELECT language, max(times) FROM trained
+JOIN (SELECT id, count(*) AS times FROM trained GROUP BY id) USING (id) GROUP BY language
 """
 VIEWS = """
 CREATE VIEW kept AS SELECT id, language, tested FROM sifted WHERE enough AND chosen;
@@ -130,9 +133,10 @@ FROM (
     FROM kept JOIN negatives USING (id) WHERE NOT tested
 ) JOIN told USING (id, language) JOIN passages USING (id);
 """
-TRAIN = "SELECT * EXCLUDE (tested) FROM pairs WHERE NOT tested ORDER BY pair, language"
-ALONE = "SELECT * FROM alone ORDER BY pair, language"
-TEST = "SELECT * EXCLUDE (tested) FROM pairs WHERE tested ORDER BY language, pair"
+PART = """
+SELECT * EXCLUDE (tested) FROM pairs WHERE language = $code AND tested = $tested ORDER BY pair
+"""
+ALONE = "SELECT * FROM alone WHERE language = $code ORDER BY pair"
 # What held-out questions are answered by, and of the other passages the same in every language.
 POOL = """
 WITH answers AS (
@@ -142,8 +146,8 @@ others AS (
     WHERE EXISTS (FROM answers) ORDER BY share('pool ' || id), id LIMIT $most)
 SELECT id::VARCHAR AS passage_id, language, text AS passage
 FROM told SEMI JOIN (FROM answers UNION ALL FROM others) USING (id)
-WHERE chars BETWEEN 1 AND $chars
-ORDER BY language, passage_id
+WHERE language = $code AND chars BETWEEN 1 AND $chars
+ORDER BY passage_id
 """
 
 
@@ -170,7 +174,7 @@ def build(p) -> ParallelCorpus:
 
 
 def _corpus(db, p, paths: Paths, place: Path) -> ParallelCorpus:
-    dropped = _sift(db, p)
+    dropped = _sift(db, p, paths.collections)
     _require_parallel(db, paths.collections, dropped)
     inputs = {"triples": paths.triples}
     inputs |= {f"questions {code}": file for code, file in paths.questions.items()}
@@ -180,11 +184,10 @@ def _corpus(db, p, paths: Paths, place: Path) -> ParallelCorpus:
         version["version"] = f"{REPOSITORY} at {REVISION[:12]}"
     meta = {"source": "mmarco", **version, "licence": LICENCE}
     meta["dropped"] = files._table(dropped)
-    # One after the other, whose joins would not fit into MEMORY side by side.
-    train, test = chain(_rows(db, TRAIN), _rows(db, ALONE)), _rows(db, TEST)
+    train, test = _train(db, paths.collections), _each(db, paths.collections, PART, tested=True)
     if p.hard_negatives:
         train, test = _with_negatives(db, train), _with_negatives(db, test)
-    pool = _rows(db, POOL, {"most": p.pool or None, "chars": p.max_chars})
+    pool = _each(db, paths.collections, POOL, most=p.pool or None, chars=p.max_chars)
     return ParallelCorpus.from_sorted(train, meta, place, test, pool)
 
 
@@ -378,28 +381,29 @@ def _enter(db, table: str, parts: Iterable[pa.Table | pa.RecordBatch]) -> None:
 # --- rows --------------------------------------------------------------------------------------
 
 
-def _sift(db, p) -> Counter:
+def _sift(db, p, codes: Iterable[str]) -> Counter:
     """Make the table sifted and the views; returns {(reason, language): number dropped}.
 
     Text hygiene as for every source; then training rows with fewer than H negatives in their
     language are dropped, for "few negatives"."""
     dropped = Counter()
-    _enter(db.cursor(), "clean", _parts(_clean(db, p, dropped)))
-    db.execute(SIFTED, {"chars": p.max_chars, "most": p.hard_negatives})
+    for code in codes:
+        _enter(db.cursor(), "clean", _parts(_clean(db, p, code, dropped)))
+        db.execute(SIFTED, {"code": code, "chars": p.max_chars, "most": p.hard_negatives})
     db.execute(VIEWS)
     few = db.execute(FEW).fetchall()
     return dropped + Counter({("few negatives", code): times for code, times in few})
 
 
-def _clean(db, p, dropped: Counter) -> Iterator[tuple]:
-    """(question, language, whether `keep` lets it stay) of what passes hygiene; counts the rest."""
-    rows = _rows(db, PAIRS)
+def _clean(db, p, code: str, dropped: Counter) -> Iterator[tuple]:
+    """(question, code, whether `keep` lets it stay) of what passes hygiene; counts the rest."""
+    rows = _rows(db, PAIRS, {"code": code})
     while block := list(islice(rows, BLOCK)):
         english = {row["pair"]: row["english"] for row in block}
         good, faults = sift(block, english, p.max_chars)
         dropped.update(faults)
         for row in good:
-            pair, code = row["pair"], row["language"]
+            pair = row["pair"]
             yield pair, code, share(f"keep {pair} {code}") < p.keep.get(code, 1.0)
 
 
@@ -422,6 +426,23 @@ def _rows(db, query: str, values: dict | None = None) -> Iterator[dict]:
     names = [name for name, *_ in found.description]
     while block := found.fetchmany(BLOCK):
         yield from (dict(zip(names, row, strict=True)) for row in block)
+
+
+def _each(db, codes: Iterable[str], query: str, **values) -> Iterator[dict]:
+    """The rows of a query in each language, one language after the other."""
+    for code in codes:
+        yield from _rows(db, query, {"code": code} | values)
+
+
+def _train(db, codes: Iterable[str]) -> Iterator[dict]:
+    """Training rows by (pair, language), then the passages that are only negatives. Sorted by
+    language, then merged: DuckDB cannot join and sort all of them within MEMORY."""
+    parts = []
+    for code in codes:
+        db.execute(f'CREATE TABLE "train {code}" AS {PART}', {"code": code, "tested": False})
+        db.execute(f'INSERT INTO "train {code}" {ALONE}', {"code": code})
+        parts.append(_rows(db.cursor(), f'SELECT * FROM "train {code}"'))
+    return merge(*parts, key=itemgetter("pair", "language"))
 
 
 def _with_negatives(db, rows: Iterator[dict]) -> Iterator[dict]:
