@@ -47,12 +47,14 @@ TRIPLES = "data/triples.train.ids.small.tsv"
 QUESTIONS = "data/google/queries/train/{}_queries.train.tsv"
 COLLECTION = "data/google/collections/{}_collection.tsv"
 BLOCK = 5000  # rows that pass between DuckDB and Python at once
-MEMORY = "192MB"  # of DuckDB
+MEMORY = "192MB"  # of DuckDB: room for one language of full size
+PARTS = 32  # of the questions, whose negatives are ranked one after the other within MEMORY
 
 TABLES = """
 CREATE TABLE triples (question INTEGER, relevant INTEGER, irrelevant INTEGER);
 CREATE TABLE asked (language VARCHAR, id INTEGER, text VARCHAR, chars INTEGER, mark BIGINT);
 CREATE TABLE told (language VARCHAR, id INTEGER, text VARCHAR, chars INTEGER, mark BIGINT);
+CREATE TABLE negatives (id INTEGER, passage INTEGER, rank INTEGER);
 CREATE TABLE clean (id INTEGER, language VARCHAR, chosen BOOLEAN);
 CREATE TABLE sifted (
     id INTEGER, language VARCHAR, tested BOOLEAN, chosen BOOLEAN, enough BOOLEAN);
@@ -75,11 +77,11 @@ SELECT id, passage, name, tested FROM first JOIN groups USING (passage)
 """
 # No trained question gets a passage that a held-out one is tested on.
 NEGATIVES = """
-CREATE TABLE negatives AS
+INSERT INTO negatives
 WITH usable AS (
     SELECT id, irrelevant AS passage, min(triples.rowid) AS place
     FROM triples JOIN questions ON id = question LEFT JOIN groups ON groups.passage = irrelevant
-    WHERE coalesce(groups.name, irrelevant) <> questions.name
+    WHERE question % $parts = $part AND coalesce(groups.name, irrelevant) <> questions.name
         AND (questions.tested OR NOT coalesce(groups.tested, false))
     GROUP BY ALL)
 SELECT id, passage, row_number() OVER (PARTITION BY id ORDER BY place) AS rank
@@ -305,7 +307,8 @@ def choose(db, file: str, p) -> None:
     db.register("found", found)
     db.execute(GROUPS, {"fold": p.fold, "folds": p.folds})
     db.execute(QUESTIONS_KEPT, {"limit": p.limit or None})
-    db.execute(NEGATIVES, {"most": p.hard_negatives})
+    for part in range(PARTS):
+        db.execute(NEGATIVES, {"most": p.hard_negatives, "part": part, "parts": PARTS})
     db.execute(PASSAGES)
 
 
