@@ -48,7 +48,7 @@ QUESTIONS = "data/google/queries/train/{}_queries.train.tsv"
 COLLECTION = "data/google/collections/{}_collection.tsv"
 BLOCK = 5000  # rows that pass between DuckDB and Python at once
 MEMORY = "192MB"  # of DuckDB: room for one language of full size
-PARTS = 32  # of the questions, whose negatives are ranked one after the other within MEMORY
+PART = 1_250_000  # triples, about, whose negatives are found at once: so many fit in MEMORY
 
 TABLES = """
 CREATE TABLE triples (question INTEGER, relevant INTEGER, irrelevant INTEGER);
@@ -68,7 +68,7 @@ GROUPS = """
 CREATE TABLE groups AS
 SELECT passage, name, number(name::VARCHAR, $folds) = $fold AS tested FROM found
 """
-QUESTIONS_KEPT = """
+CHOSEN = """
 CREATE TABLE questions AS
 WITH first AS (
     SELECT question AS id, arg_min(passage, place) AS passage FROM relevant GROUP BY question
@@ -135,7 +135,7 @@ FROM (
     FROM kept JOIN negatives USING (id) WHERE NOT tested
 ) JOIN told USING (id, language) JOIN passages USING (id);
 """
-PART = """
+PAIRS_OF = """
 SELECT * EXCLUDE (tested) FROM pairs WHERE language = $code AND tested = $tested ORDER BY pair
 """
 ALONE = "SELECT * FROM alone WHERE language = $code ORDER BY pair"
@@ -186,7 +186,7 @@ def _corpus(db, p, paths: Paths, place: Path) -> ParallelCorpus:
         version["version"] = f"{REPOSITORY} at {REVISION[:12]}"
     meta = {"source": "mmarco", **version, "licence": LICENCE}
     meta["dropped"] = files._table(dropped)
-    train, test = _train(db, paths.collections), _each(db, paths.collections, PART, tested=True)
+    train, test = _train(db, paths.collections), _each(db, paths.collections, PAIRS_OF, tested=True)
     if p.hard_negatives:
         train, test = _with_negatives(db, train), _with_negatives(db, test)
     pool = _each(db, paths.collections, POOL, most=p.pool or None, chars=p.max_chars)
@@ -306,9 +306,10 @@ def choose(db, file: str, p) -> None:
     found = _groups(**db.execute("SELECT question, passage FROM relevant").fetchnumpy())
     db.register("found", found)
     db.execute(GROUPS, {"fold": p.fold, "folds": p.folds})
-    db.execute(QUESTIONS_KEPT, {"limit": p.limit or None})
-    for part in range(PARTS):
-        db.execute(NEGATIVES, {"most": p.hard_negatives, "part": part, "parts": PARTS})
+    db.execute(CHOSEN, {"limit": p.limit or None})
+    parts = 1 + db.execute("SELECT count(*) FROM triples").fetchone()[0] // PART
+    for part in range(parts):
+        db.execute(NEGATIVES, {"most": p.hard_negatives, "part": part, "parts": parts})
     db.execute(PASSAGES)
 
 
@@ -442,7 +443,7 @@ def _train(db, codes: Iterable[str]) -> Iterator[dict]:
     language, then merged: DuckDB cannot join and sort all of them within MEMORY."""
     parts = []
     for code in codes:
-        db.execute(f'CREATE TABLE "train {code}" AS {PART}', {"code": code, "tested": False})
+        db.execute(f'CREATE TABLE "train {code}" AS {PAIRS_OF}', {"code": code, "tested": False})
         db.execute(f'INSERT INTO "train {code}" {ALONE}', {"code": code})
         parts.append(_rows(db.cursor(), f'SELECT * FROM "train {code}"'))
     return merge(*parts, key=itemgetter("pair", "language"))
