@@ -30,7 +30,7 @@ test: $(SET_UP)
 lint: $(SET_UP)
 	@$(RUN) -m ruff check --quiet
 	@$(RUN) -m ruff format --check --quiet
-	@.venv/bin/lint-imports --no-logo > .ruff_cache/imports.txt 2>&1 || { cat .ruff_cache/imports.txt; exit 1; }
+	@.venv/bin/lint-imports --no-cache > /dev/null || .venv/bin/lint-imports --no-cache --no-logo
 
 speed: $(SET_UP)
 	@for script in speed/*.py; do $(RUN) "$$script"; done

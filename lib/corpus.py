@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import weakref
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +24,6 @@ from lib import store
 from lib.sampler import PairIndex
 
 TABLES = ("rows", "test", "pool")
-BATCH = 10_000  # rows written at once; each batch of a mapped file costs 64 KiB when it is opened
 disable_progress_bars()
 
 
@@ -62,39 +59,7 @@ class ParallelCorpus:
         meta = meta | {"counts": _counts(tables), "content_hash": _digest(rows)}
         return cls(*tables, meta, folder)
 
-    @classmethod
-    def from_sorted(cls, rows, meta, place: Path, test=(), pool=()) -> ParallelCorpus:
-        """The same of iterables of dicts that come in order, for more rows than memory holds.
-
-        rows come by (pair, language), test by (language, pair), pool by (language, passage_id).
-        Tables are written below `place` as rows come; that folder is removed with the corpus.
-        Counted apart as "negatives" are rows without a question. Raises ValueError as from_rows,
-        and for rows out of order."""
-        digest, counts = sha256(), {name: Counter() for name in (*TABLES, "negatives")}
-        parts = _in_order(rows, digest, counts), _counted(test, counts["test"])
-        parts = *parts, _counted(pool, counts["pool"])
-        tables = [
-            _write(part, place / f"{name}.arrow") for name, part in zip(TABLES, parts, strict=True)
-        ]
-        counts = {name: dict(sorted(found.items())) for name, found in counts.items()}
-        meta = meta | {"counts": counts, "content_hash": digest.hexdigest()}
-        corpus = cls(*tables, meta, place=place)
-        corpus._check_groups()
-        weakref.finalize(corpus, shutil.rmtree, place, ignore_errors=True)
-        return corpus
-
-    def _check_groups(self) -> None:
-        """Raises ValueError for a passage in two groups; reads the columns that say so alone."""
-        if not len(self.rows):
-            raise ValueError("the corpus has no training rows")
-        passage, names = _codes(self._column("passage_id"))
-        group, _ = _codes(self._column("group"))
-        seen = np.zeros(len(names), np.int32)
-        seen[passage] = group
-        for other in passage[seen[passage] != group][:1]:
-            raise ValueError(f"passage {names[other]}: lies in two groups, expected one")
-
-    def _column(self, name: str) -> pa.ChunkedArray:
+    def column(self, name: str) -> pa.ChunkedArray:
         """A column of the rows as it lies on the disk: a Python text costs 60 bytes and more."""
         return self.rows.with_format("arrow")[name][:]
 
@@ -128,13 +93,13 @@ class ParallelCorpus:
     @cached_property
     def index(self) -> PairIndex:
         """The training pairs x languages, numbered in the order of the rows."""
-        language, names = _codes(self._column("language"))
-        pair = self._column("pair")
+        language, names = codes(self.column("language"))
+        pair = self.column("pair")
         first = np.ones(len(pair), bool)
         first[1:] = pc.not_equal(pair[1:], pair[:-1]).to_numpy()
         present = np.zeros((first.sum(), len(names)), bool)
         present[np.cumsum(first) - 1, language] = True
-        group, _ = _codes(self._column("group").filter(pa.array(first)))
+        group, _ = codes(self.column("group").filter(pa.array(first)))
         negatives = self._negatives(first) if "negatives" in self.rows.column_names else None
         return PairIndex.from_present(names.to_pylist(), present, group, negatives)
 
@@ -144,9 +109,9 @@ class ParallelCorpus:
 
         Raises KeyError for a negative that is no row's passage_id."""
         first = pa.array(first)
-        named = self._column("negatives").filter(first).cast(pa.list_(pa.string()))
-        length = pc.binary_length(self._column("question")).filter(first)
-        code, passages = _codes(self._column("passage_id").filter(first))
+        named = self.column("negatives").filter(first).cast(pa.list_(pa.string()))
+        length = pc.binary_length(self.column("question")).filter(first)
+        code, passages = codes(self.column("passage_id").filter(first))
         flat = pc.list_flatten(named)
         wanted = pc.index_in(flat, value_set=passages)
         for unknown in flat.filter(pc.is_null(wanted))[:1]:
@@ -212,51 +177,12 @@ def _digest(rows: list[dict]) -> str:
     """sha256 of the training rows' texts and keys."""
     digest = sha256()
     for row in rows:
-        digest.update(_content(row))
+        digest.update(content(row))
     return digest.hexdigest()
 
 
-def _content(row: dict) -> bytes:
+def content(row: dict) -> bytes:
     return "\x1f".join(map(str, row.values())).encode() + b"\x1e"
-
-
-# --- rows that come one by one -----------------------------------------------------------------
-
-
-def _in_order(rows: Iterable[dict], digest, counts: dict[str, Counter]) -> Iterator[dict]:
-    """The rows as they come, hashed, counted, and checked but for groups."""
-    pair = language = passage = ""
-    for row in rows:
-        if row["pair"] == pair and row["passage_id"] != passage:
-            raise ValueError(f"pair {pair}: two passage_ids, expected the same in each language")
-        if (row["pair"], row["language"]) == (pair, language):
-            raise ValueError(f"pair {pair}: two rows in {language}, expected one")
-        if (row["pair"], row["language"]) < (pair, language):
-            raise ValueError(f"pair {row['pair']}: its row in {row['language']} is out of order")
-        pair, language, passage = row["pair"], row["language"], row["passage_id"]
-        counts["rows" if row["question"] else "negatives"][language] += 1
-        digest.update(_content(row))
-        yield row
-
-
-def _counted(rows: Iterable[dict], counts: Counter) -> Iterator[dict]:
-    for row in rows:
-        counts[row["language"]] += 1
-        yield row
-
-
-def _write(rows: Iterator[dict], file: Path) -> Dataset:
-    """Rows of texts and lists of texts as a mapped Arrow stream, the format `datasets` saves."""
-    first = next(rows, None)
-    if first is None:
-        return Dataset.from_list([])
-    kinds = {list: pa.list_(pa.string()), str: pa.string()}
-    schema = pa.schema([(name, kinds[type(value)]) for name, value in first.items()])
-    rows = chain([first], rows)
-    with pa.OSFile(str(file), "wb") as out, pa.ipc.new_stream(out, schema) as writer:
-        while batch := list(islice(rows, BATCH)):
-            writer.write_batch(pa.RecordBatch.from_pylist(batch, schema))
-    return Dataset.from_file(str(file))
 
 
 def _same_file(file: Path, place: Path) -> None:
@@ -268,7 +194,7 @@ def _same_file(file: Path, place: Path) -> None:
         shutil.copyfile(file, place)
 
 
-def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
+def codes(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
     """Numbers int32 of a column's texts in the sorted order of the distinct ones, and these."""
     distinct = pc.unique(column)
     distinct = distinct.take(pc.sort_indices(distinct))

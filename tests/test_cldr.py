@@ -251,9 +251,9 @@ def test_unknown_language_is_one_clear_line():
 def test_same_bytes_in_every_process(tmp_path):
     """Corpus and tokenizer do not depend on hash seeds, threads or the process."""
     code = (
-        "import sys; from lib.params import Prepare; from lib.sources.cldr import build_corpus as build;"
+        "import sys; from lib.params import Prepare; from lib.sources.cldr import build_corpus;"
         "from lib.training.tokenizer import tokenizer_texts, train_tokenizer;"
-        "c = build(Prepare(languages=['en', 'hi', 'zh'])); print(c.content_hash);"
+        "c = build_corpus(Prepare(languages=['en', 'hi', 'zh'])); print(c.content_hash);"
         "print(train_tokenizer(tokenizer_texts(c), 3000).to_str())"
     )
     outputs = [

@@ -1,16 +1,21 @@
 """mMARCO's raw files: what a pair is, what its negatives are, every fault, and bounded memory."""
 
+from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib import store
 from lib.corpus import ParallelCorpus
 from lib.sampler import Schedule
 from lib.sources import mmarco
+from lib.sources.streaming import corpus_of_sorted
+from lib.study import paths
 from lib.training.tokenizer import tokenizer_texts
 from speed.mmarco import generate, measured
 
@@ -66,6 +71,26 @@ def refused(call, *parts):
         assert str(part) in message, message
 
 
+def chosen(folder, file, **others):
+    """{question: (passage, name of its group, negatives)} of the questions that are kept."""
+    with TemporaryDirectory(dir=folder) as place, mmarco.database(place) as db:
+        mmarco.choose(db, str(file), asked("", **others))
+        kept = db.execute("SELECT id, passage, name FROM questions").fetchall()
+        named = db.execute("SELECT id, passage FROM negatives ORDER BY id, rank").fetchall()
+    return {x: (p, name, [n for q, n in named if q == x]) for x, p, name in kept}
+
+
+def build(p):
+    """The corpus, in a scratch folder of its own; nothing of a start that failed stays there."""
+    store.make_folder(paths.outputs())
+    scratch = Path(mkdtemp(dir=paths.outputs()))
+    try:
+        return mmarco.build_corpus(p, scratch)
+    except ValueError:
+        assert not [file for file in scratch.rglob("*") if file.name != "tables"]
+        raise
+
+
 @pytest.fixture
 def files(tmp_path, outputs):
     """A small repository and a place for outputs."""
@@ -77,7 +102,7 @@ def files(tmp_path, outputs):
 
 def test_rows_are_questions_in_every_language(files):
     """Texts come by id from each language's files, whose names become codes."""
-    corpus = mmarco.build_corpus(asked(files))
+    corpus = build(asked(files))
     assert corpus.languages == ("de", "en", "nl")
     found = rows_of(corpus, "pair", "language", "question", "passage", "passage_id", "group")
     assert len(found) == 18
@@ -90,7 +115,7 @@ def test_languages_are_those_asked_for(files):
     """And English questions are read all the same, to tell what was left untranslated."""
     file = files / mmarco.QUESTIONS.format("german")
     file.write_text(file.read_text().replace("german q 2?", "english q 2?"))
-    corpus = mmarco.build_corpus(asked(files, languages=["de", "nl"]))
+    corpus = build(asked(files, languages=["de", "nl"]))
     assert corpus.languages == ("de", "nl")
     assert corpus.meta["dropped"] == {"untranslated": {"de": 1}}
     assert ("2", "nl") in rows_of(corpus, "pair", "language")
@@ -100,9 +125,7 @@ def test_languages_are_those_asked_for(files):
 def test_the_first_passage_in_file_order_is_the_pair(tmp_path, outputs):
     """Other relevant passages are no rows, and never negatives, wherever they are named."""
     triples = [(1, 12, 50), (1, 11, 12), (1, 11, 51), (2, 20, 11), (2, 20, 52), (3, 30, 53)]
-    corpus = mmarco.build_corpus(
-        asked(world(tmp_path / "m", triples), hard_negatives=2, languages=[])
-    )
+    corpus = build(asked(world(tmp_path / "m", triples), hard_negatives=2, languages=[]))
     found = {row["pair"]: row for row in corpus.rows if row["question"]}
     assert found["1"]["passage_id"] == "12" and found["1"]["negatives"] == ["50", "51"]
     assert found["2"]["negatives"] == ["11", "52"]
@@ -113,7 +136,7 @@ def test_the_first_passage_in_file_order_is_the_pair(tmp_path, outputs):
 def test_questions_that_share_a_passage_are_one_group(tmp_path, outputs):
     """Also through a passage that is the first one of neither; named by its smallest passage."""
     triples = [(1, 12, 50), (2, 13, 50), (1, 14, 50), (2, 14, 50), (3, 15, 50), (4, 16, 14)]
-    corpus = mmarco.build_corpus(asked(world(tmp_path / "m", triples)))
+    corpus = build(asked(world(tmp_path / "m", triples)))
     groups = dict(rows_of(corpus, "pair", "group"))
     assert groups == {"1": "12", "2": "12", "3": "15", "4": "16"}
     alone = {r["passage_id"]: r["group"] for r in corpus.rows if not r["question"]}
@@ -127,49 +150,51 @@ def test_questions_that_share_a_passage_are_one_group(tmp_path, outputs):
     st.integers(1, 4),
     st.integers(1, 7),
 )
+@settings(deadline=None)
 def test_negatives_equal_a_slow_reading_of_the_triples(tmp_path_factory, rows, most, size):
     """The first H distinct ones in file order, however the file is cut into parts."""
-    parts = [np.array(rows[i : i + size], np.int32) for i in range(0, len(rows), size)]
+    table = pa.table(list(np.array(rows, np.int32).T), ["question", "relevant", "irrelevant"])
+    parts = table.to_batches(max_chunksize=size)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mmarco, "triples", lambda file: iter(parts))
-        found = mmarco.Questions.read("", asked("", hard_negatives=most))
+        found = chosen(tmp_path_factory.getbasetemp(), "", hard_negatives=most)
     relevant = {}
     for q, p, _ in rows:
         relevant.setdefault(q, []).append(p)
     groups = [{q, *(("p", p) for p in ps)} for q, ps in relevant.items()]
     for _ in groups:  # merge until nothing touches
         groups = [set.union(*(h for h in groups if h & g)) for g in groups]
-    for at, q in enumerate(found.id.tolist()):
+    for q, (passage, name, negatives) in found.items():
         own = next(g for g in groups if q in g)
         named = [n for a, _, n in rows if a == q and ("p", n) not in own]
         expected = list(dict.fromkeys(named))[:most]
-        assert found.negatives[at].tolist() == expected + [-1] * (most - len(expected))
-        assert found.passage[at] == relevant[q][0]
-        assert found.group[at] == min(x[1] for x in own if isinstance(x, tuple))
-    assert found.id.tolist() == sorted(relevant)
+        assert negatives == expected
+        assert passage == relevant[q][0]
+        assert name == min(x[1] for x in own if isinstance(x, tuple))
+    assert found.keys() == relevant.keys()
 
 
 def test_limit_is_a_choice_by_hash(tmp_path, outputs):
     """The same whatever the order of the file, smaller limits inside larger ones; not the first."""
     triples = simple(40)
-    ten = mmarco.Questions.read(str(put(tmp_path, "a.tsv", triples)), asked("", limit=10))
-    turned = mmarco.Questions.read(str(put(tmp_path, "b.tsv", triples[::-1])), asked("", limit=10))
-    five = mmarco.Questions.read(str(tmp_path / "a.tsv"), asked("", limit=5))
-    assert ten.id.tolist() == turned.id.tolist() and len(ten.id) == 10
-    assert set(five.id.tolist()) < set(ten.id.tolist())
-    assert ten.id.tolist() != list(range(1, 11))
+    ten = chosen(tmp_path, put(tmp_path, "a.tsv", triples), limit=10)
+    turned = chosen(tmp_path, put(tmp_path, "b.tsv", triples[::-1]), limit=10)
+    five = chosen(tmp_path, tmp_path / "a.tsv", limit=5)
+    assert ten.keys() == turned.keys() and len(ten) == 10
+    assert five.keys() < ten.keys()
+    assert sorted(ten) != list(range(1, 11))
 
 
 def test_held_out_groups_are_in_no_training_row(tmp_path, outputs):
     """Neither as a positive nor as a negative; the pool has all passages unless it is limited."""
     triples = [(q, 1000 + q, 1000 + (q + n) % 30) for n in range(1, 20) for q in range(30)]
     folder = world(tmp_path / "m", triples)
-    corpus = mmarco.build_corpus(asked(folder, folds=3, fold=1))
+    corpus = build(asked(folder, folds=3, fold=1))
     tested = set(corpus.test["group"][:])
     assert 0 < len(tested) < 30 and len(corpus.test) == 3 * len(tested)
     assert not tested & {row["group"] for row in corpus.rows}
     assert len(corpus.pool) == 3 * 30
-    small = mmarco.build_corpus(asked(folder, folds=3, fold=1, pool=2))
+    small = build(asked(folder, folds=3, fold=1, pool=2))
     assert len(small.pool) == 3 * (len(tested) + 2)
     shown = [{r["passage_id"] for r in small.pool if r["language"] == x} for x in small.languages]
     assert shown[0] == shown[1] == shown[2] > set(small.test["passage_id"][:])
@@ -188,7 +213,7 @@ def test_hygiene_is_counted_by_reason_and_language(files):
     for (form, old), new in edits.items():
         file = files / form.format("german")
         file.write_text(file.read_text().replace(old, new))
-    corpus = mmarco.build_corpus(asked(files))
+    corpus = build(asked(files))
     assert corpus.meta["dropped"] == {
         reason: {"de": n}
         for reason, n in (("empty", 1), ("few negatives", 2), ("identical", 1), ("over-long", 1))
@@ -198,7 +223,7 @@ def test_hygiene_is_counted_by_reason_and_language(files):
 
 def test_keep_thins_one_language(tmp_path, outputs):
     """As for every source; its negatives go with it."""
-    corpus = mmarco.build_corpus(asked(world(tmp_path / "m", simple(40)), keep={"de": 0.5}))
+    corpus = build(asked(world(tmp_path / "m", simple(40)), keep={"de": 0.5}))
     counts = corpus.meta["counts"]
     assert counts["rows"]["en"] == 40 and 10 < counts["rows"]["de"] < 30
     assert counts["negatives"] == counts["rows"]
@@ -210,7 +235,7 @@ def test_keep_thins_one_language(tmp_path, outputs):
 def test_negatives_reach_the_schedule(tmp_path, outputs):
     """Every row gets H of its own triples' negatives, in its passage's language, and passages that
     are only negatives are never asked and never a positive."""
-    corpus = mmarco.build_corpus(asked(world(tmp_path / "m", simple(12)), hard_negatives=2))
+    corpus = build(asked(world(tmp_path / "m", simple(12)), hard_negatives=2))
     index, rows = corpus.index, corpus.rows.to_list()
     assert len(index) == 12 + 12 * 2 * 3
     for batch in Schedule(index, "mix", alpha=0.3, batch_size=6, steps=30, explicit=2):
@@ -225,7 +250,7 @@ def test_negatives_reach_the_schedule(tmp_path, outputs):
 
 def test_no_negatives_are_asked_for(files):
     """Then there is neither such a column nor such rows."""
-    corpus = mmarco.build_corpus(asked(files, hard_negatives=0))
+    corpus = build(asked(files, hard_negatives=0))
     assert "negatives" not in corpus.rows.column_names
     assert corpus.index.negatives is None and len(corpus.rows) == 18
 
@@ -236,7 +261,7 @@ def test_the_tiny_corpus_trains_with_explicit_negatives(files, tmp_path):
     from lib.trainer import train
     from lib.training.tokenizer import train_tokenizer
 
-    corpus = mmarco.build_corpus(asked(files))
+    corpus = build(asked(files))
     with store.atomic_folder(tmp_path / "data", corpus.meta) as new:
         corpus.save(new)
         train_tokenizer(corpus.rows["passage"][:], 300).save(str(new / "tokenizer.json"))
@@ -252,7 +277,7 @@ def test_the_tiny_corpus_trains_with_explicit_negatives(files, tmp_path):
 
 def test_rows_one_by_one_make_the_same_corpus(files, tmp_path):
     """Hash, rows, index and what is read back equal those of a corpus made in memory."""
-    streamed = mmarco.build_corpus(asked(files, folds=3))
+    streamed = build(asked(files, folds=3))
     tables = [t.to_list() for t in (streamed.rows, streamed.test, streamed.pool)]
     held = ParallelCorpus.from_rows(tables[0], {}, tables[1], tables[2])
     assert held.content_hash == streamed.content_hash
@@ -272,7 +297,7 @@ def test_rows_one_by_one_make_the_same_corpus(files, tmp_path):
 
 def test_texts_come_from_memory_and_from_files_alike(files, monkeypatch):
     """Each of them once or more, empty ones never; of many rows a tokenizer sees a fixed share."""
-    streamed = mmarco.build_corpus(asked(files))
+    streamed = build(asked(files))
     held = ParallelCorpus.from_rows(streamed.rows.to_list(), {})
     rows = streamed.rows.to_list()
     texts = {row[side] for row in rows for side in ("question", "passage")} - {""}
@@ -298,7 +323,7 @@ def test_streamed_rows_are_held_to_the_contract(tmp_path, changes, message):
     row = {"pair": "b", "language": "en", "question": "q", "passage": "p", "passage_id": "x"}
     row |= {"group": "g", "source": "test"}
     refused(
-        lambda: ParallelCorpus.from_sorted([row | change for change in changes], {}, tmp_path),
+        lambda: corpus_of_sorted([row | change for change in changes], {}, tmp_path),
         message,
     )
 
@@ -340,8 +365,7 @@ def test_faults_name_file_and_row(files, outputs, fault):
     """One line; and nothing half-written stays."""
     name, change, parts = FAULTS[fault]
     file = edit(files, name, change)
-    refused(lambda: mmarco.build_corpus(asked(files)), file, *parts)
-    assert not list(outputs.rglob(".mmarco-*"))
+    refused(lambda: build(asked(files)), file, *parts)
 
 
 @pytest.mark.parametrize(
@@ -363,34 +387,28 @@ def test_ids_that_a_file_lacks_are_named(files, triple, form, words):
             edit(files, mmarco.QUESTIONS.format(name), lambda raw: raw + b"8\teight\n")
     triples = edit(files, mmarco.TRIPLES, lambda raw: raw + triple.encode())
     lacking = form.format("german")
-    refused(
-        lambda: mmarco.build_corpus(asked(files)), f"{triples}: row {row}: {files}/{lacking}", words
-    )
+    refused(lambda: build(asked(files)), f"{triples}: row {row}: {files}/{lacking}", words)
 
 
 @pytest.mark.parametrize("name", [mmarco.TRIPLES, DE_QUESTIONS, DE_PASSAGES])
 def test_a_missing_file_is_named(files, name):
     """Also one of a language that nobody asked for by name but that is there by half."""
     (files / name).unlink()
-    refused(lambda: mmarco.build_corpus(asked(files)), f"{files}/{name}: no such file")
+    refused(lambda: build(asked(files)), f"{files}/{name}: no such file")
 
 
 def test_languages_without_files_are_named(files, tmp_path):
     """One that mMARCO does not have, one that the folder does not have, and an empty folder."""
-    refused(
-        lambda: mmarco.build_corpus(asked(files, languages=["en", "th"])), "mMARCO has no th", "vi"
-    )
-    refused(
-        lambda: mmarco.build_corpus(asked(files, languages=["en", "fr"])), "french", "no such file"
-    )
-    refused(lambda: mmarco.build_corpus(asked(files, languages=["en"])), "at least two")
-    refused(lambda: mmarco.build_corpus(asked(tmp_path / "no")), "at least two", "no has: none")
+    refused(lambda: build(asked(files, languages=["en", "th"])), "mMARCO has no th", "vi")
+    refused(lambda: build(asked(files, languages=["en", "fr"])), "french", "no such file")
+    refused(lambda: build(asked(files, languages=["en"])), "at least two")
+    refused(lambda: build(asked(tmp_path / "no")), "at least two", "no has: none")
 
 
 def test_a_language_without_pairs_is_named(files):
     """With what became of its rows."""
     edit(files, DE_QUESTIONS, lambda raw: b"".join(b"%d\t\n" % q for q in range(1, 7)))
-    refused(lambda: mmarco.build_corpus(asked(files)), "language de", "german", "6 empty")
+    refused(lambda: build(asked(files)), "language de", "german", "6 empty")
 
 
 def test_files_come_from_the_pinned_revision(files, monkeypatch):
@@ -404,7 +422,7 @@ def test_files_come_from_the_pinned_revision(files, monkeypatch):
         return files / name
 
     monkeypatch.setattr(downloads, "hub", hub)
-    corpus = mmarco.build_corpus(asked("", languages=["de", "nl"]))
+    corpus = build(asked("", languages=["de", "nl"]))
     assert set(calls) == {("unicamp-dl/mmarco", mmarco.REVISION, "dataset")}
     assert len(calls) == 6 and mmarco.REVISION[:12] in corpus.meta["version"]
     assert len(mmarco.NAMES) == 14 and len(mmarco.REVISION) == 40

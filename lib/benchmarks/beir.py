@@ -17,6 +17,7 @@ import math
 from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from lib import store
@@ -238,14 +239,7 @@ def joined(
     for language in sorted({*questions["language"]} - {*questions["language"][answered]}):
         raise ValueError(f"{where}: no question of language {language} has a relevant document")
     if not answered.all():
-        columns = ["question_id", *keys]
-        known = pd.MultiIndex.from_frame(questions[columns]).isin(
-            pd.MultiIndex.from_frame(judged[columns])
-        )
-        print(
-            f"{name}: {answered.sum():,} questions; left out: {(~known).sum():,} not judged, "
-            f"{(known & ~answered).sum():,} judged without a relevant document ({where})"
-        )
+        _tell_left_out(f"{name}: {{}} ({where})", questions, judged, answered, keys)
     place = pd.Series(range(answered.sum()), questions.index[answered])
     return Benchmark.from_pairs(
         name,
@@ -254,4 +248,20 @@ def joined(
         place[relevant["question"]],
         relevant["candidate"],
         relevant["grade"],
+    )
+
+
+def _tell_left_out(
+    line: str, questions: pd.DataFrame, judged: pd.DataFrame, answered: np.ndarray, keys: list[str]
+) -> None:
+    """Print how many questions have no relevant document, and why."""
+    columns = ["question_id", *keys]
+    known = pd.MultiIndex.from_frame(questions[columns]).isin(
+        pd.MultiIndex.from_frame(judged[columns])
+    )
+    print(
+        line.format(
+            f"{answered.sum():,} questions; left out: {(~known).sum():,} not judged, "
+            f"{(known & ~answered).sum():,} judged without a relevant document"
+        )
     )

@@ -174,19 +174,17 @@ def run(
     model = MtebEncoder(encoder, name, languages)
     tables, missing = [], []
     with store.locked(folder, say):
-        cache = ResultCache(folder)
         for task in chosen:
             try:
-                result = _evaluate(model, task, cache, batch_size)
+                result = _evaluate(model, task, ResultCache(folder), batch_size)
             except Unavailable as problem:
                 missing.append(str(problem))
                 say(str(problem))
                 continue
             tables.append(_scores(result, task))
             say(f"{result.task_name}: {result.get_score():.4f}")
-    scores = pd.DataFrame(columns=COLUMNS)
-    if tables:
-        scores = pd.concat(tables).drop_duplicates(COLUMNS[:-1], ignore_index=True)
+    scores = pd.concat(tables) if tables else pd.DataFrame(columns=COLUMNS)
+    scores = scores.drop_duplicates(COLUMNS[:-1], ignore_index=True)
     if missing:
         raise Incomplete(missing, scores)
     return scores
@@ -386,9 +384,10 @@ def main(arguments: list[str]) -> int:
 
 
 def _obey(asked: argparse.Namespace) -> pd.DataFrame:
-    from lib.encoder import Encoder, pick_device
+    from lib.encoder import pick_device
+    from lib.training.models import load_encoder
 
-    encoder = Encoder.load(asked.model).to(pick_device("auto"))
+    encoder = load_encoder(asked.model).to(pick_device("auto"))
     folder = asked.out or asked.model.resolve().parent / "mteb"
     return run(
         encoder,

@@ -5,9 +5,9 @@ calls Dutch "dt", its files `dutch`, the project `nl`), parallel by the ids of M
 one collection of 8.8 million passages (2.7 to 7.7 GB) a language, and 39.8 million triples
 (question, relevant passage, irrelevant passage).
 
-Full size is larger than memory, so texts never lie there: what the triples name is held as
-integers, each file is streamed once, the texts that are needed go to an unnamed file, and rows are
-written from it as they are put together. The machine needs disk for the needed texts twice.
+Full size is larger than memory, so each file is streamed once, the triples and the texts that they
+need go to a DuckDB file, and DuckDB joins and sorts them within MEMORY, on the disk. It does not
+read the files itself: its reader ends rows at a lone carriage return too and skips empty lines.
 
 A pair is a question with its first relevant passage. Questions that share a relevant passage,
 directly or through others, are one group, so that no question ever meets another passage of its
@@ -17,21 +17,24 @@ question (see lib.corpus.ParallelCorpus).
 
 from __future__ import annotations
 
-import os
-import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from heapq import merge
+from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 
-from lib import params, store
+from lib import store
 from lib.corpus import ParallelCorpus
 from lib.params import Prepare
 from lib.sources import Source, files
+from lib.sources.streaming import corpus_of_sorted
 from lib.sources.text import clean, number, share, sift
 
 SOURCE = Source(folder=True, scratch=True)
@@ -46,33 +49,135 @@ NAMES = {
 TRIPLES = "data/triples.train.ids.small.tsv"
 QUESTIONS = "data/google/queries/train/{}_queries.train.tsv"
 COLLECTION = "data/google/collections/{}_collection.tsv"
-BLOCK = 2000  # questions whose texts are in memory at once
+BLOCK = 5000  # rows that pass between DuckDB and Python at once
+MEMORY = "192MB"  # of DuckDB: room for one language of full size
+PART = 1_250_000  # triples, about, whose negatives are found at once: so many fit in MEMORY
+
+TABLES = """
+CREATE TABLE triples (question INTEGER, relevant INTEGER, irrelevant INTEGER);
+CREATE TABLE asked (language VARCHAR, id INTEGER, text VARCHAR, chars INTEGER, mark BIGINT);
+CREATE TABLE told (language VARCHAR, id INTEGER, text VARCHAR, chars INTEGER, mark BIGINT);
+CREATE TABLE negatives (id INTEGER, passage INTEGER, rank INTEGER);
+CREATE TABLE clean (id INTEGER, language VARCHAR, chosen BOOLEAN);
+CREATE TABLE sifted (
+    id INTEGER, language VARCHAR, tested BOOLEAN, chosen BOOLEAN, enough BOOLEAN);
+"""
+# A triple's rowid is its place in the file, from 0.
+RELEVANT = """
+CREATE TABLE relevant AS
+SELECT question, relevant AS passage, min(rowid) AS place FROM triples GROUP BY ALL
+"""
+GROUPS = """
+CREATE TABLE groups AS
+SELECT passage, name, number(name::VARCHAR, $folds) = $fold AS tested FROM found
+"""
+CHOSEN = """
+CREATE TABLE questions AS
+WITH first AS (
+    SELECT question AS id, arg_min(passage, place) AS passage FROM relevant GROUP BY question
+    ORDER BY share('question ' || id), id LIMIT $limit)
+SELECT id, passage, name, tested FROM first JOIN groups USING (passage)
+"""
+# No trained question gets a passage that a held-out one is tested on.
+NEGATIVES = """
+INSERT INTO negatives
+WITH usable AS (
+    SELECT id, irrelevant AS passage, min(triples.rowid) AS place
+    FROM triples JOIN questions ON id = question LEFT JOIN groups ON groups.passage = irrelevant
+    WHERE question % $parts = $part AND coalesce(groups.name, irrelevant) <> questions.name
+        AND (questions.tested OR NOT coalesce(groups.tested, false))
+    GROUP BY ALL)
+SELECT id, passage, row_number() OVER (PARTITION BY id ORDER BY place) AS rank
+FROM usable QUALIFY rank <= $most
+"""
+PASSAGES = """
+CREATE TABLE passages AS
+SELECT id, coalesce(name, id) AS name
+FROM (SELECT passage AS id FROM questions UNION SELECT passage FROM negatives)
+LEFT JOIN groups ON passage = id
+"""
+PAIRS = """
+SELECT questions.id AS pair, language, asked.text AS question, told.text AS passage,
+    english.text AS english
+FROM questions JOIN asked USING (id) JOIN told USING (language)
+LEFT JOIN asked AS english ON english.id = questions.id AND english.language = 'en'
+WHERE told.id = questions.passage AND language = $code
+"""
+# A trained question needs all its negatives, to be shown and unlike its answer.
+SIFTED = """
+INSERT INTO sifted
+WITH good AS (
+    SELECT questions.id, count(*) AS times
+    FROM negatives JOIN questions USING (id)
+    JOIN told ON told.id = negatives.passage
+    JOIN told AS answer ON answer.id = questions.passage AND answer.language = told.language
+    WHERE told.language = $code AND told.chars BETWEEN 1 AND $chars AND told.mark <> answer.mark
+    GROUP BY ALL)
+SELECT id, language, tested, tested OR chosen, tested OR coalesce(times, 0) = $most
+FROM clean JOIN questions USING (id) LEFT JOIN good USING (id) WHERE language = $code
+"""
+FEW = "SELECT language, count(*) FROM sifted WHERE NOT enough GROUP BY language"
+SHARED = """
+WITH trained AS (SELECT id, language FROM sifted WHERE enough AND chosen AND NOT tested)
+SELECT language, max(times) FROM trained
+JOIN (SELECT id, count(*) AS times FROM trained GROUP BY id) USING (id) GROUP BY language
+"""
+VIEWS = """
+CREATE VIEW kept AS SELECT id, language, tested FROM sifted WHERE enough AND chosen;
+CREATE VIEW pairs AS
+SELECT kept.tested, kept.id::VARCHAR AS pair, language, asked.text AS question,
+    told.text AS passage, told.id::VARCHAR AS passage_id, name::VARCHAR AS "group",
+    'mmarco' AS source
+FROM kept JOIN questions USING (id) JOIN asked USING (id, language) JOIN told USING (language)
+WHERE told.id = questions.passage;
+CREATE VIEW alone AS
+SELECT 'passage ' || id || ' ' || language AS pair, language, '' AS question, text AS passage,
+    id::VARCHAR AS passage_id, name::VARCHAR AS "group", 'mmarco' AS source
+FROM (
+    SELECT DISTINCT passage AS id, language
+    FROM kept JOIN negatives USING (id) WHERE NOT tested
+) JOIN told USING (id, language) JOIN passages USING (id);
+"""
+PAIRS_OF = """
+SELECT * EXCLUDE (tested) FROM pairs WHERE language = $code AND tested = $tested ORDER BY pair
+"""
+ALONE = "SELECT * FROM alone WHERE language = $code ORDER BY pair"
+# What held-out questions are answered by, and of the other passages the same in every language.
+POOL = """
+WITH answers AS (
+    SELECT DISTINCT passage AS id FROM questions SEMI JOIN kept USING (id) WHERE tested),
+others AS (
+    SELECT id FROM passages ANTI JOIN answers USING (id)
+    WHERE EXISTS (FROM answers) ORDER BY share('pool ' || id), id LIMIT $most)
+SELECT id::VARCHAR AS passage_id, language, text AS passage
+FROM told SEMI JOIN (FROM answers UNION ALL FROM others) USING (id)
+WHERE language = $code AND chars BETWEEN 1 AND $chars
+ORDER BY passage_id
+"""
 
 
-def build_corpus(p: Prepare) -> ParallelCorpus:
+def build_corpus(p: Prepare, scratch: Path) -> ParallelCorpus:
     """The corpus of one fold. p: folder ("": from the hub), languages, limit,
     hard_negatives (H: every training row has so many in its language), pool (distractors a
-    language; 0: all passages), max_chars, keep, fold, folds.
+    language; 0: all passages), max_chars, keep, fold, folds. scratch: for DuckDB's file, and for
+    the corpus' tables until it is saved.
 
-    Raises ValueError naming file and row."""
+    Raises ValueError naming file and row, OSError where DuckDB's memory or the disk is full."""
     paths = Paths.find(p)
-    questions = Questions.read(paths.triples, p)
-    folder = params.corpus_dir(p.study, p.run)
-    for left in folder.glob(".mmarco-*/"):  # of a start that was killed
-        shutil.rmtree(left, ignore_errors=True)
-    store.make_folder(folder)
-    place = Path(tempfile.mkdtemp(prefix=".mmarco-", dir=folder))
+    place = scratch / "tables"
+    place.mkdir()
     try:
-        asked = _spools(paths, paths.questions, questions.id, "question", (0,), place)
-        told = _spools(paths, paths.collections, questions.passages(), "passage", (1, 2), place)
-        return _corpus(p, paths, Rows.sift(p, questions, asked, told), place)
-    except BaseException:
-        shutil.rmtree(place, ignore_errors=True)
-        raise
+        with tempfile.TemporaryDirectory(dir=scratch) as own, database(own) as db:
+            choose(db, paths.triples, p)
+            _read(db, paths)
+            return _corpus(db, p, paths, place)
+    except duckdb.Error as error:
+        raise OSError(f"mmarco: {str(error).splitlines()[0]}") from None
 
 
-def _corpus(p, paths: Paths, rows: Rows, place: Path) -> ParallelCorpus:
-    rows.require_parallel(paths.collections)
+def _corpus(db, p, paths: Paths, place: Path) -> ParallelCorpus:
+    dropped = _sift(db, p, paths.collections)
+    _require_parallel(db, paths.collections, dropped)
     inputs = {"triples": paths.triples}
     inputs |= {f"questions {code}": file for code, file in paths.questions.items()}
     inputs |= {f"collection {code}": file for code, file in paths.collections.items()}
@@ -80,8 +185,12 @@ def _corpus(p, paths: Paths, rows: Rows, place: Path) -> ParallelCorpus:
     if not p.folder:
         version["version"] = f"{REPOSITORY} at {REVISION[:12]}"
     meta = {"source": "mmarco", **version, "licence": LICENCE}
-    meta["dropped"] = files._table(rows.dropped)
-    return ParallelCorpus.from_sorted(rows.train(), meta, place, rows.test(), rows.pool(p.pool))
+    meta["dropped"] = files._table(dropped)
+    train, test = _train(db, paths.collections), _each(db, paths.collections, PAIRS_OF, tested=True)
+    if p.hard_negatives:
+        train, test = _with_negatives(db, train), _with_negatives(db, test)
+    pool = _each(db, paths.collections, POOL, most=p.pool or None, chars=p.max_chars)
+    return corpus_of_sorted(train, meta, place, test, pool)
 
 
 @dataclass(frozen=True)
@@ -141,8 +250,8 @@ def _hub(name: str) -> str:
 # --- triples -----------------------------------------------------------------------------------
 
 
-def triples(file: str) -> Iterator[np.ndarray]:
-    """int32 [n, 3], part by part: question, relevant passage, irrelevant passage.
+def triples(file: str) -> Iterator[pa.RecordBatch]:
+    """int32 columns question, relevant and irrelevant (passage), part by part.
 
     Raises ValueError naming file and row for anything but three ids in a row."""
     from pyarrow import csv
@@ -156,10 +265,9 @@ def triples(file: str) -> Iterator[np.ndarray]:
             csv.ConvertOptions(column_types=dict.fromkeys(ids, pa.int32()), null_values=[]),
         )
         for part in parts:
-            values = np.stack([column.to_numpy() for column in part.columns], 1)
-            if values.min(initial=0) < 0:
+            if any((column.to_numpy() < 0).any() for column in part.columns):
                 raise pa.ArrowInvalid("an id below 0")
-            yield values
+            yield part
     except pa.ArrowException as error:
         raise _bad_triple(file, error) from None
 
@@ -179,372 +287,172 @@ def _is_id(text: str) -> bool:
     return text.isascii() and text.isdecimal() and int(text) < 2**31
 
 
-def _relevant(file: str) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct (question, relevant passage), int32 [n] each, by question and first appearance."""
-    known, seen, row = np.empty(0, np.int64), np.empty(0, np.int64), 0
-    for part in triples(file):
-        key = np.concatenate([known, _joined(part[:, 0], part[:, 1])])
-        seen = np.concatenate([seen, np.arange(row, row + len(part))])
-        known, at = np.unique(key, return_index=True)
-        seen, row = seen[at], row + len(part)
-    known = known[np.lexsort((seen, known >> 32))]
-    return (known >> 32).astype(np.int32), (known & 0xFFFFFFFF).astype(np.int32)
+def database(folder: str) -> duckdb.DuckDBPyConnection:
+    """An empty database whose file and spilled pages lie in a folder."""
+    limits = {"threads": 1, "memory_limit": MEMORY, "temp_directory": f"{folder}/spill"}
+    db = duckdb.connect(f"{folder}/mmarco.duckdb", config=limits)
+    db.create_function("share", share, ["VARCHAR"], "DOUBLE")
+    db.create_function("number", number, ["VARCHAR", "BIGINT"], "BIGINT")
+    db.execute(TABLES)
+    return db
 
 
-def _joined(high: np.ndarray, low: np.ndarray) -> np.ndarray:
-    """int64: two int32 in one."""
-    return high.astype(np.int64) << 32 | low.astype(np.int64)
+def choose(db, file: str, p) -> None:
+    """Fill the tables groups, questions (those kept), negatives and passages (those needed).
+
+    Raises ValueError naming file and row."""
+    _enter(db, "triples", triples(file))
+    db.execute(RELEVANT)
+    found = _groups(**db.execute("SELECT question, passage FROM relevant").fetchnumpy())
+    db.register("found", found)
+    db.execute(GROUPS, {"fold": p.fold, "folds": p.folds})
+    db.execute(CHOSEN, {"limit": p.limit or None})
+    parts = 1 + db.execute("SELECT count(*) FROM triples").fetchone()[0] // PART
+    for part in range(parts):
+        db.execute(NEGATIVES, {"most": p.hard_negatives, "part": part, "parts": parts})
+    db.execute(PASSAGES)
 
 
-@dataclass(frozen=True)
-class Groups:
-    """Which passages are relevant for questions that belong together.
+def _groups(question: np.ndarray, passage: np.ndarray) -> pa.Table:
+    """Each relevant passage and the name of its group: the smallest passage of the connected
+    component of questions and their relevant passages. All questions of the triples count, so that
+    neither groups nor folds depend on how many are kept."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-    passage  int32 [n], sorted: every passage that is relevant for some question
-    name     int32 [n]: the smallest of its group, which names it
-    tested   bool [n]: whether the group is held out"""
-
-    passage: np.ndarray
-    name: np.ndarray
-    tested: np.ndarray
-
-    @classmethod
-    def of(cls, question: np.ndarray, passage: np.ndarray, p) -> Groups:
-        """Connected components of questions and their relevant passages; all questions of the
-        triples count, so that neither groups nor folds depend on how many are kept."""
-        from scipy.sparse import coo_array
-        from scipy.sparse.csgraph import connected_components
-
-        asked, row = np.unique(question, return_inverse=True)
-        told, column = np.unique(passage, return_inverse=True)
-        size = len(asked) + len(told)
-        edges = coo_array((np.ones(len(row), bool), (row, column + len(asked))), (size, size))
-        label = connected_components(edges, directed=False)[1][len(asked) :]
-        _, first, group = np.unique(label, return_index=True, return_inverse=True)
-        name = told[first]  # sorted ids: the first one is the smallest
-        tested = np.array([number(str(x), p.folds) == p.fold for x in name.tolist()])
-        return cls(told, name[group], tested[group])
-
-    def find(self, passage: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(name of its group, whether that is held out) of each passage; one that is relevant for
-        no question is its own group, never held out."""
-        at = np.minimum(np.searchsorted(self.passage, passage), len(self.passage) - 1)
-        found = self.passage[at] == passage
-        return np.where(found, self.name[at], passage), found & self.tested[at]
-
-
-@dataclass(frozen=True)
-class Questions:
-    """The questions that are kept, as the triples tell them.
-
-    id         int32 [Q], sorted
-    passage    int32 [Q], the first relevant one
-    group      int32 [Q], see Groups
-    tested     bool [Q], held out
-    negatives  int32 [Q, H], the first distinct ones of another group; -1 where there are fewer
-    groups     of all passages
-    """
-
-    id: np.ndarray
-    passage: np.ndarray
-    group: np.ndarray
-    tested: np.ndarray
-    negatives: np.ndarray
-    groups: Groups
-
-    @classmethod
-    def read(cls, file: str, p) -> Questions:
-        """Raises ValueError naming file and row."""
-        asked, passage = _relevant(file)
-        groups = Groups.of(asked, passage, p)
-        ids, first = np.unique(asked, return_index=True)
-        kept = _chosen(ids, p.limit, "question")
-        ids, passage = ids[kept], passage[first[kept]]
-        group, tested = groups.find(passage)
-        negatives = np.full((len(ids), p.hard_negatives), -1, np.int32)
-        questions = cls(ids, passage, group, tested, negatives, groups)
-        questions._find_negatives(file)
-        return questions
-
-    def _find_negatives(self, file: str) -> None:
-        """Fill `negatives`. A trained question gets no passage that a held-out one is tested on."""
-        if not self.negatives.size:
-            return
-        for part in triples(file):
-            at = np.minimum(np.searchsorted(self.id, part[:, 0]), len(self.id) - 1)
-            usable = (self.id[at] == part[:, 0]) & (self.negatives[at, -1] < 0)
-            at, negative = at[usable], part[usable, 2]
-            group, tested = self.groups.find(negative)
-            usable = (group != self.group[at]) & (self.tested[at] | ~tested)
-            _enter(self.negatives, at[usable], negative[usable])
-
-    def passages(self) -> np.ndarray:
-        """Sorted ids of all passages whose text is needed."""
-        named = np.unique(np.concatenate([self.passage, self.negatives.ravel()]))
-        return named[named >= 0]
-
-
-def _chosen(ids: np.ndarray, most: int, purpose: str) -> np.ndarray:
-    """Sorted places of the `most` (0: of all) ids whose hash is smallest."""
-    if not most or most >= len(ids):
-        return np.arange(len(ids))
-    draw = np.array([share(f"{purpose} {x}") for x in ids.tolist()])
-    return np.sort(np.argsort(draw, kind="stable")[:most])
-
-
-def _enter(table: np.ndarray, row: np.ndarray, value: np.ndarray) -> None:
-    """Append to each row of `table` (int32 [Q, H], free cells -1 at the end) the values that it
-    lacks, in order of appearance, while there is room."""
-    at = np.unique(_joined(row, value), return_index=True)[1]
-    at = at[(table[row[at]] != value[at, None]).all(1)]
-    at = at[np.lexsort((at, row[at]))]
-    row, value = row[at], value[at]
-    rank = np.arange(len(row)) - np.searchsorted(row, row)
-    cell = (table[row] >= 0).sum(1) + rank
-    room = cell < table.shape[1]
-    table[row[room], cell[room]] = value[room]
+    asked, row = np.unique(question, return_inverse=True)
+    told, column = np.unique(passage, return_inverse=True)
+    size = len(asked) + len(told)
+    edges = coo_array((np.ones(len(row), bool), (row, column + len(asked))), (size, size))
+    label = connected_components(edges, directed=False)[1][len(asked) :]
+    _, first, group = np.unique(label, return_index=True, return_inverse=True)
+    return pa.table({"passage": told, "name": told[first[group]]})
 
 
 # --- texts -------------------------------------------------------------------------------------
 
 
-class Spool:
-    """Clean texts in an unnamed file, found by id. A mapped file would count as our memory.
+def _read(db, paths: Paths) -> None:
+    """Fill the tables asked and told with the texts that are needed, language by language.
 
-    id     int32 [n], sorted
-    chars  int32 [n], length of each text
-    mark   int64 [n], hash of each text, to tell equal ones within this process"""
-
-    def __init__(self, ids: np.ndarray, place: Path):
-        self.id, self._file = ids, tempfile.TemporaryFile(dir=place)
-        self._start, self._size = np.full(len(ids), -1), np.zeros(len(ids), np.int32)
-        self.chars, self.mark = np.zeros(len(ids), np.int32), np.zeros(len(ids), np.int64)
-
-    def fill(self, file: str, slots: dict[int, int]) -> None:
-        """Take the texts of the wanted ids (slots: id -> place in `id`) out of a file.
-
-        Raises ValueError naming the row of a broken line, or of a wanted id that comes again."""
-        end = 0
-        for row, line in files.lines(file):
-            name, tab, text = line.partition("\t")
-            if not tab or "\t" in text or not _is_id(name):
-                words = f"is {line[:40]!r} (expected an id and a text by a tab)"
-                raise ValueError(f"{file}: row {row}: {words}")
-            slot = slots.get(int(name))
-            if slot is None:
-                continue
-            if self._start[slot] >= 0:
-                raise ValueError(f"{file}: row {row}: id {name} is there twice")
-            text = clean(text)
-            raw = text.encode()
-            self._file.write(raw)
-            self._start[slot], self._size[slot] = end, len(raw)
-            self.chars[slot], self.mark[slot] = len(text), hash(text)
-            end += len(raw)
-        self._file.flush()
-
-    def missing(self) -> np.ndarray:
-        """Ids that no file had."""
-        return self.id[self._start < 0]
-
-    def at(self, ids: np.ndarray) -> np.ndarray:
-        """Places of ids."""
-        return np.searchsorted(self.id, ids)
-
-    def text(self, slot: int) -> str:
-        size, start = int(self._size[slot]), int(self._start[slot])
-        return os.pread(self._file.fileno(), size, start).decode()
+    Raises ValueError naming file and row, or the triple with an id that a file lacks."""
+    for kind, table, named, columns in (
+        ("question", "asked", paths.questions, "(question)"),
+        ("passage", "told", paths.collections, "(relevant, irrelevant)"),
+    ):
+        ids = db.execute(f"SELECT id FROM {kind}s ORDER BY id").fetchnumpy()["id"].tolist()
+        for code, file in named.items():
+            found = dict.fromkeys(ids, False)
+            _enter(db, table, _parts(_texts(code, file, found)))
+            for lost in [x for x in ids if not found[x]][:1]:
+                first = f"SELECT min(rowid) + 1 FROM triples WHERE {lost} IN {columns}"
+                row = db.execute(first).fetchone()[0]
+                raise ValueError(f"{paths.triples}: row {row}: {file} has no {kind} {lost}")
 
 
-def _spools(
-    paths: Paths, named: dict[str, str], ids: np.ndarray, kind: str, columns, place: Path
-) -> dict[str, Spool]:
-    """Language -> the texts of `ids`. Raises ValueError naming the triple (whose `columns` hold
-    ids of this kind) with an id that a file lacks."""
-    slots, spools = {x: slot for slot, x in enumerate(ids.tolist())}, {}
-    for code, file in named.items():
-        spools[code] = Spool(ids, place)
-        spools[code].fill(file, slots)
-        for lost in spools[code].missing()[:1]:
-            row = _row_naming(paths.triples, lost, columns)
-            raise ValueError(f"{paths.triples}: row {row}: {file} has no {kind} {lost}")
-    return spools
+def _texts(code: str, file: str, found: dict[int, bool]) -> Iterator[tuple]:
+    """(language, id, clean text, its length, its hash) of the ids in `found`, which become True.
+
+    Raises ValueError naming the row of a broken line, or of a wanted id that comes again."""
+    for row, line in files.lines(file):
+        name, tab, text = line.partition("\t")
+        if not tab or "\t" in text or not _is_id(name):
+            words = f"is {line[:40]!r} (expected an id and a text by a tab)"
+            raise ValueError(f"{file}: row {row}: {words}")
+        if (known := int(name)) not in found:
+            continue
+        if found[known]:
+            raise ValueError(f"{file}: row {row}: id {name} is there twice")
+        found[known], text = True, clean(text)
+        yield code, known, text, len(text), hash(text)
 
 
-def _row_naming(file: str, wanted: int, columns) -> int:
-    """The first row of the triples that has an id in one of the columns."""
-    row = 1
-    for part in triples(file):
-        found = (part[:, columns] == wanted).any(1)
-        if found.any():
-            return row + int(found.argmax())
-        row += len(part)
-    raise ValueError(f"{file}: was changed while it was read")
+def _parts(rows: Iterator[tuple]) -> Iterator[pa.Table]:
+    """The same rows, block by block."""
+    while block := list(islice(rows, BLOCK)):
+        columns = [pa.array(column) for column in zip(*block, strict=True)]
+        yield pa.table(columns, [f"column {at}" for at in range(len(columns))])
+
+
+def _enter(db, table: str, parts: Iterable[pa.Table | pa.RecordBatch]) -> None:
+    """Append rows, in order, to a table."""
+    for part in parts:
+        db.register("part", part)
+        db.execute(f"INSERT INTO {table} SELECT * FROM part")
+        db.unregister("part")
 
 
 # --- rows --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Rows:
-    """Which rows there are, and their texts on demand.
+def _sift(db, p, codes: Iterable[str]) -> Counter:
+    """Make the table sifted and the views; returns {(reason, language): number dropped}.
 
-    languages  L codes, sorted
-    kept       bool [Q, L], questions that passed text hygiene (and `keep`)
-    usable     bool [n, L], passages that may be shown: neither empty nor too long
-    dropped    {(reason, language): number}
-    """
-
-    questions: Questions
-    languages: tuple[str, ...]
-    asked: dict[str, Spool]
-    told: dict[str, Spool]
-    kept: np.ndarray
-    usable: np.ndarray
-    dropped: Counter
-
-    @classmethod
-    def sift(cls, p, questions: Questions, asked, told) -> Rows:
-        """Text hygiene as for every source; then training rows with fewer than H negatives in
-        their language are dropped, for "few negatives"."""
-        languages, dropped, kept, usable = tuple(told), Counter(), [], []
-        for code in languages:
-            good = np.zeros(len(questions.id), bool)
-            for start in range(0, len(good), BLOCK):
-                block = range(start, min(start + BLOCK, len(good)))
-                rows, faults = _sift(block, code, questions, asked, told, p.max_chars)
-                good[[row["pair"] for row in rows]] = True
-                dropped += faults
-            chars = told[code].chars
-            usable.append((chars > 0) & (chars <= p.max_chars))
-            few = good & ~questions.tested & ~_has_negatives(questions, told[code], usable[-1])
-            dropped += Counter({("few negatives", code): int(few.sum())})
-            kept.append(good & ~few & (questions.tested | _is_kept(questions.id, code, p.keep)))
-        return cls(
-            questions, languages, asked, told, np.stack(kept, 1), np.stack(usable, 1), dropped
-        )
-
-    @property
-    def passages(self) -> np.ndarray:
-        """int32 [n], sorted: ids of all passages."""
-        return self.told[self.languages[0]].id
-
-    def require_parallel(self, places: dict[str, str]) -> None:
-        """Raises ValueError for a language without training pairs, or with none that another
-        language has."""
-        trained = self.kept & ~self.questions.tested[:, None]
-        for column, code in enumerate(self.languages):
-            place, own = f"language {code} ({places[code]})", trained[:, column]
-            lost = [f"{n} {why}" for (why, x), n in sorted(self.dropped.items()) if x == code]
-            if not own.any():
-                words = f"has no pairs to train on (dropped: {', '.join(lost) or 'none'})"
-                raise ValueError(f"{place}: {words}")
-            if trained[own].sum(1).max() == 1:
-                raise ValueError(f"{place}: shares no pair with another language")
-
-    def train(self) -> Iterator[dict]:
-        """Training rows by (pair, language), then the passages that are only negatives."""
-        order = _by_name(self.questions.id)
-        for at in order[~self.questions.tested[order]].tolist():
-            for column in np.flatnonzero(self.kept[at]):
-                yield self._row(at, self.languages[column])
-        if self.questions.negatives.shape[1]:
-            yield from self._negatives()
-
-    def _negatives(self) -> Iterator[dict]:
-        """A row of each passage and language in which a training row names it as its negative."""
-        trained = self.kept & ~self.questions.tested[:, None]
-        ids = self.passages
-        needed = np.zeros((len(ids), len(self.languages)), bool)
-        slots = np.searchsorted(ids, self.questions.negatives)
-        for column in range(len(self.languages)):
-            needed[slots[trained[:, column]].ravel(), column] = True
-        group = self.questions.groups.find(ids)[0]
-        for slot in _by_name(ids).tolist():
-            for column in np.flatnonzero(needed[slot]):
-                code, name = self.languages[column], str(ids[slot])
-                yield {
-                    "pair": f"passage {name} {code}",
-                    "language": code,
-                    "question": "",
-                    "passage": self.told[code].text(slot),
-                    "passage_id": name,
-                    "group": str(group[slot]),
-                    "source": "mmarco",
-                    "negatives": [],
-                }
-
-    def test(self) -> Iterator[dict]:
-        """Held-out rows by (language, pair)."""
-        order = _by_name(self.questions.id)
-        for column, code in enumerate(self.languages):
-            wanted = self.questions.tested & self.kept[:, column]
-            for at in order[wanted[order]].tolist():
-                yield self._row(at, code)
-
-    def pool(self, most: int) -> Iterator[dict]:
-        """By (language, passage_id): what held-out questions are answered by, and `most` (0: all)
-        of the other passages, the same in every language."""
-        ids = self.passages
-        held_out = self.questions.tested & self.kept.any(1)
-        if not held_out.any():
-            return
-        wanted = np.isin(ids, self.questions.passage[held_out])
-        others = np.flatnonzero(~wanted)
-        wanted[others[_chosen(ids[others], most, "pool")]] = True
-        order = _by_name(ids)
-        for column, code in enumerate(self.languages):
-            shown = wanted & self.usable[:, column]
-            for slot in order[shown[order]].tolist():
-                yield {
-                    "passage_id": str(ids[slot]),
-                    "language": code,
-                    "passage": self.told[code].text(slot),
-                }
-
-    def _row(self, at: int, code: str) -> dict:
-        questions = self.questions
-        row = {
-            "pair": str(questions.id[at]),
-            "language": code,
-            **_texts(at, code, questions, self.asked, self.told),
-            "passage_id": str(questions.passage[at]),
-            "group": str(questions.group[at]),
-            "source": "mmarco",
-        }
-        named = [str(x) for x in questions.negatives[at].tolist() if x >= 0]
-        return row | ({"negatives": named} if questions.negatives.shape[1] else {})
+    Text hygiene as for every source; then training rows with fewer than H negatives in their
+    language are dropped, for "few negatives"."""
+    dropped = Counter()
+    for code in codes:
+        _enter(db.cursor(), "clean", _parts(_clean(db, p, code, dropped)))
+        db.execute(SIFTED, {"code": code, "chars": p.max_chars, "most": p.hard_negatives})
+    db.execute(VIEWS)
+    few = db.execute(FEW).fetchall()
+    return dropped + Counter({("few negatives", code): times for code, times in few})
 
 
-def _texts(at: int, code: str, questions: Questions, asked, told) -> dict[str, str]:
-    passage = told[code].at(questions.passage[at])
-    return {"question": asked[code].text(at), "passage": told[code].text(passage)}
+def _clean(db, p, code: str, dropped: Counter) -> Iterator[tuple]:
+    """(question, code, whether `keep` lets it stay) of what passes hygiene; counts the rest."""
+    rows = _rows(db, PAIRS, {"code": code})
+    while block := list(islice(rows, BLOCK)):
+        english = {row["pair"]: row["english"] for row in block}
+        good, faults = sift(block, english, p.max_chars)
+        dropped.update(faults)
+        for row in good:
+            pair = row["pair"]
+            yield pair, code, share(f"keep {pair} {code}") < p.keep.get(code, 1.0)
 
 
-def _sift(block: Iterable[int], code: str, questions, asked, told, max_chars: int):
-    """lib.sources.text.sift of a block of questions in one language; pairs are places in `questions`."""
-    english = {at: asked["en"].text(at) for at in block} if "en" in asked else {}
-    rows = (
-        {"pair": at, "language": code, **_texts(at, code, questions, asked, told)} for at in block
-    )
-    return sift(rows, english, max_chars)
+def _require_parallel(db, places: dict[str, str], dropped: Counter) -> None:
+    """Raises ValueError for a language without training pairs, or with none that another language
+    has."""
+    most = dict(db.execute(SHARED).fetchall())
+    for code, file in places.items():
+        if code not in most:
+            lost = [f"{n} {why}" for (why, x), n in sorted(dropped.items()) if x == code]
+            words = f"has no pairs to train on (dropped: {', '.join(lost) or 'none'})"
+            raise ValueError(f"language {code} ({file}): {words}")
+        if most[code] == 1:
+            raise ValueError(f"language {code} ({file}): shares no pair with another language")
 
 
-def _has_negatives(questions: Questions, told: Spool, usable: np.ndarray) -> np.ndarray:
-    """bool [Q]: whether all H negatives may be shown and read differently from the answer."""
-    slot = told.at(questions.negatives)  # of -1: 0, ruled out below
-    answer = told.mark[told.at(questions.passage)]
-    good = (questions.negatives >= 0) & usable[slot] & (told.mark[slot] != answer[:, None])
-    return good.all(1)
+def _rows(db, query: str, values: dict | None = None) -> Iterator[dict]:
+    """The rows of a query as they come."""
+    found = db.execute(query, values or {})
+    names = [name for name, *_ in found.description]
+    while block := found.fetchmany(BLOCK):
+        yield from (dict(zip(names, row, strict=True)) for row in block)
 
 
-def _is_kept(ids: np.ndarray, code: str, keep) -> np.ndarray:
-    """bool [Q]: the share of a language's training pairs that is kept, as for every source."""
-    if code not in keep:
-        return np.ones(len(ids), bool)
-    return np.array([share(f"keep {x} {code}") < keep[code] for x in ids.tolist()])
+def _each(db, codes: Iterable[str], query: str, **values) -> Iterator[dict]:
+    """The rows of a query in each language, one language after the other."""
+    for code in codes:
+        yield from _rows(db, query, {"code": code} | values)
 
 
-def _by_name(ids: np.ndarray) -> np.ndarray:
-    """Places of ids in the order of their names as texts."""
-    return np.argsort(ids.astype(str), kind="stable")
+def _train(db, codes: Iterable[str]) -> Iterator[dict]:
+    """Training rows by (pair, language), then the passages that are only negatives. Sorted by
+    language, then merged: DuckDB cannot join and sort all of them within MEMORY."""
+    parts = []
+    for code in codes:
+        db.execute(f'CREATE TABLE "train {code}" AS {PAIRS_OF}', {"code": code, "tested": False})
+        db.execute(f'INSERT INTO "train {code}" {ALONE}', {"code": code})
+        parts.append(_rows(db.cursor(), f'SELECT * FROM "train {code}"'))
+    return merge(*parts, key=itemgetter("pair", "language"))
+
+
+def _with_negatives(db, rows: Iterator[dict]) -> Iterator[dict]:
+    """The same rows with the column negatives. Lists within DuckDB could not leave its memory."""
+    own = db.execute("SELECT id, passage FROM negatives ORDER BY id, rank").fetchnumpy()
+    for row in rows:
+        pair = np.int32(row["pair"] if row["question"] else -1)  # of one kind: no copy to search
+        first, last = (own["id"].searchsorted(pair, side) for side in ("left", "right"))
+        yield row | {"negatives": [str(x) for x in own["passage"][first:last].tolist()]}
