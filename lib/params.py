@@ -105,20 +105,14 @@ class Prepare(Stage):
     keep: dict[str, Share] = Field({}, description="share of training pairs kept, by language")
     fold: Count = Field(0, description="which share of the facts or groups is held out for testing")
     folds: int = Field(5, ge=2, description="number of such shares")
-    dev: float = Field(
-        0.0, ge=0, lt=1, description="share of the held-out groups kept for validation"
-    )
-    pool: Count = Field(
-        0, description="cldr, mmarco: distractor passages a language in the pool; 0: all"
-    )
+    dev: float = Field(0.0, ge=0, lt=1, description="share of held-out groups for validation")
+    pool: Count = Field(0, description="cldr, mmarco: distractors a language in the pool; 0: all")
     form: Literal["sentences", "cards"] = Field(
         "sentences", description="cldr: questions written in 11 languages, or bare names in any"
     )
     bridges: Count = Field(4, description="cldr: two-hop questions a final fact; 0: one-hop only")
     distractors: Count = Field(0, description="cldr: other facts told in the same passage")
-    drop_cells: Share = Field(
-        0.0, description="cldr: share of (entity, language) names never trained on"
-    )
+    drop_cells: Share = Field(0.0, description="cldr: share of (entity, language) names left out")
     coverage: Share = Field(0.8, description="cldr cards: share of the names a language must have")
     passage: Literal["sentence", "paragraph"] = Field(
         "sentence", description="squad: what answers a question"

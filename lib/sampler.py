@@ -40,13 +40,9 @@ ARMS = {
 KINDS = ("mono", "pair", "mixed")
 # Least and largest value of what a schedule is asked for; lib.params takes them from here.
 LIMITS = {
-    "alpha": (0, 1),
-    "language_power": (0, 1),
-    "batch_size": (1, None),
-    "steps": (0, None),
-    "seed": (0, 2**64 - 1),
-    "explicit": (0, None),
-}
+    "alpha": (0, 1), "language_power": (0, 1), "batch_size": (1, None),
+    "steps": (0, None), "seed": (0, 2**64 - 1), "explicit": (0, None),
+}  # fmt: skip
 # What a draw is for, hashed after the seed, so that no two purposes share draws.
 BATCH_KIND, BATCH_STREAM, ROW_KIND, ROW_STREAM, PAIR, RESERVE, PARTNER, NEGATIVE = range(8)
 
@@ -309,15 +305,8 @@ class Schedule:
         language_power: float = 0.0,
         explicit: int = 0,
     ):
-        _check_limits(
-            strategy,
-            alpha=alpha,
-            language_power=language_power,
-            batch_size=batch_size,
-            steps=steps,
-            seed=seed,
-            explicit=explicit,
-        )
+        _check_limits(strategy, alpha=alpha, language_power=language_power, steps=steps,
+                      batch_size=batch_size, seed=seed, explicit=explicit)  # fmt: skip
         if steps * batch_size >= 2**31:
             raise ValueError(f"steps={steps} make 2**31 rows or more")
         self.index, self.strategy, self.seed, self.explicit = index, strategy, seed, explicit
