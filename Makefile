@@ -22,7 +22,7 @@ report: $(SET_UP)
 	@$(RUN) -m lib.study report "$(STUDY)"
 
 lab: $(SET_UP)
-	@$(RUN) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/01_prepare.ipynb
+	@$(RUN) -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/01_prepare.ipynb
 
 test: $(SET_UP)
 	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2

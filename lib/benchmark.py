@@ -13,6 +13,7 @@ from hashlib import sha256
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 QUESTION_COLUMNS = ("question_id", "language", "text", "group")
 CANDIDATE_COLUMNS = ("candidate_id", "language", "text")
@@ -45,7 +46,15 @@ class Benchmark:
         _check_pairs(self)
 
     @classmethod
-    def from_pairs(cls, name, questions, candidates, question, candidate, grade=None) -> Benchmark:
+    def from_pairs(
+        cls,
+        name: str,
+        questions: pd.DataFrame,
+        candidates: pd.DataFrame,
+        question: ArrayLike,
+        candidate: ArrayLike,
+        grade: ArrayLike | None = None,
+    ) -> Benchmark:
         """A benchmark from relevant pairs in any order; without `grade` every pair has grade 1."""
         question, candidate = np.asarray(question, np.int32), np.asarray(candidate, np.int32)
         grade = np.ones(len(question)) if grade is None else np.asarray(grade)

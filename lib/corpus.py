@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -49,7 +49,14 @@ class ParallelCorpus:
     place: Path | None = None
 
     @classmethod
-    def from_rows(cls, rows, meta, test=(), pool=(), folder=None) -> ParallelCorpus:
+    def from_rows(
+        cls,
+        rows: Iterable[dict],
+        meta: dict,
+        test: Iterable[dict] = (),
+        pool: Iterable[dict] = (),
+        folder: Path | None = None,
+    ) -> ParallelCorpus:
         """Corpus of lists of dicts. Raises ValueError where rows contradict the contract."""
         rows = sorted(rows, key=lambda row: (row["pair"], row["language"]))
         _check(rows)

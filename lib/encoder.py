@@ -12,12 +12,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from lib import store
+from lib.params import Pooling
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 # Tokens that lengths are rounded up to before, which tensor cores like.
 MULTIPLE = {"cpu": 1, "cuda": 8}
@@ -48,7 +53,9 @@ class Encoder(torch.nn.Module):
     truncated  how many texts `tokenize` has cut to max_length so far
     """
 
-    def __init__(self, model, tokenizer, settings: Settings):
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, settings: Settings
+    ):
         """Raises ValueError where tokenizer or position table do not suit the settings."""
         super().__init__()
         self.model, self.tokenizer, self.settings = model, tokenizer, settings
@@ -73,7 +80,9 @@ class Encoder(torch.nn.Module):
         self.truncated += sum(bool(code.overflowing) for code in codes)
         return [np.array(code.ids, np.int32) for code in codes]
 
-    def forward(self, ids: torch.Tensor, mask: torch.Tensor, rows=None) -> torch.Tensor:
+    def forward(
+        self, ids: torch.Tensor, mask: torch.Tensor, rows: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Unit vectors [n, d], float32 or wider, of token numbers int64 [n, t], where mask [n, t]
         is 1.
 
@@ -211,7 +220,7 @@ def _check(model, tokenizer, settings: Settings) -> None:
             "pooling='cls' needs a tokenizer that begins texts with its CLS token, "
             "expected pooling='mean'"
         )
-    if settings.pooling not in ("mean", "cls"):
+    if settings.pooling not in get_args(Pooling):
         raise ValueError(f"pooling is {settings.pooling!r}, expected 'mean' or 'cls'")
     longest = _positions(model)
     if not len(special) < settings.max_length <= longest:

@@ -8,22 +8,26 @@ so nothing is masked but explicit negatives that share the question's group.
 
 from __future__ import annotations
 
+from typing import get_args
+
 import torch
 import torch.nn.functional as F
 
-MODES = ("in_batch", "explicit", "both")
+from lib.params import Negatives
+
+MODES = get_args(Negatives)
 
 
 def info_nce(
-    question,
-    passage,
+    question: torch.Tensor,
+    passage: torch.Tensor,
     temperature: float,
     *,
     mode: str = "in_batch",
     symmetric: bool = False,
-    negatives=None,
-    question_group=None,
-    negative_group=None,
+    negatives: torch.Tensor | None = None,
+    question_group: torch.Tensor | None = None,
+    negative_group: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Mean over rows i of -log(exp s(q_i, p_i) / sum over candidates c of exp s(q_i, c)), where
     s is the dot product over temperature (van den Oord et al., arXiv 1807.03748).

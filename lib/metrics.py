@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 if TYPE_CHECKING:
     from lib.benchmark import Benchmark
@@ -187,7 +188,7 @@ def extremes(rank: np.ndarray, tied: np.ndarray, segments: Segments) -> tuple:
     return tuple(ends)
 
 
-def chance_rank_distance(relevant, pool) -> np.ndarray:
+def chance_rank_distance(relevant: ArrayLike, pool: ArrayLike) -> np.ndarray:
     """Expected rank distance of a random order, (N + 1)(R - 1)/(R + 1); broadcasts.
 
     R of N places drawn at random cut the N + 1 gaps into R + 1 parts of equal expectation (order

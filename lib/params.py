@@ -33,6 +33,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Device = Literal["auto", "cpu", "cuda"]
+Negatives = Literal["in_batch", "explicit", "both"]
+Pooling = Literal["mean", "cls"]
 
 
 class BadParameter(ValueError):
@@ -165,10 +167,6 @@ FROM_SCRATCH = {"learning_rate": 3e-3, "temperature": 0.1, "max_length": 64}
 FROM_CHECKPOINT = {"learning_rate": 3e-5, "temperature": 0.05, "max_length": 128}
 
 
-def _is_zero(value: Any) -> bool:
-    return type(value) in (int, float) and value == 0
-
-
 class Train(Stage):
     # How the same work is divided, and what is told of it: sums are rounded otherwise, and other
     # units drop out, but the run is the same.
@@ -185,49 +183,33 @@ class Train(Stage):
         description="language weight ~ pairs ** power: 0 uniform, 1 by size",
     )
     batch_size: int = Field(128, ge=2, description="question-passage pairs an update")
-    negatives: Literal["in_batch", "explicit", "both"] = Field(
-        "in_batch", description="what a question is contrasted with"
-    )
+    negatives: Negatives = Field("in_batch", description="what a question is contrasted with")
     explicit: int = Field(
         0, **_limits("explicit"), description="explicit negatives a row; over 0 unless in_batch"
     )
-    temperature: float = Field(
-        0.0, ge=0, description="of the contrastive loss; 0: .1 from scratch, .05 of a checkpoint"
-    )
+    temperature: float = Field(0.0, ge=0, description="of the loss; 0: .1, .05 of a checkpoint")
     symmetric: bool = Field(False, description="also contrast each passage with the questions")
     model: str = Field("", description="checkpoint name or folder; empty: small, from scratch")
     width: Positive = Field(64, description="from scratch: size of hidden states")
     layers: Positive = Field(1, description="from scratch: number of layers")
     heads: Positive = Field(2, description="from scratch: attention heads, a divisor of width")
     dropout: float = Field(0.0, ge=0, lt=1, description="from scratch: dropout")
-    pooling: Literal["mean", "cls"] = Field("mean", description="token states to one vector")
+    pooling: Pooling = Field("mean", description="token states to one vector")
     question_prompt: str = Field("", description="text before each question")
     passage_prompt: str = Field("", description="text before each passage")
-    max_length: int = Field(
-        0, ge=4, description="tokens of a text, the rest is cut off; 0: 64, 128 of a checkpoint"
-    )
+    max_length: int = Field(0, ge=4, description="tokens of a text; 0: 64, 128 of a checkpoint")
     steps: int = Field(600, **_limits("steps"), description="updates; 0: the untrained encoder")
-    learning_rate: float = Field(
-        0.0, gt=0, description="its peak; 0: 3e-3 from scratch, 3e-5 of a checkpoint"
-    )
+    learning_rate: float = Field(0.0, gt=0, description="peak; 0: 3e-3, 3e-5 of a checkpoint")
     weight_decay: float = Field(0.01, ge=0, description="of AdamW")
     warmup: Share = Field(0.1, description="share of the steps in which the learning rate rises")
     schedule: Literal["linear", "cosine", "constant"] = Field(
         "linear", description="of the learning rate after the warm-up"
     )
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
-    precision: Literal["fp32", "bf16"] = Field(
-        "fp32", description="of matrix products; weights and loss stay fp32"
-    )
-    compile: bool = Field(
-        False, description="by torch.compile: no promise of the same bits after a stop"
-    )
-    chunk: Count = Field(
-        0, description="texts in memory at a time, costs another forward; 0: the whole batch"
-    )
-    ranks: Positive = Field(
-        1, description="processes that share each batch, on a GPU each where there are GPUs"
-    )
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="of products, not of weights")
+    compile: bool = Field(False, description="by torch.compile: other last bits after a stop")
+    chunk: Count = Field(0, description="texts in memory at a time, for another forward; 0: all")
+    ranks: Positive = Field(1, description="processes that share each batch, a GPU each if any")
     checkpoint_every: Positive = Field(200, description="steps between checkpoints")
     keep_checkpoints: Positive = Field(1, description="how many of the latest are kept")
     log_every: Positive = Field(50, description="steps between lines of the log")
@@ -237,9 +219,8 @@ class Train(Stage):
     patience: Count = Field(
         0, description="stop after so many validations without a better one; 0: train all steps"
     )
-    seed: int = Field(
-        0, ge=0, le=2**63 - 1, description="of initial weights and of the batches"
-    )  # torch takes one bit more, but tables hold int64
+    # torch takes one bit more, but tables hold int64
+    seed: int = Field(0, ge=0, le=2**63 - 1, description="of initial weights and of batches")
     threads: Positive = Field(1, description="CPU threads; results depend on it in the last bits")
     device: Device = Field("auto", description="cuda where there is one, or as said")
 
@@ -250,8 +231,8 @@ class Train(Stage):
         if not isinstance(values, dict):
             return values
         defaults = FROM_CHECKPOINT if values.get("model") else FROM_SCRATCH
-        unset = {n: x for n, x in defaults.items() if _is_zero(values.get(n, 0))}
-        return values | unset
+        zero = [n for n in defaults if type(x := values.get(n, 0)) in (int, float) and x == 0]
+        return values | {name: defaults[name] for name in zero}
 
     def defaults(self) -> dict[str, Any]:
         return super().defaults() | (FROM_CHECKPOINT if self.model else FROM_SCRATCH)

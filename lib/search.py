@@ -24,7 +24,9 @@ TOP = 10
 Tile = tuple[int, np.ndarray]
 
 
-def tiles(question_vectors, candidate_vectors, rows: int = ROWS) -> Iterator[Tile]:
+def tiles(
+    question_vectors: np.ndarray, candidate_vectors: np.ndarray, rows: int = ROWS
+) -> Iterator[Tile]:
     """Tiles of int32 scores rint(1e6 * cosine) of float vectors [Q, d] and [C, d].
 
     BLAS gives the same two vectors other last bits at another place of a matrix or with another

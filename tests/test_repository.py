@@ -1,8 +1,10 @@
 """What the repository promises about itself: its tree, its notebooks, its list of versions."""
 
+import ast
 import csv
 import json
 import re
+import statistics
 import tomllib
 from pathlib import Path
 
@@ -100,14 +102,85 @@ def test_packages_are_listed():
     )
 
 
+CORE = sorted((ROOT / "lib").glob("*.py"))
+MODULES = sorted((ROOT / "lib").rglob("*.py"))
+
+
+def lines(path):
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def functions(path):
+    """(name, first line, last line, definition, whether it or its class is private)."""
+    found = []
+
+    def visit(node, private):
+        for child in ast.iter_child_nodes(node):
+            hidden = private or child.name.startswith("_") if hasattr(child, "name") else private
+            if isinstance(child, ast.FunctionDef):
+                first = min([child.lineno, *(d.lineno for d in child.decorator_list)])
+                public = not private and (child.name == "__init__" or not hidden)
+                found.append((f"{path.name}:{child.name}", first, child, public))
+            elif isinstance(child, ast.ClassDef):
+                visit(child, hidden)
+
+    visit(ast.parse(path.read_text(encoding="utf-8")), False)
+    return found
+
+
+def test_the_core_is_read_in_an_hour():
+    """Ten modules and the spelling of languages on top of lib/, no module and no function large."""
+    names = "sampler losses encoder trainer metrics corpus benchmark search params store"
+    own = [path for path in CORE if path.stem in names.split()]
+    assert len(own) == 10 and {p.stem for p in CORE} - {p.stem for p in own} == {
+        "__init__",
+        "languages",
+    }
+    assert sum(map(lines, own)) <= 2_700
+    assert [path.name for path in MODULES if lines(path) > 500] == []
+    sizes = {n: d.end_lineno - first + 1 for f in MODULES for n, first, d, _ in functions(f)}
+    assert [name for name, size in sizes.items() if size > 40] == []
+    assert statistics.median(sizes.values()) <= 8
+
+
+def test_every_parameter_of_a_public_function_has_a_type():
+    """So that a reader need not guess; self and cls are what they are."""
+    untyped = [
+        f"{name}({argument.arg})"
+        for path in MODULES
+        for name, _, definition, public in functions(path)
+        if public
+        for argument in (
+            *definition.args.posonlyargs,
+            *definition.args.args,
+            *definition.args.kwonlyargs,
+        )
+        if argument.annotation is None and argument.arg not in ("self", "cls")
+    ]
+    assert untyped == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_cells_are_short(path):
+    """At most 12 lines, parameters apart; what is longer belongs into lib."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    code = [c for c in cells if c["cell_type"] == "code" and not c["metadata"].get("tags")]
+    assert [c["id"] for c in code if len("".join(c["source"]).splitlines()) > 12] == []
+
+
+def test_the_readme_is_short():
+    """What is more is in docs/."""
+    assert lines(ROOT / "README.md") <= 150
+
+
 REFERENCES = ROOT / "outputs" / "reference"
 SECTIONS = {"quick": "## What the quick study shows", "xquad": "## What XQuAD-R shows"}
 studies = pytest.mark.parametrize("study", SECTIONS)
 
 
 def section(study):
-    """The README's section about a study."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    """The section of docs/results.md about a study."""
+    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     return text.split(SECTIONS[study])[1].split("\n## ")[0]
 
 
@@ -138,6 +211,14 @@ def test_the_readmes_figures_are_the_references(study):
             numbers = [f"{float(row[k]):.3f}" for k in ("estimate", "low", "high")]
             shown = [n.replace("0.", ".", 1) for n in numbers]
             assert cell == f"{shown[0]} [{shown[1]}, {shown[2]}]", (arm, setting)
+
+
+def test_the_readmes_table_is_that_of_the_results():
+    """One table in two places, to the letter."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = [line for line in section("quick").splitlines() if line.startswith("|")]
+    table = rows[: rows.index("| claim | verdict |")]
+    assert "\n".join(table) in text
 
 
 @studies

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import wraps
 from io import BytesIO
@@ -113,7 +113,7 @@ def show(figure: Figure, folder: Path) -> HTML:
     )
 
 
-def label_points(ax, points: dict, bold, grey) -> None:
+def label_points(ax: plt.Axes, points: dict, bold: Collection[str], grey: Collection[str]) -> None:
     """Write each name near its point, on the nearest side where it stays inside and covers neither
     a point nor an earlier name; a thin line joins the two."""
     ax.figure.canvas.draw()

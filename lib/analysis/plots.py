@@ -34,14 +34,8 @@ def tradeoff(points: pd.DataFrame, regions: dict, paths: dict, references: dict,
     fig, ax = plt.subplots(figsize=(7.2, 5.6))
     for name, arms in paths.items():
         xy = np.array([regions[arm][0] for arm in arms])
-        ax.plot(
-            *xy.T,
-            lw=1.6,
-            ls="-" if name == "hybrid" else "--",
-            zorder=1,
-            color=FAMILIES[name][0],
-            label=f"{name}: alpha from 0 to 1",
-        )
+        line = {"ls": "-" if name == "hybrid" else "--", "color": FAMILIES[name][0]}
+        ax.plot(*xy.T, lw=1.6, zorder=1, label=f"{name}: alpha from 0 to 1", **line)
     for arm, (mean, ellipse) in regions.items():
         _draw_arm(ax, points[points["arm"] == arm], mean, ellipse, look(arm))
     for x, y in references.values():

@@ -7,6 +7,7 @@ whatever the study's size; every figure of a report is a mean of these sums.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,8 @@ import pandas as pd
 from lib.metrics import BIAS, CELL, QUALITY, SETTINGS, macro_mean
 from lib.params import Train
 
-# What a headline figure is a mean of, where a benchmark has the stratum (design: rule 9).
+Select = Callable[[pd.DataFrame], pd.DataFrame]
+# What a headline figure is a mean of, where a benchmark has the stratum.
 HEADLINE = {"hops": "2-hop", "wording": "held-out"}
 STRATA = ("hops", "wording", "cell", "names", "trained")
 IDENTITIES = {"mono": ("hybrid", 1.0), "cross": ("hybrid", 0.0), "x-x": ("mix", 1.0)}
@@ -157,7 +159,9 @@ class Results:
         """Rows that are not trained here: random, oracle, BM25, the untrained encoder."""
         return [arm for arm in dict.fromkeys(self.sums["arm"]) if arm not in self.arms]
 
-    def table(self, arm: str, setting: str, metric: str = "ap", select=headline) -> pd.DataFrame:
+    def table(
+        self, arm: str, setting: str, metric: str = "ap", select: Select = headline
+    ) -> pd.DataFrame:
         """Per-cluster means of an arm: columns seed, cluster, value, weight, as `stats` asks.
 
         Weights are such that the weighted mean of a seed is the mean over pairs of languages, as

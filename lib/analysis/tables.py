@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from lib.analysis import published, stats
-from lib.analysis.results import Results, headline, language_cells, mean_of_sums
+from lib.analysis.results import Results, Select, headline, language_cells, mean_of_sums
 from lib.metrics import BIAS, CELL, LABELS, QUALITY, REFERENCES
 from lib.params import BenchmarkSpec
 
@@ -35,7 +35,9 @@ TRAINED = (
 )
 
 
-def _row(results: Results, arm, setting, metric, select=headline, **extra) -> dict:
+def _row(
+    results: Results, arm: str, setting: str, metric: str, select: Select = headline, **extra
+) -> dict:
     found = stats.interval(results.table(arm, setting, metric, select))
     return {
         "arm": arm,
@@ -50,7 +52,7 @@ def _row(results: Results, arm, setting, metric, select=headline, **extra) -> di
     }
 
 
-def quality(results: Results, metrics=QUALITY) -> pd.DataFrame:
+def quality(results: Results, metrics: tuple[str, ...] = QUALITY) -> pd.DataFrame:
     """Every arm and reference in every setting and metric, headline stratum, with intervals."""
     return pd.DataFrame(
         [

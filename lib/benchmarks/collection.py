@@ -47,7 +47,9 @@ def load_benchmark(name: str, spec: BenchmarkSpec) -> Benchmark:
     return _build(name, asked, passages, qrels, spec.languages)
 
 
-def from_mkqa(name: str, mkqa: str, passages: str, qrels: str, languages=()) -> Benchmark:
+def from_mkqa(
+    name: str, mkqa: str, passages: str, qrels: str, languages: Iterable[str] = ()
+) -> Benchmark:
     """The benchmark of MKQA's published file (a line a question: example_id, queries {language:
     text}) over a collection of one's own: MKQA has answers, which are not read, but no passages.
 

@@ -24,13 +24,17 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from lib import store
 from lib.benchmark import Benchmark
 
 if TYPE_CHECKING:
+    import torch
     from mteb.abstasks import AbsTask
+    from numpy.typing import ArrayLike
+    from torch.utils.data import DataLoader
 
     from lib.encoder import Encoder
 
@@ -62,19 +66,21 @@ class MtebEncoder:
         self.encoder = encoder
         self.mteb_model_meta = _model_meta(encoder, name, languages)
 
-    def encode(self, inputs, *, prompt_type=None, batch_size: int = 256, **_):
+    def encode(
+        self, inputs: DataLoader, *, prompt_type: str | None = None, batch_size: int = 256, **_
+    ) -> np.ndarray:
         """Unit vectors float32 [n, d] of all batch["text"] of a DataLoader, in its order."""
         texts = [text for batch in inputs for text in batch["text"]]
         kind = "passage" if prompt_type == "document" else "question"
         return self.encoder.encode(texts, kind, batch_size)
 
-    def similarity(self, a, b):
+    def similarity(self, a: ArrayLike, b: ArrayLike) -> torch.Tensor:
         """Cosines [n, m] of unit vectors [n, d] and [m, d] (arrays or tensors)."""
         import torch
 
         return torch.as_tensor(a) @ torch.as_tensor(b).T
 
-    def similarity_pairwise(self, a, b):
+    def similarity_pairwise(self, a: ArrayLike, b: ArrayLike) -> torch.Tensor:
         """Cosines [n] of unit vectors, row by row."""
         import torch
 

@@ -6,6 +6,8 @@ CC BY 4.0); Indo-European, where most of the languages here are, is split at its
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pandas as pd
 
 from lib.sources import cldr_facts as graph
@@ -45,7 +47,7 @@ FAMILIES = {
 FAMILY = {code: family for family, codes in FAMILIES.items() for code in codes.split()}
 
 
-def describe(languages) -> pd.DataFrame:
+def describe(languages: Iterable[str]) -> pd.DataFrame:
     """Rows languages: script (ISO 15924), family, and the share of the names both have that are
     spelled as in English."""
     english = _names("en")

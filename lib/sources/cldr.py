@@ -20,7 +20,7 @@ from lib.corpus import ParallelCorpus
 from lib.params import Prepare
 from lib.sources import Source
 from lib.sources import cldr_facts as graph
-from lib.sources.cldr_facts import Chain, Fact
+from lib.sources.cldr_facts import Chain, Entity, Fact
 from lib.sources.text import number, share
 
 SOURCE = Source()
@@ -99,7 +99,7 @@ class Passage:
     def id(self) -> str:
         return "+".join(sorted(fact.id for fact in self.facts))
 
-    def text(self, form, wording: int, language: str) -> str:
+    def text(self, form: Sentences | Cards, wording: int, language: str) -> str:
         told = [form.statement(f, wording, language) for f in self.facts]
         return ("" if language in ("zh", "ja", "yue") else " ").join(told)
 
@@ -175,7 +175,7 @@ class Builder:
             self.is_dropped(e, language) for e in {chain.subject, *told}
         )
 
-    def is_dropped(self, entity, language: str) -> bool:
+    def is_dropped(self, entity: Entity, language: str) -> bool:
         """Whether an entity's name never occurs in the training texts of a language."""
         return bool(self.p.drop_cells) and share(f"cell {entity} {language}") < self.p.drop_cells
 

@@ -9,6 +9,7 @@ An entity is (kind, code); names are only what a language really has, never a co
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
@@ -71,7 +72,7 @@ class Chain:
         return (self.subject, *self.fact.entities) if self.bridge else self.fact.entities
 
 
-def shuffled(items, key=lambda item: item.id) -> list:
+def shuffled(items: Iterable, key: Callable = lambda item: item.id) -> list:
     """Items in an order that looks random and never changes: by the hash of their key."""
     return sorted(items, key=lambda item: sha256(key(item).encode()).digest())
 

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from lib import store
 from lib.corpus import ParallelCorpus
 from lib.languages import language_code
+from lib.params import Prepare
 from lib.sources.text import number, share, sift
 
 LICENCE = "as stated by the files' owner"
@@ -240,16 +241,15 @@ def held_out(rows: Iterable[dict], fold: int, folds: int) -> tuple[list, list, l
 
 
 def corpus(
-    p,
+    p: Prepare,
     source: str,
     languages: Mapping[str, str],
     rows: list[dict],
     dropped: Counter,
-    same_text=False,
+    same_text: bool = False,
 ) -> ParallelCorpus:
     """The corpus of one fold out of a source's rows.
 
-    p          lib.params.Prepare: files, max_chars, keep, fold, folds
     languages  code -> its file ("" where files hold several languages), for messages
     rows       may hold other languages too; English ones show what was left untranslated
     dropped    {(reason, language): number} of rows that the source itself has dropped

@@ -203,7 +203,7 @@ class Paths:
     collections: dict[str, str]
 
     @classmethod
-    def find(cls, p) -> Paths:
+    def find(cls, p: Prepare) -> Paths:
         """Raises ValueError for a language that mMARCO lacks, or a file that is not there."""
         for code in p.languages:
             if code not in NAMES:
@@ -297,7 +297,7 @@ def database(folder: str) -> duckdb.DuckDBPyConnection:
     return db
 
 
-def choose(db, file: str, p) -> None:
+def choose(db: duckdb.DuckDBPyConnection, file: str, p: Prepare) -> None:
     """Fill the tables groups, questions (those kept), negatives and passages (those needed).
 
     Raises ValueError naming file and row."""

@@ -58,17 +58,15 @@ def build_corpus(p: Prepare) -> ParallelCorpus:
     """The corpus of one fold. Paragraphs are named by the English file
     (without it: by the first one), which is therefore read even if English is not asked for.
 
-    Raises ValueError naming file and row, also for unanswerable questions with sentences."""
+    Raises ValueError naming file and row."""
     return corpus(p, "squad", read(p))
 
 
 def read(
-    p, search: bool = False, languages: Iterable[str] | None = None
+    p: Prepare, search: bool = False, languages: Iterable[str] | None = None
 ) -> dict[str, list[Question]]:
     """language -> its questions, of `languages` (None: those of p); the one that names the
     paragraphs comes first. search: see `questions`."""
-    if p.unanswerable and p.passage == "sentence":
-        raise ValueError("unanswerable: needs passage: paragraph, there is no answer sentence")
     every = files.by_language(p.files, ())
     languages = files.by_language(p.files, p.languages if languages is None else languages)
     first = "en" if "en" in every else min(every, default="")
@@ -76,13 +74,13 @@ def read(
     return {language: list(questions(every[language], p.passage, search)) for language in order}
 
 
-def corpus(p, source: str, found: dict[str, list[Question]]) -> ParallelCorpus:
+def corpus(p: Prepare, source: str, found: dict[str, list[Question]]) -> ParallelCorpus:
     """The corpus of one fold out of what was read. source: the name that its rows bear."""
     languages = files.by_language(p.files, p.languages)
     return files.corpus(p, source, languages, *rows(p, source, found))
 
 
-def rows(p, source: str, found: dict[str, list[Question]]) -> tuple[list[dict], Counter]:
+def rows(p: Prepare, source: str, found: dict[str, list[Question]]) -> tuple[list[dict], Counter]:
     """The rows of a corpus, and {(reason, language): number} of what was dropped."""
     kept, dropped = _rows(found, p.unanswerable, source)
     if p.passage == "sentence":

@@ -21,6 +21,7 @@ from hashlib import sha256
 from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import regex
 import torch
@@ -30,6 +31,9 @@ from lib.languages import language_code
 from lib.sources.cldr_facts import script
 from lib.sources.squad import END
 from lib.sources.text import clean
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 FILES = ["*.safetensors", "*.json", "*.model", "*.spm", "*.txt"]  # what a checkpoint consists of
 STEP = 8  # widths of batches, in tokens
@@ -256,7 +260,7 @@ def _parts(name: str, folder: Path):
     raise ValueError(f"model {name!r} is of type {config.model_type}, {kinds}")
 
 
-def targets(tokenizer) -> dict[str, Target]:
+def targets(tokenizer: PreTrainedTokenizerBase) -> dict[str, Target]:
     """Project's language code -> Target, from the tokenizer's own table.
 
     Where several of its codes mean one language, the one that is spelled as here counts, else the

@@ -208,6 +208,7 @@ def knobs(p: Prepare) -> pd.DataFrame:
     (mean characters of a passage)."""
     if p.source != "cldr":
         return pd.DataFrame()
+    print("building the corpus with each knob at three values ...", flush=True)
     off = {knob: values[0] for knob, values in KNOBS.items()}
     plain = _effect(p.model_copy(update={"languages": ["de", "en"], **off}))
     found = []
