@@ -100,13 +100,8 @@ def evaluate(
 
 def _ranks(part: Language, questions: np.ndarray, memory_mib: float) -> np.ndarray:
     """float64 [N]: mid-rank of each relevant pair in its language's collection."""
-    return shards.relevant_ranks(
-        questions,
-        part.shards,
-        part.relevant["question"].to_numpy(),
-        part.relevant["row"].to_numpy(),
-        memory_mib,
-    )
+    pairs = part.relevant["question"].to_numpy(), part.relevant["row"].to_numpy()
+    return shards.relevant_ranks(questions, part.shards, *pairs, memory_mib)
 
 
 def _benchmark(name: str, parts: list[Language]) -> Benchmark:
