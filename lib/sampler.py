@@ -467,7 +467,8 @@ def _check_limits(strategy: str, **values: float) -> None:
     for name, value in values.items():
         low, high = LIMITS[name]
         if not low <= value <= (np.inf if high is None else high):
-            bounds = f"at least {low}" if high is None else f"in {low}..{high}"
+            most = high if high in (None, 1) else f"2**{high.bit_length()}-1"
+            bounds = f"at least {low}" if high is None else f"in {low}..{most}"
             raise ValueError(f"{name}={value} is not {bounds}")
 
 

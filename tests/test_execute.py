@@ -517,6 +517,7 @@ def schedule_with(place, monkeypatch, snakefile):
     """Exit status of a study whose graph is another one."""
     (place.folder / "Snakefile").write_text(snakefile)
     monkeypatch.setattr(run, "ROOT", place.folder)
+    monkeypatch.setattr(plan, "ROOT", place.folder)
     return main(["run", place.study("train: {steps: 1}")])
 
 

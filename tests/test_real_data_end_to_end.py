@@ -95,7 +95,7 @@ def study(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BATCHES_OUTPUTS", str(outputs))
         done = subprocess.run(
-            [sys.executable, "-m", "lib.study.execute", "study", str(file), "--cores", "2"],
+            [sys.executable, "-m", "lib.study", "run", str(file), "--cores", "2"],
             cwd=ROOT,
             capture_output=True,
             text=True,

@@ -277,4 +277,4 @@ def test_templates_are_installed_with_the_package():
     files = {f.name for f in (Path(report.__file__).parent / "templates" / "report").iterdir()}
     assert files == {"conf.json", "index.html.j2", "style.css"}
     listed = (store.ROOT / "pyproject.toml").read_text()
-    assert 'lib = ["templates/report/*"]' in listed
+    assert '"lib.study" = ["templates/report/*"]' in listed

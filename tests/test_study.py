@@ -38,7 +38,7 @@ def start(folder: Path, study: Path | None = None) -> subprocess.Popen:
         study = folder / "toy.yaml"
         study.write_text(TOY)
     return subprocess.Popen(
-        [sys.executable, "-m", "lib.study.execute", "study", str(study), "--cores", "2"],
+        [sys.executable, "-m", "lib.study", "run", str(study), "--cores", "2"],
         cwd=ROOT,
         env=os.environ | {"BATCHES_OUTPUTS": str(folder / "outputs")},
         stdout=subprocess.PIPE,
