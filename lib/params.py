@@ -213,9 +213,7 @@ class Train(Stage):
     checkpoint_every: Positive = Field(200, description="steps between checkpoints")
     keep_checkpoints: Positive = Field(1, description="how many of the latest are kept")
     log_every: Positive = Field(50, description="steps between lines of the log")
-    validate_every: Count = Field(
-        0, description="steps between validations on prepare.dev, the best being kept; 0: none"
-    )
+    validate_every: Count = Field(0, description="steps between validations, best kept; 0: none")
     patience: Count = Field(
         0, description="stop after so many validations without a better one; 0: train all steps"
     )
@@ -318,9 +316,7 @@ class Analyse(Stage):
     run: str = Field("", description="one run of 02_train; empty: all of the study")
     benchmark: str = Field("", description="what the report is about; empty: the first evaluated")
     note: str = Field("", description="what readers must know of the data, for the report's top")
-    bootstrap: Positive = Field(
-        2000, description="resamples of the bootstrap that checks intervals"
-    )
+    bootstrap: Positive = Field(2000, description="resamples of the bootstrap, a check")
 
 
 STAGES: dict[str, type[Stage]] = {m.name(): m for m in (Prepare, Train, Evaluate, Analyse)}

@@ -47,6 +47,11 @@ LIMITS = {
 BATCH_KIND, BATCH_STREAM, ROW_KIND, ROW_STREAM, PAIR, RESERVE, PARTNER, NEGATIVE = range(8)
 
 
+def arm_name(strategy: str, alpha: float) -> str:
+    """`hybrid(0.5)`; the strategy alone where alpha has no effect."""
+    return f"{strategy}({alpha:g})" if "alpha" in ARMS[strategy] else strategy
+
+
 @dataclass(frozen=True)
 class PairIndex:
     """Which pairs exist in which languages, and which must not meet in one batch.

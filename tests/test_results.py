@@ -260,6 +260,15 @@ def test_published_rows_need_the_whole_benchmark():
     assert len(published.rows(BenchmarkSpec(format="lareqa", split="mlqa-r"), 4_199)) == 10
 
 
+def test_mix_of_another_alpha_decides_nothing():
+    """The claim is about the same alpha."""
+    table = claims.decide(study(GAINS))
+    assert (table["versus"] == "mix(0.5)").sum() == 4  # three settings, and among all others
+    other = {"mono": 0.0, "cross": 0.0, "hybrid(0.5)": 0.05, "mix(0.25)": 0.0}
+    table = claims.decide(study(other))
+    assert not table["claim"].str.contains("at the same alpha").any()
+
+
 def test_study_without_hybrid_has_no_claims():
     """Nothing is claimed where the arm in question was not run."""
     assert len(claims.decide(study({"mono": 0.0}))) == 0

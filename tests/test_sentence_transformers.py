@@ -27,23 +27,6 @@ if MISSING:
     )
 
 LANGUAGES, PAIRS, BATCH, STEPS, STOP = ("de", "en", "th"), 40, 8, 6, 4
-EXAMPLE = """\
-from pathlib import Path
-import sentence_transformers as st
-from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
-from lib.corpus import ParallelCorpus
-from lib.bridges.sentence_transformers import HybridBatchSampler, scheduled
-from lib.sampler import Schedule
-
-corpus = ParallelCorpus.load(Path("outputs/quick/corpus/seed=0/data"))
-schedule = Schedule(corpus.index, "hybrid", alpha=0.5, batch_size=64, steps=100, seed=1)
-model = st.SentenceTransformer("FacebookAI/xlm-roberta-base")
-loss = MultipleNegativesRankingLoss(model, gather_across_devices=True)
-args = st.SentenceTransformerTrainingArguments(
-    "out", num_train_epochs=1, per_device_train_batch_size=64, batch_sampler=HybridBatchSampler
-)
-st.SentenceTransformerTrainer(model, args, scheduled(corpus, schedule), loss=loss).train()
-"""
 
 
 # ---- what is trained ----
@@ -363,39 +346,6 @@ def test_resume_of_two_processes_on_one(shared, tmp_path, model):
     assert run.seen == expected()[STOP:]
     difference = apart(run.weights, ranks[0][model][1])
     assert difference < 1e-5 if model == "plain" else difference > 1e-4
-
-
-# ---- the README ----
-
-
-def test_the_lines_of_the_readme_run(tmp_path, monkeypatch):
-    """They train on a corpus and a model that lie where they say."""
-    from lib import store
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    save_model(Path("FacebookAI/xlm-roberta-base"))
-    rows = [
-        {
-            **{"pair": f"p{pair:03}", "language": language, "passage_id": f"a{pair:03}"},
-            **{"question": f"q{pair}", "passage": f"a{pair}", "group": f"{pair}", "source": ""},
-        }
-        for pair in range(70)
-        for language in LANGUAGES
-    ]
-    texts, place = ParallelCorpus.from_rows(rows, {}), Path("outputs/quick/corpus/seed=0/data")
-    with store.atomic_folder(place, texts.meta) as new:
-        texts.save(new)
-    exec(EXAMPLE, {})
-    assert Path("out/checkpoint-100/model.safetensors").is_file()
-
-
-def test_the_readme_has_these_lines():
-    """The README shows what was run here, to the letter."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    if "HybridBatchSampler" not in text:
-        pytest.skip("README.md does not show HybridBatchSampler")
-    assert EXAMPLE in text
 
 
 if __name__ == "__main__":

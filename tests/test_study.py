@@ -185,9 +185,9 @@ def test_a_study_of_ones_own_pairs(tmp_path):
     assert quality["estimate"].between(0, 1).all()
 
 
-def test_papermill_commands_of_the_readme(tmp_path):
-    """The four commands that the README lists, in sequence, at toy size."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_papermill_commands_of_the_page(tmp_path):
+    """The four commands that docs/ecosystem.md lists, in sequence, at toy size."""
+    text = (ROOT / "docs/ecosystem.md").read_text(encoding="utf-8")
     commands = re.findall(r"^\.venv/bin/papermill (notebooks/.*)$", text, re.M)
     assert [c.split()[0][10:12] for c in commands] == ["01", "02", "03", "04"]
     small = {

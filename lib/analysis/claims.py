@@ -89,7 +89,7 @@ def comparisons(results: Results) -> list[Comparison]:
         return []
     groups = {
         OTHERS: [arm for arm in results.arms if arm != hybrid],
-        MIX: [_at(results, "mix", _alpha(results, hybrid))],
+        MIX: _mix_at(results, _alpha(results, hybrid)),
     }
     return [
         Comparison(claim.words, hybrid, arm, setting, claim.metric, claim.null, claim.sign)
@@ -103,6 +103,12 @@ def comparisons(results: Results) -> list[Comparison]:
 
 def _alpha(results: Results, arm: str) -> float:
     return next(r.train.alpha for r in results.runs if r.arm == arm)
+
+
+def _mix_at(results: Results, alpha: float) -> list[str]:
+    """The mix arm of just this alpha, if there is one."""
+    own = [r for r in results.runs if r.train.strategy == "mix" and r.train.steps]
+    return list(dict.fromkeys(r.arm for r in own if r.train.alpha == alpha))
 
 
 def _at(results: Results, strategy: str, alpha: float) -> str | None:

@@ -16,11 +16,13 @@ import pandas as pd
 
 from lib.metrics import BIAS, CELL, QUALITY, SETTINGS, macro_mean
 from lib.params import Train
+from lib.sampler import ARMS, arm_name
 
 Select = Callable[[pd.DataFrame], pd.DataFrame]
 # What a headline figure is a mean of, where a benchmark has the stratum.
 HEADLINE = {"hops": "2-hop", "wording": "held-out"}
 STRATA = ("hops", "wording", "cell", "names", "trained")
+WITH_ALPHA = [name for name, shares in ARMS.items() if "alpha" in shares]
 IDENTITIES = {"mono": ("hybrid", 1.0), "cross": ("hybrid", 0.0), "x-x": ("mix", 1.0)}
 
 
@@ -51,10 +53,7 @@ def arm_labels(trains: dict[str, Train]) -> dict[str, str]:
 
 
 def _label(train: Train) -> str:
-    if train.steps == 0:
-        return "untrained"
-    alpha = f"({train.alpha:g})" if train.strategy in ("hybrid", "mix") else ""
-    return train.strategy + alpha
+    return arm_name(train.strategy, train.alpha) if train.steps else "untrained"
 
 
 def _without_seed(key: str) -> str:
@@ -186,7 +185,8 @@ class Results:
         return found.assign(value=found["value"] / found["weight"])
 
     def family(self, name: str) -> list[str]:
-        """Arms of `hybrid` or `mix` in order of alpha; the ends are cross, and mono or x-x."""
+        """Arms of a strategy that takes alpha, in order of it; the ends may have names of their own
+        (IDENTITIES)."""
         found = {}
         for run in self.runs:
             strategy, alpha = IDENTITIES.get(

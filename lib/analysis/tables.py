@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from lib.analysis import published, stats
-from lib.analysis.results import Results, Select, headline, language_cells, mean_of_sums
+from lib.analysis.results import WITH_ALPHA, Results, Select, headline, language_cells, mean_of_sums
 from lib.metrics import BIAS, CELL, LABELS, QUALITY, REFERENCES
 from lib.params import BenchmarkSpec
 
@@ -180,9 +180,7 @@ def plane(results: Results, quality: pd.DataFrame) -> Plane:
         for arm in results.arms
     }
     regions = {arm: ((r.x.estimate, r.y.estimate), r.points) for arm, r in found.items()}
-    paths = {
-        family: arms for family in ("hybrid", "mix") if len(arms := results.family(family)) > 1
-    }
+    paths = {name: arms for name in WITH_ALPHA if len(arms := results.family(name)) > 1}
     return Plane(
         points(results),
         regions,

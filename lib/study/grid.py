@@ -32,6 +32,7 @@ from lib.params import (
     short,
     spelled,
 )
+from lib.sampler import arm_name
 from lib.store import ROOT
 from lib.study.paths import study_dir
 
@@ -387,8 +388,8 @@ def describe(study: Study) -> str:
     lines += [f"  corpus {key}" for key in study.corpora]
     for key, run in study.runs.items():
         train = run.train
-        alpha = f"({train.alpha:g})" if train.strategy in ("hybrid", "mix") else ""
-        how = f"{train.strategy}{alpha}, {train.steps} steps" if train.steps else "untrained"
+        arm = arm_name(train.strategy, train.alpha)
+        how = f"{arm}, {train.steps} steps" if train.steps else "untrained"
         lines.append(f"  run {key:<28} {how}, seed {train.seed}, corpus {train.corpus}")
     corpora, runs = len(study.corpora), len(study.runs)
     lines.append(
