@@ -43,8 +43,7 @@ class BadParameter(ValueError):
 
 def _limits(name: str) -> dict[str, float]:
     """The bounds that the sampler sets, as arguments of a Field."""
-    low, high = LIMITS[name]
-    return {"ge": low} | ({} if high is None else {"le": high})
+    return {k: x for k, x in zip(("ge", "le"), LIMITS[name], strict=True) if x is not None}
 
 
 def _folder_name(value: str) -> str:
