@@ -63,9 +63,8 @@ class PairIndex:
     pattern    int32 [P], row of `patterns` that says in which languages the pair exists
     patterns   bool [K, L], one row a distinct set of languages
     group      int32 [P], pairs of one group never share a batch (a passage lies in one group)
-    negatives  optional CSR of explicit negatives: (offsets int64 [P+1], pairs int32 [N]); a
-               negative is named by a pair whose passage it is, one a language where the passage
-               has pairs of its own (see ParallelCorpus)
+    negatives  optional CSR of explicit negatives: (offsets int64 [P+1], pairs int32 [N]), each
+               named by pairs whose passage it is (see ParallelCorpus)
     """
 
     languages: tuple[str, ...]
@@ -85,9 +84,8 @@ class PairIndex:
         return np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
 
     def rows(self, pair: np.ndarray, language: np.ndarray) -> np.ndarray:
-        """Row numbers int64 of (pair, language number); broadcasts.
-
-        Raises KeyError if a pair does not exist in the asked language."""
+        """Row numbers int64 of (pair, language number); broadcasts. KeyError for a pair that does
+        not exist in the language."""
         pattern = self.pattern[pair]
         if not self.patterns[pattern, language].all():
             raise KeyError("a pair does not exist in the language asked for")
