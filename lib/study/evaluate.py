@@ -81,6 +81,8 @@ def _score(
 
 def mteb_scores(encoder: Encoder, tasks: list[str], folder: Path) -> pd.DataFrame:
     """Scores on tasks of the mteb package; those that cannot be had are named and left out."""
+    if not tasks:
+        return pd.DataFrame()
     from lib.bridges import mteb
 
     try:

@@ -32,6 +32,11 @@ def texts(corpus: ParallelCorpus, batch: Batch) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
+def rows(corpus: ParallelCorpus, batches: list[Batch]) -> pd.DataFrame:
+    """`texts` of some batches below each other; empty for none."""
+    return pd.concat([texts(corpus, batch) for batch in batches]) if batches else pd.DataFrame()
+
+
 def vectors(corpus: ParallelCorpus, p: Train, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """Unit vectors float32 [B, d] of a batch's questions and passages, before any training."""
     encoder, rows = build_encoder(p, corpus.tokenizer_file), texts(corpus, batch)
