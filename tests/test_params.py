@@ -98,6 +98,21 @@ def test_other_globals_are_not_parameters():
     assert Train.from_cell(Train().model_dump() | {"json": json, "_": 3}).run == "base"
 
 
+def test_a_checkpoint_has_defaults_of_its_own():
+    """Not set, or 0 as in the notebook's cell, means what suits scratch or a checkpoint; what is
+    set stays, and only that is in the run's name."""
+    scratch, checkpoint = Train(), Train(model="org/name")
+    assert (scratch.learning_rate, scratch.temperature, scratch.max_length) == (3e-3, 0.1, 64)
+    assert (checkpoint.learning_rate, checkpoint.temperature) == (3e-5, 0.05)
+    assert checkpoint.max_length == 128 and checkpoint.warmup == scratch.warmup
+    chosen = Train(model="org/name", learning_rate=1e-4, max_length=0)
+    assert (chosen.learning_rate, chosen.max_length) == (1e-4, 128)
+    assert Train(**chosen.model_dump()) == chosen  # as a frozen study gives it to its stages
+    cell = {name: field.default for name, field in Train.model_fields.items()}
+    found = Train.from_cell(cell | {"model": "org/name", "temperature": 0.02})
+    assert found.run == "temperature=0.02,model=org-name" and found.learning_rate == 3e-5
+
+
 # --- study files ---
 
 
@@ -190,6 +205,8 @@ MISTAKES = {
     "prepare: {languages: [en, eng]}": "prepare.languages: en is named twice",
     "prepare: {languages: en}": "prepare.languages: 'en' is text (expected a list)",
     "prepare: {languages: [en, 3]}": "prepare.languages[1]: 3 is a number (expected text)",
+    "prepare: {source: sqad}": "prepare.source: 'sqad' is unknown (expected one of bitext, cldr, "
+    "mmarco, pairs, squad, translate, xtreme_squad)",
     "prepare: {source: squad}": "prepare.files: 0 files do not go with source "
     "'squad' (expected one file a language)",
     "prepare: {files: {en: a.jsonl}}": "prepare.files: 1 files do not go with "

@@ -1,0 +1,117 @@
+"""What evaluated runs leave on the disk, and a batch to look at before training."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_evaluate import saved
+from test_trainer import PARAMS, toy_corpus
+
+from lib import store
+from lib.analysis.results import ScoredRun
+from lib.params import BenchmarkSpec, Train
+from lib.study import look
+from lib.study.evaluate import Scored
+from lib.study.results import benchmark_specs, comparable, save_scores
+from lib.trainer import schedule, train
+
+
+def runs(**seeds):
+    """A run of each arm and seed."""
+    return [
+        ScoredRun(f"{arm}-{seed}", arm, Train(seed=seed), None)
+        for arm, own in seeds.items()
+        for seed in own
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "kept", "left"),
+    [
+        ({"mono": [0, 1], "mix": [0, 1]}, ["mono-0", "mono-1", "mix-0", "mix-1"], []),
+        ({"mono": [1], "mix": [0]}, ["mono-1"], ["mix-0"]),
+        ({"mono": [0, 1, 2], "mix": [0]}, ["mono-0", "mono-1", "mono-2"], ["mix-0"]),
+        ({"mono": [0, 1], "mix": [0], "x-x": [0]}, ["mono-0", "mix-0", "x-x-0"], ["mono-1"]),
+        ({"mono": [0, 1], "mix": [1, 2]}, ["mono-0", "mono-1"], ["mix-1", "mix-2"]),
+    ],
+)
+def test_what_is_compared_has_the_same_seeds(seeds, kept, left):
+    """Of runs made by hand the set of seeds that keeps most runs; the others are named, none is
+    lost."""
+    chosen, others = comparable(runs(**seeds))
+    assert [run.key for run in chosen] == kept
+    assert [run.key for run in others] == left
+
+
+def test_scores_are_read_as_they_were_saved(tmp_path):
+    """One module writes and reads metrics.json; a benchmark that a run lacks is not a study's."""
+    scores = pd.DataFrame(
+        {
+            "setting": ["mono", "mono"],
+            "question_language": ["de", "en"],
+            "candidate_language": ["de", "en"],
+            **dict.fromkeys(("ap", "ap20", "r1", "r10", "r100", "ndcg10"), [0.25, 0.75]),
+            **dict.fromkeys(("rank_distance", "rank_distance_ratio"), [np.nan] * 2),
+            **dict.fromkeys(("max_at_r", "own_language_advantage"), [np.nan] * 2),
+            "rank_distance_chance": [np.nan] * 2,
+        }
+    )
+    sentences = pd.DataFrame({"name": ["x"], "accuracy": [0.5], "f1": [0.5]})
+    specs = {
+        "a": BenchmarkSpec(format="heldout"),
+        "t": BenchmarkSpec(format="tatoeba", folder="x"),
+    }
+    both = {"a": Scored(scores, pd.DataFrame(), digest="d"), "t": Scored(sentences, pd.DataFrame())}
+    means = save_scores(tmp_path / "1", specs, both)
+    assert means.loc[("headline", "mono"), "ap"] == means.loc[("a", "mono"), "ap"] == 0.5
+    save_scores(tmp_path / "2", specs, {"a": both["a"]})
+    store.verify(tmp_path / "1" / "scores")
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(tmp_path / "1" / "scores" / "t.parquet"), sentences
+    )
+    found = benchmark_specs([SimpleNamespace(folder=tmp_path / x) for x in "12"])
+    assert found == {"a": specs["a"]}
+
+
+def test_the_loss_that_a_notebook_computes_is_the_trainers(tmp_path):
+    """Log-sum-exp of the scores of the first batch's vectors, as 02_train shows it, against the
+    first line of the log."""
+    corpus = toy_corpus(tmp_path / "data")
+    params = PARAMS.model_copy(
+        update={"negatives": "in_batch", "explicit": 0, "dropout": 0.0, "steps": 1}
+    )
+    batch = schedule(corpus.index, params).batch(0)
+    questions, passages = look.vectors(corpus, params, batch)
+    scores = questions @ passages.T / params.temperature
+    share = scores.diagonal() - scores.logsumexp(dim=1)
+    log = train(corpus, params, tmp_path / "run").log
+    assert -share.mean().item() == pytest.approx(log["loss"][0], abs=1e-4)
+    assert look.chance(params) == pytest.approx(np.log(8))
+    rows = look.rows(corpus, [batch])
+    assert len(rows) == 8 and rows["question language"].isin(corpus.languages).all()
+    assert not len(look.rows(corpus, []))
+
+
+def test_a_corpus_is_made_once_and_again_where_it_was_damaged(tmp_path):
+    """store.made: read where it is whole, made where it is not there or damaged, one maker at a
+    time."""
+    own, said, made = saved(tmp_path, {"a": "one"}), [], []
+
+    def make():
+        made.append(1)
+        with store.atomic_folder(tmp_path / "x", {"made_from": 1}) as new:
+            store.write_json(new / "a.json", 1)
+
+    def read(made_from=1):
+        return store.verify(tmp_path / "x", made_from)["made_from"]
+
+    for times in (1, 1):
+        assert store.made(read, make, alone=tmp_path, say=said.append) == 1
+        assert len(made) == times
+    (tmp_path / "x" / "a.json").write_text("2")
+    store.made(read, make, alone=tmp_path, say=said.append)
+    assert len(made) == 2 and "altered" in said[0] and said[0].endswith("making it again")
+    with pytest.raises(store.Damaged, match="made from something else"):
+        store.made(lambda: read(2), make, say=said.append)
+    assert own.folder.is_dir()
