@@ -26,8 +26,13 @@ class Progress:
     since: float = field(default_factory=time.time)  # what is older, an earlier start has left
 
     def __post_init__(self):
+        self.look()
+
+    def look(self) -> None:
+        """Believe the stamps: where two nodes of a cluster append to one file at once, what a stage
+        tells may be lost."""
         for job in self.jobs.values():
-            if job.done:
+            if job.name not in self.done and job.done:
                 self._finish(job, job.recorded()["seconds"])
 
     def _finish(self, job: Job, seconds: float) -> None:

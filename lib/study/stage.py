@@ -145,7 +145,8 @@ class Events:
         return tell
 
     def new(self) -> list[dict]:
-        """Complete lines since the last call."""
+        """What complete lines say since the last call. Two nodes that append at once may leave a
+        line that says nothing; the stamps say the rest."""
         if not self.file.exists():
             return []
         with open(self.file, "rb") as file:
@@ -153,4 +154,13 @@ class Events:
             text = file.read()
         text = text[: text.rfind(b"\n") + 1]
         self.position += len(text)
-        return [json.loads(line) for line in text.splitlines()]
+        return [event for line in text.splitlines() if (event := _event(line))]
+
+
+def _event(line: bytes) -> dict:
+    """What a stage told; empty where two wrote over each other."""
+    try:
+        event = json.loads(line)
+        return event if {"event", "name"} <= event.keys() else {}
+    except (ValueError, AttributeError):
+        return {}
