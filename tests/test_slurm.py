@@ -13,6 +13,7 @@ import socket
 import subprocess
 import time
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import psutil
 import pytest
@@ -20,7 +21,7 @@ from test_execute import CODE, Place, expected, make_products, wait_for, write_n
 
 from lib import store
 from lib.store import ROOT
-from lib.study import cluster, grid, plan, stage
+from lib.study import cluster, grid, plan, run, stage
 from lib.study import progress as telling
 from lib.study.__main__ import main
 
@@ -28,6 +29,7 @@ PROFILE = ROOT / "profiles" / "slurm"
 BINARIES = {
     "munged": "munge", "slurmctld": "slurmctld", "slurmd": "slurmd",
     "sbatch": "slurm-client", "squeue": "slurm-client", "scancel": "slurm-client",
+    "srun": "slurm-client",
 }  # fmt: skip
 CONF = """
 ClusterName=test
@@ -53,6 +55,14 @@ SlurmdParameters=config_overrides
 GresTypes=gpu
 NodeName=node1 NodeHostname={host} NodeAddr=127.0.0.1 CPUs=4 RealMemory=32000 Gres=gpu:2
 PartitionName=all Nodes=ALL Default=YES State=UP
+"""
+
+
+TWO_GPUS = "device: cuda, ranks: 2, batch_size: 4"
+TABLE = "report/tables/table.json"
+SAYS_WHERE = """
+import os
+print("job", os.environ.get("SLURM_JOB_ID"), "on GPUs", os.environ.get("CUDA_VISIBLE_DEVICES"))
 """
 
 
@@ -85,20 +95,31 @@ class Slurm:
         (folder / "slurm.conf").write_text(
             CONF.format(folder=folder, host=host, ports=free_ports(2))
         )
-        self.environment = os.environ | {"SLURM_CONF": str(folder / "slurm.conf")}
+        # Snakemake's plugin hides SLURM_CONF from the srun within a job, which on a cluster has its
+        # own in /etc; ours is told again.
+        (folder / "bin").mkdir()
+        (folder / "bin" / "srun").write_text(
+            f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {found("srun")} "$@"\n'
+        )
+        (folder / "bin" / "srun").chmod(0o755)
+        self.settings = {
+            "SLURM_CONF": f"{folder}/slurm.conf",
+            "PATH": f"{folder}/bin:{os.environ['PATH']}",
+        }
+        self.environment = os.environ | self.settings
 
     @contextmanager
     def running(self):
         """Start the daemons in the foreground, as children of ours; end them and their jobs."""
         with ExitStack() as stack:
-            own = [f"--{name}={self.folder}/munge.{name.removesuffix('-file')}"
-                   for name in ("key-file", "pid-file", "log-file", "seed-file", "socket")]  # fmt: skip
+            names = ("key-file", "pid-file", "log-file", "seed-file", "socket")
+            own = [f"--{name}={self.folder}/munge.{name.removesuffix('-file')}" for name in names]
             stack.enter_context(self.daemon("munged", "--foreground", "--force", *own))
             wait_for((self.folder / "munge.socket").exists, 10)
             stack.enter_context(self.daemon("slurmctld", "-D"))
             stack.enter_context(self.daemon("slurmd", "-D", "-N", "node1"))
             wait_for(lambda: "idle" in self.ask("sinfo", "-h", "-o", "%T"), 20)
-            stack.callback(self.ask, "scancel", "--user=root")
+            stack.callback(self.cancel_all)
             yield self
 
     @contextmanager
@@ -122,16 +143,45 @@ class Slurm:
                 if left.is_running():
                     left.kill()
 
+    def cancel_all(self):
+        """Leave no job behind, whatever happened; what survives its job is killed."""
+        self.ask("scancel", "--user=root")
+        end = time.monotonic() + 10
+        while self.queue() and time.monotonic() < end:
+            time.sleep(0.2)
+        for left in self.processes("python"):
+            left.kill()
+
     def ask(self, *command):
         """What a command of SLURM prints."""
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True)
         return done.stdout
 
-    def jobs(self):
-        """Fields of every job that the controller remembers, by what it was for."""
+    def jobs(self, stage=""):
+        """Fields of every job that the controller remembers, oldest first, and its stage; or of
+        one stage's."""
         lines = self.ask("scontrol", "--oneliner", "show", "job").splitlines()
-        fields = [dict(re.findall(r"(\S+?)=(\S*)", line)) for line in lines]
-        return [job for job in fields if "JobId" in job]
+        found = [dict(re.findall(r"(\S+?)=(\S*)", line)) for line in lines if "JobId=" in line]
+        for job in found:
+            job["stage"] = re.sub("^rule_|_wildcards_.*", "", job["Comment"])
+        return sorted((j for j in found if stage in j["stage"]), key=lambda j: int(j["JobId"]))
+
+    def states(self):
+        """What became of the jobs of each stage."""
+        found = {}
+        for job in self.jobs():
+            found.setdefault(job["stage"], []).append(job["JobState"])
+        return found
+
+    def processes(self, text):
+        """Processes on the node whose command line holds a text."""
+        mine = {"SLURM_CONF": self.settings["SLURM_CONF"]}.items()
+        return [
+            p
+            for p in psutil.process_iter(["cmdline", "environ"])
+            if text in " ".join(p.info["cmdline"] or ())
+            and mine <= (p.info["environ"] or {}).items()
+        ]
 
     def queue(self):
         """Jobs that wait or run."""
@@ -154,3 +204,133 @@ def slurm(tmp_path):
         pytest.skip(lacks)
     with Slurm(tmp_path / "slurm").running() as running:
         yield running
+
+
+def test_a_study_on_slurm(slurm, tmp_path):
+    """Started, stopped by Ctrl-C amid training and started again with the committed profile: no job
+    is left behind, training goes on, the report and the results are those of this machine alone,
+    every stage was a job of the CPUs and GPUs that it asks for, and then nothing is left to run."""
+    place = Place(tmp_path / "there")
+    place.environment |= slurm.settings
+    write_notebooks(place.folder / "notebooks", CODE | {"train": SAYS_WHERE + CODE["train"]})
+    path, steps = place.study(f"train: {{steps: 30, {TWO_GPUS}}}"), 30
+    folder = place.outputs / "tiny"
+    state = folder / "runs" / "base" / "state.json"
+
+    process = place.start("run", path, "--profile", str(PROFILE))
+    wait_for(state.exists, 90)
+    assert slurm.queue() and slurm.processes("ipykernel")
+    process.send_signal(signal.SIGINT)
+    wait_for(lambda: not slurm.queue() and not slurm.processes("lib.study stage"), 10)
+    here = Place(tmp_path / "here")  # while the driver waits for Snakemake
+    local = here.run("run", here.study(Path(path).read_text()), "--cores", "2")
+    text = process.communicate(timeout=60)[0]
+    assert process.returncode == 130 and "stopped; the same command goes on from here" in text
+    assert slurm.states() == {"prepare": ["COMPLETED"], "train": ["CANCELLED"]}
+    stopped = store.read_json(state)[0]
+    assert 0 < stopped < steps
+
+    code, lines = place.run("run", path, "--profile", str(PROFILE))
+    assert (code, local[0]) == (0, 0), (lines, local)
+    assert lines[0] == "tiny: 1 corpus, 1 run; 1 of 5 stages are done, 4 to run, 1 at a time"
+    assert lines[-1].startswith(f"report: {folder}/report/index.html")
+    assert (folder / "runs" / "base" / "starts.txt").read_text().split() == ["0", str(stopped)]
+    results = [store.read_json(p.outputs / "tiny" / TABLE) for p in (place, here)]
+    assert results == [{"base": expected(0, steps)}] * 2
+
+    assert slurm.states() == {
+        "prepare": ["COMPLETED"], "train": ["CANCELLED", "COMPLETED"], "evaluate": ["COMPLETED"],
+        "end_analyse_report": ["COMPLETED"],
+    }  # fmt: skip
+    asked = {job["stage"]: (job["NumCPUs"], job.get("TresPerJob")) for job in slurm.jobs()}
+    assert asked["train"] == ("2", "gres:gpu:2") and asked["evaluate"] == ("1", None)
+    said = (folder / "logs" / "train-base.log").read_text()
+    assert f"job {slurm.jobs('train')[-1]['JobId']} on GPUs 0,1" in said
+
+    code, lines = place.run("run", path, "--profile", str(PROFILE))
+    assert code == 0 and lines[0].endswith("5 of 5 stages are done, nothing to run")
+    assert len(slurm.jobs()) == 5
+
+
+# --- no daemon needed ---
+
+FAULTS = {
+    "no folder": (None, "has no config.yaml (expected the folder of a Snakemake profile)"),
+    "no YAML": ("executor: [", "is not YAML of the form `setting: value`"),
+    "a list": ("[slurm]", "is not YAML of the form `setting: value`"),
+    "no executor": ("jobs: 3", "names no cluster (expected an executor, as slurm)"),
+    "this machine": ("executor: local", "names no cluster (expected an executor, as slurm)"),
+    "no plugin": (
+        "executor: no-such\njobs: 3",
+        "executor no-such needs the Python package snakemake-executor-plugin-no-such",
+    ),
+    "no jobs": ("executor: slurm", "jobs is None (expected how many stages at a time)"),
+    "jobs in words": (
+        "executor: slurm\njobs: many",
+        "jobs is 'many' (expected how many stages at a time)",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_profile_that_cannot_be_used(outputs, tmp_path, capsys, monkeypatch, fault):
+    """One line that names it, exit 2, before anything is made."""
+    text, said = FAULTS[fault]
+    plugins = {"snakemake_executor_plugin_slurm": True}
+    monkeypatch.setattr(cluster, "find_spec", plugins.get)
+    if text is not None:
+        (tmp_path / "config.yaml").write_text(text)
+    study = tmp_path / "tiny.yaml"
+    study.write_text("train: {steps: 2}")
+    assert main(["run", str(study), "--profile", str(tmp_path)]) == 2
+    message = capsys.readouterr().err
+    assert re.fullmatch(rf"{tmp_path}(/config.yaml)?: {re.escape(said)}\n", message)
+    assert not (outputs / "tiny").exists()
+
+
+def planned(folder, text):
+    (folder / "tiny.yaml").write_text(text)
+    return plan.plan(grid.load_study(str(folder / "tiny.yaml")))
+
+
+def test_gpus_are_asked_for_by_device(tmp_path):
+    """`cuda` asks for one a rank, `auto` and `cpu` for none: a job without GPUs sees none."""
+    text = "train: {device: cuda, ranks: 3, batch_size: 6}\nevaluate: {device: cuda}"
+    asked = {job.stage: job.gpus for job in planned(tmp_path, text)}
+    assert asked == {"prepare": 0, "train": 3, "evaluate": 1, "analyse": 0, "report": 0}
+    for device in ("auto", "cpu"):
+        jobs = planned(tmp_path, f"train: {{device: {device}, ranks: 2, batch_size: 6}}")
+        assert not any(job.gpus for job in jobs)
+
+
+def test_as_many_at_a_time_as_there_are_runs(tmp_path):
+    """The estimate must not count on a queue that a study cannot fill."""
+    jobs = planned(tmp_path, "vary: {seed: {0: {train.seed: 0}, 1: {train.seed: 1}}}")
+    assert [cluster.Cluster(tmp_path, n).slots(jobs) for n in (1, 2, 100)] == [1, 2, 2]
+
+
+def test_stamps_count_where_messages_are_lost(outputs, tmp_path):
+    """Two nodes that append to one file over NFS at once may write over each other."""
+    jobs = {job.name: job for job in planned(tmp_path, "train: {steps: 2}")}
+    progress = telling.Progress(jobs, slots=1)
+    events = stage.Events(outputs / "tiny")
+    events.file.write_text('{"event": "sta{"event": "finished", "name"\n[1]\n{"event": 1}\n')
+    assert events.new() == []
+    job = jobs["prepare base"]
+    make_products(job)
+    store.write_json(job.ok, {"stamp": job.stamp, "seconds": 3.0})
+    progress.look()
+    assert progress.done == {"prepare base"} and progress.seconds == {"prepare": [3.0]}
+
+
+@pytest.mark.parametrize("ignored", [True, False])
+def test_nohup_is_obeyed(ignored):
+    """A driver that was started to outlive its terminal is not ended by its hanging up."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    try:
+        with run._ending(ended, away=True):
+            assert (signal.getsignal(signal.SIGHUP) == signal.SIG_IGN) == ignored
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -94,7 +94,7 @@ class Job:
 
     @property
     def gpus(self) -> int:
-        """How many to ask a cluster for: one a rank where `device: cuda` says that it needs them."""
+        """How many to ask a cluster for: one a rank, where `device: cuda` says it needs them."""
         asked = getattr(self.params, "device", "") == "cuda"
         return getattr(self.params, "ranks", 1) if asked else 0
 

@@ -151,7 +151,7 @@ def _schedule(folder: Path, progress: Progress, where: Cluster | int, lock: int)
 
 def _before_scheduler() -> None:
     """Ask Linux to kill this process when its parent dies, however it dies. The stages it has
-    started live on, finish and are found done. And let it hear SIGINT, which a shell's `&` mutes."""
+    started live on, finish and are found done. And hear SIGINT, which a shell's `&` silences."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
@@ -181,8 +181,8 @@ def _ending(scheduler: subprocess.Popen, away: bool) -> Iterator[None]:
 
 
 def _cancel_jobs(scheduler: subprocess.Popen) -> None:
-    """Have Snakemake cancel a cluster's jobs, which it does at once for SIGINT alone. It ends at its
-    next look at the queue, for which we do not wait for ever; nor when told again to stop."""
+    """Have Snakemake cancel a cluster's jobs, which it does at once, but for SIGINT alone. It ends
+    only at its next look at the queue; we wait neither for ever nor when told again to stop."""
     scheduler.send_signal(signal.SIGINT)
     try:
         scheduler.wait(PATIENCE)
