@@ -222,8 +222,9 @@ def test_a_study_on_slurm(slurm, tmp_path):
     assert slurm.queue() and slurm.processes("ipykernel")
     process.send_signal(signal.SIGINT)
     wait_for(lambda: not slurm.queue() and not slurm.processes("lib.study stage"), 10)
-    here = Place(tmp_path / "here")  # while the driver waits for Snakemake
-    local = here.run("run", here.study(Path(path).read_text()), "--cores", "2")
+    here = Place(tmp_path / "here")
+    local = here.start("run", here.study(Path(path).read_text()), "--cores", "1")
+    psutil.Process(local.pid).nice(19)  # it has all the time that the cluster takes
     text = process.communicate(timeout=60)[0]
     assert process.returncode == 130 and "stopped; the same command goes on from here" in text
     assert slurm.states() == {"prepare": ["COMPLETED"], "train": ["CANCELLED"]}
@@ -231,10 +232,11 @@ def test_a_study_on_slurm(slurm, tmp_path):
     assert 0 < stopped < steps
 
     code, lines = place.run("run", path, "--profile", str(PROFILE))
-    assert (code, local[0]) == (0, 0), (lines, local)
+    assert code == 0, lines
     assert lines[0] == "tiny: 1 corpus, 1 run; 1 of 5 stages are done, 4 to run, 1 at a time"
     assert lines[-1].startswith(f"report: {folder}/report/index.html")
     assert (folder / "runs" / "base" / "starts.txt").read_text().split() == ["0", str(stopped)]
+    assert local.wait(60) == 0
     results = [store.read_json(p.outputs / "tiny" / TABLE) for p in (place, here)]
     assert results == [{"base": expected(0, steps)}] * 2
 
