@@ -12,8 +12,7 @@ import signal
 import socket
 import subprocess
 import time
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import ExitStack, contextmanager, suppress
 
 import psutil
 import pytest
@@ -56,10 +55,7 @@ GresTypes=gpu
 NodeName=node1 NodeHostname={host} NodeAddr=127.0.0.1 CPUs=4 RealMemory=32000 Gres=gpu:2
 PartitionName=all Nodes=ALL Default=YES State=UP
 """
-
-
 TWO_GPUS = "device: cuda, ranks: 2, batch_size: 4"
-TABLE = "report/tables/table.json"
 SAYS_WHERE = """
 import os
 print("job", os.environ.get("SLURM_JOB_ID"), "on GPUs", os.environ.get("CUDA_VISIBLE_DEVICES"))
@@ -139,18 +135,15 @@ class Slurm:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-            for left in family:
-                if left.is_running():
-                    left.kill()
+            kill(family)
 
     def cancel_all(self):
-        """Leave no job behind, whatever happened; what survives its job is killed."""
+        """Leave no driver, stage or job behind, whatever happened."""
+        kill(self.processes("python"))
         self.ask("scancel", "--user=root")
         end = time.monotonic() + 10
         while self.queue() and time.monotonic() < end:
             time.sleep(0.2)
-        for left in self.processes("python"):
-            left.kill()
 
     def ask(self, *command):
         """What a command of SLURM prints."""
@@ -188,6 +181,13 @@ class Slurm:
         return self.ask("squeue", "-h", "-o", "%i").split()
 
 
+def kill(processes):
+    """End processes, some of which may have ended."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
 def free_ports(count):
     """Ports that nobody listens on."""
     with ExitStack() as stack:
@@ -207,51 +207,61 @@ def slurm(tmp_path):
 
 
 def test_a_study_on_slurm(slurm, tmp_path):
-    """Started, stopped by Ctrl-C amid training and started again with the committed profile: no job
-    is left behind, training goes on, the report and the results are those of this machine alone,
-    every stage was a job of the CPUs and GPUs that it asks for, and then nothing is left to run."""
-    place = Place(tmp_path / "there")
-    place.environment |= slurm.settings
-    write_notebooks(place.folder / "notebooks", CODE | {"train": SAYS_WHERE + CODE["train"]})
-    path, steps = place.study(f"train: {{steps: 30, {TWO_GPUS}}}"), 30
-    folder = place.outputs / "tiny"
-    state = folder / "runs" / "base" / "state.json"
+    """Stopped amid training and started again with the committed profile: training goes on, report
+    and results are those of this machine alone, every stage was a job of the CPUs and GPUs that it
+    asks for, and then nothing is left to run."""
+    there, here = Place(tmp_path / "there"), Place(tmp_path / "here")
+    there.environment |= slurm.settings
+    write_notebooks(there.folder / "notebooks", CODE | {"train": SAYS_WHERE + CODE["train"]})
+    text = f"train: {{steps: 4, {TWO_GPUS}}}"
+    start = ("run", there.study(text), "--profile", str(PROFILE))
+    stopped = stopped_amid_training(there, start, slurm)
+    local = here.start("run", here.study(text), "--cores", "1")
+    psutil.Process(local.pid).nice(19)  # it has all the time that the cluster takes
+    said = stopped.communicate(timeout=60)[0]
+    assert stopped.returncode == 130 and "cancelling the cluster's jobs" in said
 
-    process = place.start("run", path, "--profile", str(PROFILE))
+    process = there.start(*start)
+    lines = process.communicate(timeout=300)[0].splitlines()  # a busy machine misses looks
+    assert process.returncode == 0, lines
+    assert lines[0] == "tiny: 1 corpus, 1 run; 1 of 5 stages are done, 4 to run, 1 at a time"
+    assert lines[-1].startswith(f"report: {there.outputs}/tiny/report/index.html")
+    assert (there.outputs / "tiny/runs/base/starts.txt").read_text().split() == ["0", "1"]
+    assert local.wait(60) == 0
+    tables = [store.read_json(place.outputs / "tiny/report/tables/table.json")
+              for place in (there, here)]  # fmt: skip
+    assert tables == [{"base": expected(0, 4)}] * 2
+    check_jobs(slurm, (there.outputs / "tiny/logs/train-base.log").read_text())
+
+    code, lines = there.run(*start)
+    assert code == 0 and lines[0].endswith("5 of 5 stages are done, nothing to run")
+    assert len(slurm.jobs()) == 5
+
+
+def stopped_amid_training(place, start, slurm):
+    """A start that got Ctrl-C after its first step; neither a job nor a process of one is left."""
+    (place.outputs / "hold").touch()  # after each step training waits
+    state = place.outputs / "tiny/runs/base/state.json"
+    process = place.start(*start)
     wait_for(state.exists, 90)
     assert slurm.queue() and slurm.processes("ipykernel")
     process.send_signal(signal.SIGINT)
     wait_for(lambda: not slurm.queue() and not slurm.processes("lib.study stage"), 10)
-    here = Place(tmp_path / "here")
-    local = here.start("run", here.study(Path(path).read_text()), "--cores", "1")
-    psutil.Process(local.pid).nice(19)  # it has all the time that the cluster takes
-    text = process.communicate(timeout=60)[0]
-    assert process.returncode == 130 and "stopped; the same command goes on from here" in text
     assert slurm.states() == {"prepare": ["COMPLETED"], "train": ["CANCELLED"]}
-    stopped = store.read_json(state)[0]
-    assert 0 < stopped < steps
+    assert store.read_json(state)[0] == 1
+    (place.outputs / "hold").unlink()
+    return process
 
-    code, lines = place.run("run", path, "--profile", str(PROFILE))
-    assert code == 0, lines
-    assert lines[0] == "tiny: 1 corpus, 1 run; 1 of 5 stages are done, 4 to run, 1 at a time"
-    assert lines[-1].startswith(f"report: {folder}/report/index.html")
-    assert (folder / "runs" / "base" / "starts.txt").read_text().split() == ["0", str(stopped)]
-    assert local.wait(60) == 0
-    results = [store.read_json(p.outputs / "tiny" / TABLE) for p in (place, here)]
-    assert results == [{"base": expected(0, steps)}] * 2
 
+def check_jobs(slurm, said):
+    """A job a stage, the last two in one; training, whose log is `said`, had two CPUs and GPUs."""
     assert slurm.states() == {
         "prepare": ["COMPLETED"], "train": ["CANCELLED", "COMPLETED"], "evaluate": ["COMPLETED"],
         "end_analyse_report": ["COMPLETED"],
     }  # fmt: skip
     asked = {job["stage"]: (job["NumCPUs"], job.get("TresPerJob")) for job in slurm.jobs()}
     assert asked["train"] == ("2", "gres:gpu:2") and asked["evaluate"] == ("1", None)
-    said = (folder / "logs" / "train-base.log").read_text()
     assert f"job {slurm.jobs('train')[-1]['JobId']} on GPUs 0,1" in said
-
-    code, lines = place.run("run", path, "--profile", str(PROFILE))
-    assert code == 0 and lines[0].endswith("5 of 5 stages are done, nothing to run")
-    assert len(slurm.jobs()) == 5
 
 
 # --- no daemon needed ---

@@ -183,6 +183,7 @@ def _ending(scheduler: subprocess.Popen, away: bool) -> Iterator[None]:
 def _cancel_jobs(scheduler: subprocess.Popen) -> None:
     """Have Snakemake cancel a cluster's jobs, which it does at once, but for SIGINT alone. It ends
     only at its next look at the queue; we wait neither for ever nor when told again to stop."""
+    print(f"cancelling the cluster's jobs, which takes up to {PATIENCE} s", flush=True)
     scheduler.send_signal(signal.SIGINT)
     try:
         scheduler.wait(PATIENCE)
