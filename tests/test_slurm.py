@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from contextlib import ExitStack, contextmanager, suppress
 
@@ -335,11 +336,40 @@ def test_stamps_count_where_messages_are_lost(outputs, tmp_path):
     assert progress.done == {"prepare base"} and progress.seconds == {"prepare": [3.0]}
 
 
+SNAKEMAKE = """
+Error in rule train:
+    message: {message}
+    jobid: 4
+    input: corpus/base/prepare.ok
+    output: runs/{key}/train.ok
+"""
+WORDS = {
+    "SLURM sbatch failed. The error message was 'sbatch: error: invalid partition: no":
+        "SLURM sbatch failed. The error message was 'sbatch: error: invalid partition: no",
+    "SLURM-job '8' failed, SLURM status is: 'TIMEOUT'. Detailed failure reason unavailable (status":
+        "SLURM-job '8' failed, SLURM status is: 'TIMEOUT'",
+    "SLURM-job '8' failed.For further error details see the log": "SLURM-job '8' failed",
+}  # fmt: skip
+
+
+def test_the_word_of_the_cluster(outputs, tmp_path):
+    """Why it did not run a stage, as Snakemake's log has it; nothing of other stages, and nothing
+    of this machine, where Snakemake has no word to pass on."""
+    job = planned(tmp_path, "train: {steps: 2}")[1]
+    log = stage.Events(outputs / "tiny").file.with_name("snakemake.log")
+    for message, word in WORDS.items():
+        log.write_text(SNAKEMAKE.format(message=message, key="base"))
+        assert telling.word_of_cluster(job) == f"{word}; see {log}"
+    for other, key in (("None", "base"), ("SLURM sbatch failed", "other")):
+        log.write_text(SNAKEMAKE.format(message=other, key=key))
+        assert telling.word_of_cluster(job) == ""
+
+
 @pytest.mark.parametrize("ignored", [True, False])
 def test_nohup_is_obeyed(ignored):
     """A driver that was started to outlive its terminal is not ended by its hanging up."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
-    ended = subprocess.Popen(["true"])
+    ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     try:
         with run._ending(ended, away=True):
