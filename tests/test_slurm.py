@@ -56,6 +56,23 @@ GresTypes=gpu
 NodeName=node1 NodeHostname={host} NodeAddr=127.0.0.1 CPUs=4 RealMemory=32000 Gres=gpu:2
 PartitionName=all Nodes=ALL Default=YES State=UP
 """
+# Snakemake's plugin hides SLURM_CONF from the srun within a job, which on a cluster has its own in
+# /etc; ours is told again.
+SRUN = """#!/bin/sh
+SLURM_CONF={folder}/slurm.conf exec {real} "$@"
+"""
+# The plugin looks for ended jobs after 5 s, 15 s more, 25 s more. Here a look lasts until they have
+# ended, so that the test takes no longer than its jobs; but not amid training, for it could not be
+# stopped during a look.
+SQUEUE = """#!/bin/sh
+case "$*" in *--states=all*)
+    for _ in $(seq 150); do
+        [ ! -e {folder}/hold ] && {real} -h | grep -q . || break
+        sleep 0.3
+    done
+esac
+exec {real} "$@"
+"""
 TWO_GPUS = "device: cuda, ranks: 2, batch_size: 4"
 SAYS_WHERE = """
 import os
@@ -92,13 +109,12 @@ class Slurm:
         (folder / "slurm.conf").write_text(
             CONF.format(folder=folder, host=host, ports=free_ports(2))
         )
-        # Snakemake's plugin hides SLURM_CONF from the srun within a job, which on a cluster has its
-        # own in /etc; ours is told again.
-        (folder / "bin").mkdir()
-        (folder / "bin" / "srun").write_text(
-            f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {found("srun")} "$@"\n'
-        )
-        (folder / "bin" / "srun").chmod(0o755)
+        self.hold = folder / "hold"  # see SQUEUE
+        for name, script in (("srun", SRUN), ("squeue", SQUEUE)):
+            file = folder / "bin" / name
+            store.make_folder(file.parent)
+            file.write_text(script.format(folder=folder, real=found(name)))
+            file.chmod(0o755)
         self.settings = {
             "SLURM_CONF": f"{folder}/slurm.conf",
             "PATH": f"{folder}/bin:{os.environ['PATH']}",
@@ -223,7 +239,7 @@ def test_a_study_on_slurm(slurm, tmp_path):
     assert stopped.returncode == 130 and "cancelling the cluster's jobs" in said
 
     process = there.start(*start)
-    lines = process.communicate(timeout=300)[0].splitlines()  # a busy machine misses looks
+    lines = process.communicate(timeout=300)[0].splitlines()
     assert process.returncode == 0, lines
     assert lines[0] == "tiny: 1 corpus, 1 run; 1 of 5 stages are done, 4 to run, 1 at a time"
     assert lines[-1].startswith(f"report: {there.outputs}/tiny/report/index.html")
@@ -241,16 +257,19 @@ def test_a_study_on_slurm(slurm, tmp_path):
 
 def stopped_amid_training(place, start, slurm):
     """A start that got Ctrl-C after its first step; neither a job nor a process of one is left."""
-    (place.outputs / "hold").touch()  # after each step training waits
     state = place.outputs / "tiny/runs/base/state.json"
     process = place.start(*start)
+    wait_for(lambda: "train" in slurm.states(), 90)
+    for hold in (place.outputs / "hold", slurm.hold):  # after each step training waits
+        hold.touch()
     wait_for(state.exists, 90)
     assert slurm.queue() and slurm.processes("ipykernel")
     process.send_signal(signal.SIGINT)
     wait_for(lambda: not slurm.queue() and not slurm.processes("lib.study stage"), 10)
     assert slurm.states() == {"prepare": ["COMPLETED"], "train": ["CANCELLED"]}
     assert store.read_json(state)[0] == 1
-    (place.outputs / "hold").unlink()
+    for hold in (place.outputs / "hold", slurm.hold):
+        hold.unlink()
     return process
 
 
