@@ -1,5 +1,6 @@
 # make study [STUDY=params/quick.yaml] [CORES=n]   run a study to its report; also goes on with one
 #            [SET="stage.parameter=value ..."]     in place of what the study file says
+#            [PROFILE=profiles/slurm]              on a cluster: docs/clusters.md
 # make report [STUDY=...]                          render again the report of an analysed study
 # make lab                                         JupyterLab, with the notebooks at hand
 # make test | make lint                            what .ci/run runs
@@ -16,7 +17,7 @@ SET_UP := .venv/.installed
 .DEFAULT_GOAL := study
 
 study: $(SET_UP)
-	@$(RUN) -m lib.study run "$(STUDY)" $(if $(CORES),--cores $(CORES)) $(SET:%=--set %)
+	@$(RUN) -m lib.study run "$(STUDY)" $(if $(CORES),--cores $(CORES)) $(if $(PROFILE),--profile "$(PROFILE)") $(SET:%=--set %)
 
 report: $(SET_UP)
 	@$(RUN) -m lib.study report "$(STUDY)"

@@ -57,5 +57,7 @@ for stage, place in plan.PLACES.items():
             stamp=lambda wildcards, stage=stage: job_of(stage, wildcards).stamp,
         threads: lambda wildcards, stage=stage: job_of(stage, wildcards).cores
         priority: PRIORITY.get(stage, 0)
+        resources:
+            gpu=lambda wildcards, stage=stage: job_of(stage, wildcards).gpus,
         shell:
             RUN_STAGE

@@ -1,6 +1,7 @@
 """The command line of studies.
 
 python -m lib.study run params/quick.yaml [--cores N] [--set stage.parameter=value]
+python -m lib.study run params/quick.yaml --profile profiles/slurm      on a cluster
 python -m lib.study check params/quick.yaml      what it would run; nothing is run
 python -m lib.study report params/quick.yaml     render again what was analysed
 python -m lib.study clean params/quick.yaml      remove its outputs
@@ -57,8 +58,9 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(one)
         return command
 
-    run = add("run", lambda o: run_study(o.path, max(1, o.cores), o.changes), "path")
-    run.add_argument("--cores", type=int, default=_cores(), help="CPU cores (all)")
+    run = add("run", lambda o: run_study(o.path, max(1, o.cores), o.changes, o.profile), "path")
+    run.add_argument("--cores", type=int, default=_cores(), help="CPU cores of this machine (all)")
+    run.add_argument("--profile", default="", help="folder of a Snakemake profile: a cluster")
     check = add("check", lambda o: _check(o.path, o.changes), "path")
     for command in (run, check):
         command.add_argument(

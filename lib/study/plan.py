@@ -92,6 +92,12 @@ class Job:
         """How many it keeps busy: every rank has its own threads."""
         return self.threads * getattr(self.params, "ranks", 1)
 
+    @property
+    def gpus(self) -> int:
+        """How many to ask a cluster for: one a rank, where `device: cuda` says it needs them."""
+        asked = getattr(self.params, "device", "") == "cuda"
+        return getattr(self.params, "ranks", 1) if asked else 0
+
     @cached_property
     def stamp(self) -> str:
         """The stamp if all it needs is done as asked now."""

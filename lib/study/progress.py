@@ -26,8 +26,13 @@ class Progress:
     since: float = field(default_factory=time.time)  # what is older, an earlier start has left
 
     def __post_init__(self):
+        self.look()
+
+    def look(self) -> None:
+        """Believe the stamps: where two nodes of a cluster append to one file at once, what a stage
+        tells may be lost."""
         for job in self.jobs.values():
-            if job.done:
+            if job.name not in self.done and job.done:
                 self._finish(job, job.recorded()["seconds"])
 
     def _finish(self, job: Job, seconds: float) -> None:
@@ -71,6 +76,8 @@ class Progress:
                 continue
             if job.name in self.failed:
                 found[job.name] = self.failed[job.name]
+            elif said := word_of_cluster(job):
+                found[job.name] = said
             elif job.name in self.running:
                 found[job.name] = f"its process was killed; see {shown(job.log)}"
             elif job.log.exists() and job.log.stat().st_mtime >= self.since:
@@ -141,6 +148,17 @@ def _scheduler_cause(code: int, log: Path) -> str:
             "takes it up"
         )
     return last_words(log)
+
+
+def word_of_cluster(job: Job) -> str:
+    """Why it refused or ended a job, as Snakemake passes it on; "" where there is no such word."""
+    log = job.study_folder / "logs" / "snakemake.log"
+    text = log.read_text(errors="replace") if log.exists() else ""
+    for block in text.split("\nError in rule ")[1:]:
+        message = re.match(r"\w+:\n    message: (?!None)(.+?) ?(Detailed|For further|\n)", block)
+        if message and f"output: {job.ok.relative_to(job.study_folder)}\n" in block:
+            return f"{message[1].rstrip('.')}; see {shown(log)}"
+    return ""
 
 
 def last_words(log: Path) -> str:

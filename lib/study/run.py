@@ -19,20 +19,23 @@ from pathlib import Path
 
 from lib import params, store
 from lib.store import ROOT
-from lib.study import grid, paths
+from lib.study import cluster, grid, paths
+from lib.study.cluster import Cluster
 from lib.study.grid import Study
 from lib.study.plan import Job, plan, shown
 from lib.study.progress import Progress, closing
 from lib.study.stage import Events, way_out
 
 POLL = 0.2  # seconds between two looks at what the stages tell
+PATIENCE = 30  # seconds that Snakemake has to cancel a cluster's jobs
 
 
-def run_study(path: str, cores: int, changes: Iterable[str] = ()) -> int:
+def run_study(path: str, cores: int, changes: Iterable[str] = (), profile: str = "") -> int:
     """Run what a study still needs; 0 once its report is there, 1 where a stage failed.
 
-    changes: as in grid.load_study. Raises BadParameter, BadNotebook, store.Busy or OSError, each
-    with one clear line."""
+    changes: as in grid.load_study. profile: of a cluster, in place of this machine's cores. Raises
+    BadParameter, BadNotebook, store.Busy or OSError, each with one clear line."""
+    away = cluster.read(profile) if profile else None
     study = grid.load_study(path, changes)
     grid.check_paths(study)
     jobs = plan(study)
@@ -45,9 +48,13 @@ def run_study(path: str, cores: int, changes: Iterable[str] = ()) -> int:
             store.make_folder(job.folder)
         grid.freeze(study)
         _remove_stale_stamps(jobs)
-        progress = Progress({job.name: job for job in jobs}, _slots(jobs, cores))
+        slots = away.slots(jobs) if away else _slots(jobs, cores)
+        progress = Progress({job.name: job for job in jobs}, slots)
         print(progress.opening(study), flush=True)
-        code = _schedule(folder, progress, cores, lock) if len(progress.done) < len(jobs) else 0
+        code = 0
+        if len(progress.done) < len(jobs):
+            code = _schedule(folder, progress, away or cores, lock)
+            progress.look()
     return closing(progress, code, folder)
 
 
@@ -107,13 +114,15 @@ def _refuse_other_parameters(jobs: list[Job], path: str) -> None:
                 )
 
 
-def _schedule(folder: Path, progress: Progress, cores: int, lock: int) -> int:
-    """Run Snakemake to its end, showing what the stages tell; its exit status."""
+def _schedule(folder: Path, progress: Progress, where: Cluster | int, lock: int) -> int:
+    """Run Snakemake to its end, on a cluster or so many cores of this machine, showing what the
+    stages tell; its exit status."""
     events = Events(folder)
+    away = isinstance(where, Cluster)
     command = [
         sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"),
-        "--directory", str(folder), "--cores", str(cores), "--scheduler", "greedy",
-        "--keep-going", "--nocolor",
+        "--directory", str(folder), *(where.options if away else ["--cores", str(where)]),
+        "--scheduler", "greedy", "--keep-going", "--nocolor",
         # Our own locks and stamps, not Snakemake's memory, say what runs and what is done.
         "--nolock", "--ignore-incomplete", "--drop-metadata", "--rerun-triggers", "params",
     ]  # fmt: skip
@@ -127,9 +136,9 @@ def _schedule(folder: Path, progress: Progress, cores: int, lock: int) -> int:
             stderr=log,
             pass_fds=(lock,),  # while it lives, no other start can be, were we killed
             start_new_session=True,  # Ctrl-C is ours to pass on
-            preexec_fn=_die_with_parent,
+            preexec_fn=_before_scheduler,
         )
-    with _ending(scheduler):
+    with _ending(scheduler, away):
         while True:
             code = scheduler.poll()
             for event in events.new():
@@ -140,29 +149,46 @@ def _schedule(folder: Path, progress: Progress, cores: int, lock: int) -> int:
             time.sleep(POLL)
 
 
-def _die_with_parent() -> None:
+def _before_scheduler() -> None:
     """Ask Linux to kill this process when its parent dies, however it dies. The stages it has
-    started live on, finish and are found done."""
+    started live on, finish and are found done. And hear SIGINT, which a shell's `&` silences."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 @contextmanager
-def _ending(scheduler: subprocess.Popen) -> Iterator[None]:
-    """End the scheduler and everything below it when we are told to stop."""
+def _ending(scheduler: subprocess.Popen, away: bool) -> Iterator[None]:
+    """End the scheduler and everything below it, and its jobs elsewhere, when told to stop."""
 
     def stop(number, _frame):
         raise KeyboardInterrupt(number)
 
-    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    heard = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # else nohup would be in vain
+        heard.append(signal.SIGHUP)
+    before = {s: signal.signal(s, stop) for s in heard}
     try:
         yield
     finally:
+        if away and scheduler.poll() is None:
+            _cancel_jobs(scheduler)
         if scheduler.poll() is None:
             _kill_family(scheduler.pid)
             scheduler.wait()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _cancel_jobs(scheduler: subprocess.Popen) -> None:
+    """Have Snakemake cancel a cluster's jobs, which it does at once, but for SIGINT alone. It ends
+    only at its next look at the queue; we wait neither for ever nor when told again to stop."""
+    print(f"cancelling the cluster's jobs, which takes up to {PATIENCE} s", flush=True)
+    scheduler.send_signal(signal.SIGINT)
+    try:
+        scheduler.wait(PATIENCE)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        pass
 
 
 def _kill_family(pid: int) -> None:

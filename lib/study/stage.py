@@ -93,7 +93,6 @@ def _set_environment(threads: int) -> None:
     os.environ |= {
         "JUPYTER_PREFER_ENV_PATH": "1",
         "TQDM_DISABLE": "1",
-        "PYTHONWARNINGS": "ignore:IProgress not found",  # tqdm's, with a path of this machine
     }
 
 
@@ -145,7 +144,8 @@ class Events:
         return tell
 
     def new(self) -> list[dict]:
-        """Complete lines since the last call."""
+        """What complete lines say since the last call. Two nodes that append at once may leave a
+        line that says nothing; the stamps say the rest."""
         if not self.file.exists():
             return []
         with open(self.file, "rb") as file:
@@ -153,4 +153,13 @@ class Events:
             text = file.read()
         text = text[: text.rfind(b"\n") + 1]
         self.position += len(text)
-        return [json.loads(line) for line in text.splitlines()]
+        return [event for line in text.splitlines() if (event := _event(line))]
+
+
+def _event(line: bytes) -> dict:
+    """What a stage told; empty where two wrote over each other."""
+    try:
+        event = json.loads(line)
+        return event if {"event", "name"} <= event.keys() else {}
+    except (ValueError, AttributeError):
+        return {}
