@@ -9,6 +9,12 @@
 # The first of these sets up .venv (minutes); the others find it there.
 
 STUDY ?= params/quick.yaml
+# What users give reaches the command as it is: as values, never as text of a shell or of make.
+override STUDY := $(value STUDY)
+override SET := $(value SET)
+override CORES := $(value CORES)
+override PROFILE := $(value PROFILE)
+export STUDY SET CORES PROFILE
 PYTHON ?= python3
 RUN := .venv/bin/python
 SET_UP := .venv/.installed
@@ -17,10 +23,11 @@ SET_UP := .venv/.installed
 .DEFAULT_GOAL := study
 
 study: $(SET_UP)
-	@$(RUN) -m lib.study run "$(STUDY)" $(if $(CORES),--cores $(CORES)) $(if $(PROFILE),--profile "$(PROFILE)") $(SET:%=--set %)
+	@$(RUN) -m lib.study run "$$STUDY" $${CORES:+--cores "$$CORES"} $${PROFILE:+--profile "$$PROFILE"} \
+		$${SET:+--set "$$SET"}
 
 report: $(SET_UP)
-	@$(RUN) -m lib.study report "$(STUDY)"
+	@$(RUN) -m lib.study report "$$STUDY"
 
 lab: $(SET_UP)
 	@$(RUN) -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/01_prepare.ipynb
@@ -37,7 +44,7 @@ speed: $(SET_UP)
 	@for script in speed/*.py; do $(RUN) "$$script"; done
 
 clean: $(SET_UP)
-	@$(RUN) -m lib.study clean "$(STUDY)"
+	@$(RUN) -m lib.study clean "$$STUDY"
 
 # The stamp is written last: an installation that failed or was stopped is taken up again.
 $(SET_UP): requirements.lock pyproject.toml

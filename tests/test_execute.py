@@ -759,3 +759,22 @@ def test_ranks_take_cores(place):
     jobs = {job.stage: job for job in plan.plan(study)}
     assert (jobs["train"].cores, jobs["train"].threads, jobs["evaluate"].cores) == (4, 2, 1)
     assert run._slots(list(jobs.values()), 6) == 1
+
+
+@pytest.mark.parametrize("name", ["a'b", 'a"b', "$(touch {})", "$(shell touch {})", "`touch {}`"])
+def test_make_takes_names_as_they_are(place, name):
+    """Neither a shell nor make reads what a user gives."""
+    trap = place.folder / "trap"
+    command = ["make", "-s", "study", f"RUN={sys.executable}", "SET_UP="]
+    study = f"STUDY=params/{name.format(trap)}.yaml"
+    done = subprocess.run([*command, study], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and not trap.exists()
+    assert done.stderr.splitlines()[0] == f"{study[6:]}: cannot be read (No such file or directory)"
+
+
+def test_several_changes_in_one_text(place, capsys):
+    """As `make study SET="..."` gives them; a value may hold blanks."""
+    path = place.study("train: {steps: 9}")
+    changes = "train.steps=2  train.question_prompt=to ask train.seed=7"
+    assert main(["check", path, "--set", changes, "--set", "train.strategy=mono"]) == 0
+    assert "mono, 2 steps, seed 7, corpus base" in capsys.readouterr().out

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -65,11 +66,12 @@ def _parser() -> argparse.ArgumentParser:
     for command in (run, check):
         command.add_argument(
             "--set",
-            action="append",
+            action="extend",
             default=[],
             dest="changes",
+            type=_changes,
             metavar="STAGE.PARAMETER=VALUE",
-            help="in place of what the study file says",
+            help="in place of what the study file says; several may stand in one text",
         )
     add("report", lambda o: _render(o.path), "path")
     add("clean", lambda o: clean(o.path), "path")
@@ -79,6 +81,11 @@ def _parser() -> argparse.ArgumentParser:
     stage = add("stage", lambda o: run_stage(o.study, o.stage, o.key), "stage", "study")
     stage.add_argument("key", nargs="?", default="")
     return parser
+
+
+def _changes(text: str) -> list[str]:
+    """Changes of a text, each beginning with stage.parameter=; values may hold blanks."""
+    return re.split(r"\s+(?=\w+\.\w+=)", text.strip())
 
 
 def _check(path: str, changes: list[str]) -> None:
