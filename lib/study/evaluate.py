@@ -118,7 +118,7 @@ def annotate(scores: pd.DataFrame, benchmark: Benchmark, corpus: ParallelCorpus)
 def _trained(scores: pd.DataFrame, benchmark: Benchmark, corpus: ParallelCorpus) -> pd.Categorical:
     """both, one or neither: whether the encoder was trained on the languages of the question and
     of the pool (the pool of all languages, if on all of them)."""
-    known = {x: x in corpus.languages for x in benchmark.languages}
+    known = {language: language in corpus.languages for language in benchmark.languages}
     known["*"] = all(known.values())
     sides = sum(scores[side].astype(str).map(known).astype(int) for side in metrics.CELL)
     return pd.Categorical.from_codes(sides, ["neither", "one", "both"])

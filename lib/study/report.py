@@ -50,7 +50,7 @@ class Page:
 
     @property
     def title(self) -> str:
-        return " \N{MIDDLE DOT} ".join(x for x in (self.study, self.stage, self.key) if x)
+        return " \N{MIDDLE DOT} ".join(part for part in (self.study, self.stage, self.key) if part)
 
 
 def render(study: str) -> Path:
