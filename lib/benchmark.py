@@ -73,10 +73,10 @@ class Benchmark:
         """40 hex digits that stand for its texts, languages and relevance."""
         pairs = pd.DataFrame({x: getattr(self, x) for x in ("question", "candidate", "grade")})
         tables = self.questions[[*QUESTION_COLUMNS]], self.candidates[[*CANDIDATE_COLUMNS]], pairs
-        found = sha256()
+        checksum = sha256()
         for table in tables:
-            found.update(table.to_csv(index=False).encode())
-        return found.hexdigest()[:40]
+            checksum.update(table.to_csv(index=False).encode())
+        return checksum.hexdigest()[:40]
 
     @cached_property
     def languages(self) -> tuple[str, ...]:

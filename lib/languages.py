@@ -62,11 +62,11 @@ def _full(language: str, script: str | None, territory: str | None) -> tuple[str
     likely = get_global("likely_subtags")
     for given in ((language, script, territory), (language, script), (language, territory)):
         if all(given) and "_".join(given) in likely:
-            found = likely["_".join(given)]
+            tag = likely["_".join(given)]
             break
     else:
-        found = likely.get(language, language)
-    parts = [*found.split("_"), None, None]
+        tag = likely.get(language, language)
+    parts = [*tag.split("_"), None, None]
     return language, script or parts[1], territory or parts[2]
 
 

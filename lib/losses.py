@@ -46,7 +46,7 @@ def info_nce(
 
     Raises ValueError for arguments that contradict one another."""
     _check(question, passage, temperature, mode, symmetric, negatives)
-    own = torch.arange(len(question), device=question.device)
+    rows = torch.arange(len(question), device=question.device)
     scores = question @ passage.T / temperature
     parts = [scores] if mode != "explicit" else [scores.diagonal()[:, None]]
     if mode != "in_batch":
@@ -55,9 +55,9 @@ def info_nce(
             same = question_group[:, None] == negative_group.flatten()[None]
             hard = hard.masked_fill(same, -torch.inf)
         parts.append(hard)
-    target = own if mode != "explicit" else torch.zeros_like(own)
+    target = rows if mode != "explicit" else torch.zeros_like(rows)
     loss = F.cross_entropy(torch.cat(parts, dim=1), target)
-    return (loss + F.cross_entropy(scores.T, own)) / 2 if symmetric else loss
+    return (loss + F.cross_entropy(scores.T, rows)) / 2 if symmetric else loss
 
 
 def _check(question, passage, temperature, mode, symmetric, negatives) -> None:

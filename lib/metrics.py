@@ -197,16 +197,16 @@ def chance_rank_distance(relevant: ArrayLike, pool: ArrayLike) -> np.ndarray:
     return (pool + 1) * (relevant - 1) / (relevant + 1)
 
 
-def own_language_advantage(rank: np.ndarray, own: np.ndarray, segments: Segments) -> np.ndarray:
-    """float64 [S]: mean ln rank of the other-language relevant candidates minus that of the own.
+def own_language_advantage(rank: np.ndarray, same: np.ndarray, segments: Segments) -> np.ndarray:
+    """float64 [S]: mean ln rank of other-language relevant candidates minus same-language ones.
 
-    `own` (bool) marks candidates in the question's language. Above 0 the own language is preferred,
+    `same` (bool) marks candidates in the question's language. Above 0 that language is preferred,
     0 on average where language plays no part; exp() of it is a ratio of ranks. NaN for a question
     without relevant candidates of both kinds."""
-    log, theirs = np.log(rank), segments.sum(~own)
-    ours = segments.sum(own)
+    log, other_count = np.log(rank), segments.sum(~same)
+    same_count = segments.sum(same)
     with np.errstate(invalid="ignore"):
-        return segments.sum(log * ~own) / theirs - segments.sum(log * own) / ours
+        return segments.sum(log * ~same) / other_count - segments.sum(log * same) / same_count
 
 
 # ---- from ranks to tables ----
@@ -257,7 +257,7 @@ def _multi(benchmark: Benchmark, rank: np.ndarray, tied: np.ndarray) -> pd.DataF
     quality, question = _quality(benchmark.question, rank, benchmark.grade)
     segments = Segments.of(benchmark.question)
     language = benchmark.candidate_language[benchmark.candidate]
-    own = language == benchmark.question_language[benchmark.question]
+    same = language == benchmark.question_language[benchmark.question]
     distance = rank_distance(rank, tied, segments)
     chance = chance_rank_distance(segments.sizes, len(benchmark.candidates))
     ends = [end.reduceat(language, segments.starts) for end in (np.minimum, np.maximum)]
@@ -266,7 +266,7 @@ def _multi(benchmark: Benchmark, rank: np.ndarray, tied: np.ndarray) -> pd.DataF
         distance * parallel,
         distance / np.maximum(chance, 1) * parallel,
         max_at_r(rank, tied, segments) * parallel,
-        own_language_advantage(rank, own, segments),
+        own_language_advantage(rank, same, segments),
         chance * parallel,
     )
     everywhere = np.full(len(question), len(benchmark.languages))
@@ -297,12 +297,12 @@ def _no_bias() -> dict[str, float]:
 
 def _table(benchmark: Benchmark, setting, question, language) -> pd.DataFrame:
     """The key columns; `language` counts the candidates' languages, L standing for "*"."""
-    names, asked = [*benchmark.languages, "*"], benchmark.question_language[question]
+    names, question_language = [*benchmark.languages, "*"], benchmark.question_language[question]
     return pd.DataFrame(
         {
             "setting": pd.Categorical(setting, ALL_SETTINGS),
             "question": question.astype(np.int32),
-            "question_language": pd.Categorical.from_codes(asked, names),
+            "question_language": pd.Categorical.from_codes(question_language, names),
             "candidate_language": pd.Categorical.from_codes(language, names),
         }
     )

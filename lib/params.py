@@ -87,11 +87,11 @@ class Stage(BaseModel):
         missing = [name for name in cls.model_fields if name not in cell]
         if missing:
             raise BadParameter(f"{cls.name()}.{missing[0]}: is missing from the parameter cell")
-        found = checked(cls, values)
-        if not found.run:
-            run = _spelled_key(found) if cls.unnamed_run is None else cls.unnamed_run
-            found = found.model_copy(update={"run": run})
-        return found
+        parameters = checked(cls, values)
+        if not parameters.run:
+            run = _spelled_key(parameters) if cls.unnamed_run is None else cls.unnamed_run
+            parameters = parameters.model_copy(update={"run": run})
+        return parameters
 
 
 class Prepare(Stage):

@@ -268,16 +268,16 @@ class Streams:
         where that does not settle it, once for each set of patterns, smallest stream first."""
         group = self.index.group[(self._count > 0)[self.index.pattern]]
         largest = np.sort(np.unique(group, return_counts=True)[1])[::-1][: wanted - 1]
-        streams, found = streams[self.size[streams] <= largest.sum()], {}
+        streams, counts = streams[self.size[streams] <= largest.sum()], {}
         for stream in streams[np.argsort(self.size[streams])]:
             question, passage = divmod(int(stream), self.languages)
             held = self._member[question] & self._member[passage] & (self._count > 0)
-            if (key := held.tobytes()) not in found:
-                found[key] = len(np.unique(self.index.group[held[self.index.pattern]]))
-            if found[key] < wanted:
+            if (key := held.tobytes()) not in counts:
+                counts[key] = len(np.unique(self.index.group[held[self.index.pattern]]))
+            if counts[key] < wanted:
                 names = dict.fromkeys(self.index.languages[i] for i in (question, passage))
                 raise ValueError(
-                    f"{'-'.join(names)} has pairs of {found[key]} groups, fewer than "
+                    f"{'-'.join(names)} has pairs of {counts[key]} groups, fewer than "
                     f"batch_size={wanted}: lower batch_size or leave a language out"
                 )
 

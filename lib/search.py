@@ -95,13 +95,13 @@ def relevant_ranks(tiles: Iterable[Tile], benchmark: Benchmark) -> Ranks:
 
 def language_columns(benchmark: Benchmark) -> list[np.ndarray | slice]:
     """For each language the columns of its candidates; a slice where they stand together."""
-    found = [
+    columns = [
         np.flatnonzero(benchmark.candidate_language == language)
         for language in range(len(benchmark.languages))
     ]
     return [
         slice(rows[0], rows[-1] + 1) if len(rows) and rows[-1] - rows[0] == len(rows) - 1 else rows
-        for rows in found
+        for rows in columns
     ]
 
 

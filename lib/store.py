@@ -233,14 +233,14 @@ def remember(folder: Path, params: dict[str, Any], may_change: Collection[str] =
 
 
 def difference(
-    recorded: dict[str, Any], asked: dict[str, Any], may_change: Collection[str] = ()
+    recorded: dict[str, Any], params: dict[str, Any], may_change: Collection[str] = ()
 ) -> str:
     """The first parameter that differs but must not, in words; "" where none does."""
     if not isinstance(recorded, dict):
         return "has a params.json that holds no parameters"
     missing = object()
-    for name in [*recorded, *asked]:
-        old, new = recorded.get(name, missing), asked.get(name, missing)
+    for name in [*recorded, *params]:
+        old, new = recorded.get(name, missing), params.get(name, missing)
         if old != new and name not in may_change:
             was, now = ("absent" if x is missing else repr(x) for x in (old, new))
             return f"was made with {name} {was}, now {now} is asked for"

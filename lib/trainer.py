@@ -227,8 +227,8 @@ class Training:
     def _validate(self) -> None:
         """Evaluate on the questions set aside; the best weights so far are kept."""
         start, state = time.perf_counter(), self.state
-        found = None if ranks.rank() else validate(self.encoder, self.dev)
-        state.validations.append({"step": state.step} | ranks.collected(found)[0])
+        scores = None if ranks.rank() else validate(self.encoder, self.dev)
+        state.validations.append({"step": state.step} | ranks.collected(scores)[0])
         if best_of(state.validations) is state.validations[-1] and not ranks.rank():
             weights = self.encoder.named_parameters()
             state.best = {name: p.detach().to("cpu", copy=True) for name, p in weights}

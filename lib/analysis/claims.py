@@ -107,14 +107,14 @@ def _alpha(results: Results, arm: str) -> float:
 
 def _mix_at(results: Results, alpha: float) -> list[str]:
     """The mix arm of just this alpha, if there is one."""
-    own = [r for r in results.runs if r.train.strategy == "mix" and r.train.steps]
-    return list(dict.fromkeys(r.arm for r in own if r.train.alpha == alpha))
+    runs = [r for r in results.runs if r.train.strategy == "mix" and r.train.steps]
+    return list(dict.fromkeys(r.arm for r in runs if r.train.alpha == alpha))
 
 
 def _at(results: Results, strategy: str, alpha: float) -> str | None:
     """The arm of a strategy whose alpha is nearest."""
-    own = [r for r in results.runs if r.train.strategy == strategy and r.train.steps]
-    return min(own, key=lambda r: abs(r.train.alpha - alpha)).arm if own else None
+    runs = [r for r in results.runs if r.train.strategy == strategy and r.train.steps]
+    return min(runs, key=lambda r: abs(r.train.alpha - alpha)).arm if runs else None
 
 
 def zero_shot(results: Results) -> list[Comparison]:
@@ -138,12 +138,12 @@ def decide(results: Results, others: Iterable[Results] = ()) -> pd.DataFrame:
 
     others: results on further benchmarks, of which the first with languages that were not trained
     on decides about zero-shot quality."""
-    asked = [(results, headline, c) for c in comparisons(results)]
+    hypotheses = [(results, headline, c) for c in comparisons(results)]
     further = [(r, untrained, c) for r in (results, *others) for c in zero_shot(r)]
-    asked += [one for one in further if one[0] is further[0][0]]
+    hypotheses += [one for one in further if one[0] is further[0][0]]
     rows, p_values = [], []
-    for found, select, c in asked:
-        tables = [found.table(arm, c.setting, c.metric, select) for arm in (c.arm, c.versus)]
+    for source, select, c in hypotheses:
+        tables = [source.table(arm, c.setting, c.metric, select) for arm in (c.arm, c.versus)]
         gap = stats.paired(*tables).difference
         excess = c.sign * gap.estimate - c.null
         p_values.append(stats.p_value(excess, gap.standard_error, gap.df))
@@ -180,17 +180,17 @@ def verdicts(table: pd.DataFrame, audit: pd.DataFrame) -> pd.DataFrame:
     """One row a claim: supported if every comparison is, contradicted if any one is; then whether
     the leak audit found anything, then claims that this study cannot test, with the reason."""
     rows = []
-    for claim, own in table.groupby("claim", sort=False) if len(table) else ():
-        found = set(own["verdict"])
+    for claim, block in table.groupby("claim", sort=False) if len(table) else ():
+        outcomes = set(block["verdict"])
         verdict = (
             "contradicted"
-            if "contradicted" in found
+            if "contradicted" in outcomes
             else "supported"
-            if found == {"supported"}
+            if outcomes == {"supported"}
             else "inconclusive"
         )
-        counts = ", ".join(f"{n} {v}" for v, n in own["verdict"].value_counts().items())
-        rows.append((claim, verdict, f"{len(own)} comparison{'s' * (len(own) > 1)}: {counts}"))
+        counts = ", ".join(f"{n} {v}" for v, n in block["verdict"].value_counts().items())
+        rows.append((claim, verdict, f"{len(block)} comparison{'s' * (len(block) > 1)}: {counts}"))
     if len(audit):
         rows.append((DISJOINT, *_disjoint(audit)))
     claimed = {claim for claim, *_ in rows}
@@ -200,9 +200,9 @@ def verdicts(table: pd.DataFrame, audit: pd.DataFrame) -> pd.DataFrame:
 
 def _disjoint(audit: pd.DataFrame) -> tuple[str, str]:
     """Verdict and reason: no question and no passage that answers one may be a training text."""
-    own = audit[audit["part"].isin(["questions", "relevant candidates"])]
-    counts = own.groupby("benchmark", sort=False)[["texts", "normalised", "overlapping"]].sum()
-    told = [
+    rows = audit[audit["part"].isin(["questions", "relevant candidates"])]
+    counts = rows.groupby("benchmark", sort=False)[["texts", "normalised", "overlapping"]].sum()
+    reasons = [
         f"{r.Index}: {r.normalised} of {r.texts:,} ({r.overlapping - r.normalised} more share a "
         "run of 13 words)"
         for r in counts.itertuples()
@@ -210,5 +210,5 @@ def _disjoint(audit: pd.DataFrame) -> tuple[str, str]:
     return (
         "contradicted" if counts["normalised"].any() else "supported",
         "questions and relevant passages that are training texts, but for case and punctuation: "
-        + "; ".join(told),
+        + "; ".join(reasons),
     )

@@ -208,10 +208,10 @@ def strata(table: pd.DataFrame):
     for ax, setting in zip(axes[0], settings, strict=True):
         block = table[table["setting"] == setting]
         order = {name: y for y, name in enumerate(dict.fromkeys(block["stratum"]))}
-        for arm, own in block.groupby("arm", sort=False):
+        for arm, points in block.groupby("arm", sort=False):
             ax.plot(
-                own["estimate"],
-                own["stratum"].map(order),
+                points["estimate"],
+                points["stratum"].map(order),
                 ls="",
                 ms=8,
                 alpha=0.85,
@@ -359,9 +359,9 @@ def knobs(table: pd.DataFrame):
     fig, axes = plt.subplots(len(measures), len(names), sharey="row", figsize=(9.4, 5.6))
     for line, (measure, label) in zip(axes, measures.items(), strict=True):
         for ax, knob in zip(line, names, strict=True):
-            own = table[table["knob"] == knob]
-            values = own["value"].map("{:g}".format)
-            ax.plot(values, own[measure], "o-", color=FAMILIES["mono"][0])
+            rows = table[table["knob"] == knob]
+            values = rows["value"].map("{:g}".format)
+            ax.plot(values, rows[measure], "o-", color=FAMILIES["mono"][0])
         line[0].set(ylabel=label, ylim=(0, 1.1 * table[measure].max()))
     for ax, knob in zip(axes[-1], names, strict=True):
         ax.set_xlabel(knob)

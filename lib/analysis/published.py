@@ -50,11 +50,11 @@ def rows(spec: BenchmarkSpec, questions: int) -> pd.DataFrame:
     not say which form of candidate it searched, so its rows stand beside either."""
     name = (spec.format, spec.split or "xquad-r")
     known = QUESTIONS.get(name) == questions
-    found = {
+    cells = {
         f"published: {who}, {arm} (arXiv {SOURCE[who]})": [
             "" if value is None else f"{value:.2f}" if who == "mBERT" else f"{value:.3f}"
             for value in values
         ]
         for (who, arm), values in (ROWS[name] if known else {}).items()
     }
-    return pd.DataFrame.from_dict(found, orient="index", columns=["mono", "cross", "multi"])
+    return pd.DataFrame.from_dict(cells, orient="index", columns=["mono", "cross", "multi"])

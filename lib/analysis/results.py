@@ -68,16 +68,16 @@ def cluster_sums(scores: pd.DataFrame) -> pd.DataFrame:
     scores = scores[scores["setting"].isin(SETTINGS)]
     metrics = [m for m in (*QUALITY, *BIAS) if m in scores]
     keys = ["setting", *CELL, *(s for s in STRATA if s in scores), "group"]
-    found = scores.groupby(keys, observed=True, dropna=False)[metrics].agg(["sum", "count"])
-    found.columns = [m if kind == "sum" else f"n_{m}" for m, kind in found.columns]
-    return found.reset_index()
+    sums = scores.groupby(keys, observed=True, dropna=False)[metrics].agg(["sum", "count"])
+    sums.columns = [m if kind == "sum" else f"n_{m}" for m, kind in sums.columns]
+    return sums.reset_index()
 
 
 def language_cells(scores: pd.DataFrame) -> pd.DataFrame:
     """Mean AP by setting and (question language, candidate language), of the headline's
     questions; names are not selected, so that every cell has the same questions."""
-    own = headline(scores, names=False)
-    return own.groupby(["setting", *CELL], observed=True)["ap"].mean().reset_index()
+    rows = headline(scores, names=False)
+    return rows.groupby(["setting", *CELL], observed=True)["ap"].mean().reset_index()
 
 
 def mean_of_sums(sums: pd.DataFrame, keys: list[str], metric: str = "ap") -> pd.Series:
@@ -165,33 +165,33 @@ class Results:
 
         Weights are such that the weighted mean of a seed is the mean over pairs of languages, as
         in `macro_mean`; with as many questions in every pair they count questions."""
-        own = self.sums[(self.sums["arm"] == arm) & (self.sums["setting"] == setting)]
-        own = select(own)
-        total, count = own[metric].to_numpy(float), own[f"n_{metric}"]
-        in_cell = count.groupby([own["seed"], *(own[c] for c in CELL)], observed=True)
+        rows = self.sums[(self.sums["arm"] == arm) & (self.sums["setting"] == setting)]
+        rows = select(rows)
+        total, count = rows[metric].to_numpy(float), rows[f"n_{metric}"]
+        in_cell = count.groupby([rows["seed"], *(rows[c] for c in CELL)], observed=True)
         questions = in_cell.transform("sum").to_numpy(float)
-        mean_size = in_cell.sum().groupby("seed").mean().reindex(own["seed"]).to_numpy(float)
+        mean_size = in_cell.sum().groupby("seed").mean().reindex(rows["seed"]).to_numpy(float)
         share = np.divide(mean_size, questions, out=np.zeros_like(total), where=questions > 0)
         sums = pd.DataFrame(
             {
-                "seed": own["seed"].to_numpy(),
-                "cluster": own["group"].astype(str).to_numpy(),
+                "seed": rows["seed"].to_numpy(),
+                "cluster": rows["group"].astype(str).to_numpy(),
                 "value": total * share,
                 "weight": count.to_numpy() * share,
             }
         )
-        found = sums.groupby(["seed", "cluster"], as_index=False).sum()
-        found = found[found["weight"] > 0].reset_index(drop=True)
-        return found.assign(value=found["value"] / found["weight"])
+        means = sums.groupby(["seed", "cluster"], as_index=False).sum()
+        means = means[means["weight"] > 0].reset_index(drop=True)
+        return means.assign(value=means["value"] / means["weight"])
 
     def family(self, name: str) -> list[str]:
         """Arms of a strategy that takes alpha, in order of it; the ends may have names of their own
         (IDENTITIES)."""
-        found = {}
+        arms = {}
         for run in self.runs:
             strategy, alpha = IDENTITIES.get(
                 run.train.strategy, (run.train.strategy, run.train.alpha)
             )
             if run.train.steps and (strategy == name or (strategy, alpha) == ("hybrid", 0.0)):
-                found[alpha] = run.arm
-        return [found[alpha] for alpha in sorted(found)]
+                arms[alpha] = run.arm
+        return [arms[alpha] for alpha in sorted(arms)]

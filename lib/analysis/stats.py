@@ -374,8 +374,8 @@ def _interval(cells: pd.DataFrame, level: float) -> tuple[Interval, float]:
     parts = components(value, weight)
     estimate, error, df = (float(v) for v in (parts.estimate, np.sqrt(parts.variance), parts.df))
     half = float(t.ppf((1 + level) / 2, df)) * error
-    found = Interval(estimate, estimate - half, estimate + half, error, df, *value.shape)
-    return found, p_value(estimate, error, df)
+    interval = Interval(estimate, estimate - half, estimate + half, error, df, *value.shape)
+    return interval, p_value(estimate, error, df)
 
 
 def p_value(estimate: float, standard_error: float, df: float) -> float:

@@ -38,16 +38,16 @@ TRAINED = (
 def _row(
     results: Results, arm: str, setting: str, metric: str, select: Select = headline, **extra
 ) -> dict:
-    found = stats.interval(results.table(arm, setting, metric, select))
+    interval = stats.interval(results.table(arm, setting, metric, select))
     return {
         "arm": arm,
         "setting": setting,
         "metric": metric,
-        "estimate": found.estimate,
-        "low": found.low,
-        "high": found.high,
-        "seeds": found.seeds,
-        "clusters": found.clusters,
+        "estimate": interval.estimate,
+        "low": interval.low,
+        "high": interval.high,
+        "seeds": interval.seeds,
+        "clusters": interval.clusters,
         **extra,
     }
 
@@ -66,7 +66,7 @@ def quality(results: Results, metrics: tuple[str, ...] = QUALITY) -> pd.DataFram
 
 def elsewhere(others: dict[str, Results]) -> pd.DataFrame:
     """As `quality`, of further benchmarks; column `benchmark`."""
-    parts = [quality(own).assign(benchmark=name) for name, own in others.items()]
+    parts = [quality(results).assign(benchmark=name) for name, results in others.items()]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
@@ -88,10 +88,10 @@ def sentence_search(scores: dict[str, pd.DataFrame]) -> pd.DataFrame:
     scores: by benchmark, as lib.study.results.load_accuracy gives them."""
     columns: dict[str, dict[str, str]] = {}
     for name, table in scores.items():
-        for (arm, direction), own in table.groupby(["arm", "direction"], sort=False):
+        for (arm, direction), block in table.groupby(["arm", "direction"], sort=False):
             for metric, label in (("accuracy", "accuracy"), ("f1", "F1")):
                 column = columns.setdefault(f"{name}, {direction}, {label}", {})
-                column[arm] = _mean_over_languages(own.assign(value=own[metric]))
+                column[arm] = _mean_over_languages(block.assign(value=block[metric]))
     return pd.DataFrame(columns)
 
 
@@ -99,8 +99,8 @@ def _mean_over_languages(table: pd.DataFrame) -> str:
     """The mean, with its interval where there are several languages."""
     if table["cluster"].nunique() == 1:
         return f"{table['value'].mean():.3f}"
-    found = stats.interval(table[["seed", "cluster", "value", "weight"]])
-    return f"{found.estimate:.3f} [{found.low:.3f}, {found.high:.3f}]"
+    interval = stats.interval(table[["seed", "cluster", "value", "weight"]])
+    return f"{interval.estimate:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
 
 
 def by_training(results: Results) -> pd.DataFrame:
@@ -111,8 +111,8 @@ def by_training(results: Results) -> pd.DataFrame:
         if not ((sums["setting"] == setting) & (sums["trained"] == value)).any():
             continue
         for arm in (*results.arms, *results.references):
-            own = _row(results, arm, setting, "ap", lambda t, value=value: t[t["trained"] == value])
-            rows.append(own | {"part": f"{setting}, {value} trained"})
+            row = _row(results, arm, setting, "ap", lambda t, value=value: t[t["trained"] == value])
+            rows.append(row | {"part": f"{setting}, {value} trained"})
     return wide(pd.DataFrame(rows), "part") if rows else pd.DataFrame()
 
 
@@ -138,9 +138,9 @@ def wide(table: pd.DataFrame, columns: str, intervals: bool = True) -> pd.DataFr
         for d in [digits.get(r.metric, 3)]
     ]
     named = table.assign(text=text, metric=table["metric"].map(LABELS))
-    found = named.pivot(index="arm", columns=columns, values="text")
-    found = found.reindex(index=dict.fromkeys(named["arm"]), columns=dict.fromkeys(named[columns]))
-    return found.rename_axis(index=None, columns=None)
+    cells = named.pivot(index="arm", columns=columns, values="text")
+    cells = cells.reindex(index=dict.fromkeys(named["arm"]), columns=dict.fromkeys(named[columns]))
+    return cells.rename_axis(index=None, columns=None)
 
 
 def points(results: Results) -> pd.DataFrame:
@@ -175,11 +175,11 @@ def plane(results: Results, quality: pd.DataFrame) -> Plane:
     """Runs, means with ellipses, paths over alpha, references and Pareto front of a study."""
     if not {"mono", "cross"} <= set(results.settings):
         return Plane(pd.DataFrame(), {}, {}, {}, [])
-    found = {
+    ellipses = {
         arm: stats.region(results.table(arm, "mono"), results.table(arm, "cross"))
         for arm in results.arms
     }
-    regions = {arm: ((r.x.estimate, r.y.estimate), r.points) for arm, r in found.items()}
+    regions = {arm: ((r.x.estimate, r.y.estimate), r.points) for arm, r in ellipses.items()}
     paths = {name: arms for name in WITH_ALPHA if len(arms := results.family(name)) > 1}
     return Plane(
         points(results),
@@ -199,8 +199,8 @@ def front(means: dict) -> list[str]:
 
 def marks(table: pd.DataFrame, arms: list[str]) -> dict[str, tuple[float, float]]:
     """arm -> its (mono, cross) mAP, of those that `table` (of `quality`) has."""
-    own = table[(table["metric"] == "ap") & table["arm"].isin(arms)]
-    ap = own.pivot(index="arm", columns="setting", values="estimate")
+    rows = table[(table["metric"] == "ap") & table["arm"].isin(arms)]
+    ap = rows.pivot(index="arm", columns="setting", values="estimate")
     return {arm: tuple(ap.loc[arm, ["mono", "cross"]]) for arm in arms if arm in ap.index}
 
 
@@ -307,8 +307,8 @@ def by_language(results: Results) -> dict[str, pd.DataFrame]:
 
 def without_intervals(quality: pd.DataFrame) -> pd.DataFrame:
     """Measures beside mAP by setting, for people to read."""
-    own = quality[quality["metric"].isin(["r1", "r10", "r100", "ndcg10"])]
-    parts = {s: wide(block, "metric", False) for s, block in own.groupby("setting", sort=False)}
+    rows = quality[quality["metric"].isin(["r1", "r10", "r100", "ndcg10"])]
+    parts = {s: wide(block, "metric", False) for s, block in rows.groupby("setting", sort=False)}
     return pd.concat(parts, axis=1)
 
 
@@ -329,8 +329,8 @@ def summary(means: pd.DataFrame) -> pd.DataFrame:
 
 def bias_summary(means: pd.DataFrame) -> pd.DataFrame:
     """Language bias in the headline stratum; a row of NaN where nothing is parallel."""
-    own = means.loc["headline"].reindex(["multi"])
-    return own[list(BIAS)].rename(columns=LABELS).round(3)
+    row = means.loc["headline"].reindex(["multi"])
+    return row[list(BIAS)].rename(columns=LABELS).round(3)
 
 
 def language_share(share: pd.DataFrame) -> pd.DataFrame:
@@ -348,6 +348,6 @@ def language_maps(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
         "mAP, all languages' pool, one target": cells[target],
     }
     return {
-        title: own.pivot(index=CELL[0], columns=CELL[1], values="ap")
-        for title, own in parts.items()
+        title: block.pivot(index=CELL[0], columns=CELL[1], values="ap")
+        for title, block in parts.items()
     }

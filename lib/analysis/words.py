@@ -74,8 +74,8 @@ def findings(
 def _of_setting(arms: list[str], ap: pd.DataFrame, gaps: pd.DataFrame, setting: str) -> str:
     """Which arm is best in a setting, and by how much; of one arm only what it reaches."""
     best = max(arms, key=lambda arm: ap.loc[(arm, setting), "estimate"])
-    own = ap.loc[(best, setting)]
-    reached = f"{own['estimate']:.3f} [{own['low']:.3f}, {own['high']:.3f}]"
+    row = ap.loc[(best, setting)]
+    reached = f"{row['estimate']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
     if len(arms) == 1:
         return f"- **{setting}**: {best}, the only arm here, reaches an mAP of {reached}"
     gap = gaps[(gaps["arm"] == best) & (gaps["setting"] == setting)].iloc[0]
@@ -123,8 +123,8 @@ def evaluated(run: str, benchmark: str, means: pd.DataFrame, share: pd.DataFrame
     means: lib.study.results.save_scores; share: lib.metrics.language_share."""
     headline = means.loc["headline"]
     settings = [setting for setting in SETTINGS if setting in headline.index]
-    own = ", ".join(f"{headline.loc[setting, 'ap']:.3f} {setting}" for setting in settings)
-    text = f"`{run}` on the headline stratum of {benchmark}: mAP {own}"
+    values = ", ".join(f"{headline.loc[setting, 'ap']:.3f} {setting}" for setting in settings)
+    text = f"`{run}` on the headline stratum of {benchmark}: mAP {values}"
     advantage = headline["own_language_advantage"].get("multi")
     if pd.notna(advantage):
         text += f"; own-language advantage {advantage:+.2f} (log rank)"

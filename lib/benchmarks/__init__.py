@@ -104,8 +104,8 @@ def check(spec: BenchmarkSpec) -> None:
 
 def _languages(spec: BenchmarkSpec) -> list[str]:
     """Codes of the languages asked for, as the format takes them."""
-    own = format_of(spec).own_names
-    return spec.languages if own else [language_code(name) for name in spec.languages]
+    own_names = format_of(spec).own_names
+    return spec.languages if own_names else [language_code(name) for name in spec.languages]
 
 
 def load_benchmark(name: str, spec: BenchmarkSpec, corpus: ParallelCorpus) -> Benchmark:
@@ -115,22 +115,22 @@ def load_benchmark(name: str, spec: BenchmarkSpec, corpus: ParallelCorpus) -> Be
     check(spec)
     spec = spec.model_copy(update={"languages": _languages(spec)})
     given = (corpus,) if format_of(spec).of_corpus else (name, spec)
-    found: Benchmark = module(spec.format).load_benchmark(*given)
+    benchmark: Benchmark = module(spec.format).load_benchmark(*given)
     for language in spec.languages:
-        if language not in found.languages:
+        if language not in benchmark.languages:
             raise ValueError(
-                f"benchmark {name!r}: has no {language} (it has {', '.join(found.languages)})"
+                f"benchmark {name!r}: has no {language} (it has {', '.join(benchmark.languages)})"
             )
-    wanted = [x for x in found.languages if not spec.languages or x in spec.languages]
+    wanted = [x for x in benchmark.languages if not spec.languages or x in spec.languages]
     if spec.trained:
         wanted = [x for x in wanted if x in corpus.languages]
     if not wanted:
         raise ValueError(
             f"benchmark {name!r}: none of its languages is left "
-            f"(it has {', '.join(found.languages)}; trained: {', '.join(corpus.languages)})"
+            f"(it has {', '.join(benchmark.languages)}; trained: {', '.join(corpus.languages)})"
         )
-    pool = found.languages if format_of(spec).one_pool else None
-    return restricted(found, wanted, pool)
+    pool = benchmark.languages if format_of(spec).one_pool else None
+    return restricted(benchmark, wanted, pool)
 
 
 def restricted(

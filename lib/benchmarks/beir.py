@@ -64,9 +64,11 @@ def load_benchmark(name: str, spec: BenchmarkSpec) -> Benchmark:
 def read(folder: str, language: str, split: str) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Questions, candidates (as in Benchmark) and judgements (as in `joined`) of one folder."""
     documents = texts(existing(folder, "corpus.jsonl"), "_id", titled)
-    asked = texts(existing(folder, "queries.jsonl"), "_id", lambda record: told(record, "text"))
-    judged = judgements(existing(folder, f"qrels/{split}.tsv"), COLUMNS, asked, documents)
-    questions = table("question_id", asked, language)
+    queries = texts(
+        existing(folder, "queries.jsonl"), "_id", lambda record: query_text(record, "text")
+    )
+    judged = judgements(existing(folder, f"qrels/{split}.tsv"), COLUMNS, queries, documents)
+    questions = table("question_id", queries, language)
     return (
         questions.assign(group=questions["question_id"]),
         table("candidate_id", documents, language),
@@ -83,13 +85,13 @@ def _folders(folder: str, languages: list[str]) -> dict[str, str]:
         raise ValueError(f"{folder}: no such folder")
     if len(languages) < 2 and _has_corpus(root):
         return files.by_language({(languages or ["en"])[0]: folder}, ())
-    found = {x.name: str(Path(folder) / x.name) for x in sorted(root.iterdir()) if _has_corpus(x)}
-    if not found:
+    folders = {x.name: str(Path(folder) / x.name) for x in sorted(root.iterdir()) if _has_corpus(x)}
+    if not folders:
         raise ValueError(
             f"{folder}: holds neither corpus.jsonl nor folders named by language that do"
         )
     try:
-        return files.by_language(found, languages)
+        return files.by_language(folders, languages)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
 
@@ -110,14 +112,14 @@ def _is_parallel(parts: list[tuple]) -> bool:
 
 
 def _tell_identical(benchmark: Benchmark) -> None:
-    asked, pool = (
+    questions, pool = (
         pd.MultiIndex.from_frame(table[[column, "language"]])
         for table, column in (
             (benchmark.questions, "question_id"),
             (benchmark.candidates, "candidate_id"),
         )
     )
-    if same := asked.isin(pool).sum():
+    if same := questions.isin(pool).sum():
         print(
             f"{benchmark.name}: {same:,} questions have the id of a document, which published "
             "BEIR figures leave out of their lists and these do not"
@@ -148,16 +150,16 @@ def texts(file: str, column: str, text: Callable[[Record], str]) -> dict[str, st
     """id -> text of every row, in the file's order; `column` holds the id.
 
     Raises ValueError naming file and row."""
-    found: dict[str, str] = {}
+    entries: dict[str, str] = {}
     for record in rows(file):
         key = record.key(column)
-        if key in found:
+        if key in entries:
             raise record.fault(f"{column} {key!r} was in an earlier row already")
-        found[key] = text(record)
-    return found
+        entries[key] = text(record)
+    return entries
 
 
-def told(record: Record, column: str) -> str:
+def query_text(record: Record, column: str) -> str:
     """A text that may not be empty, as that of a question."""
     if not record.text(column).strip():
         raise record.fault(f"{column} is empty (expected text)")
@@ -172,9 +174,9 @@ def titled(record: Record) -> str:
     return f"{title} {record.text('text')}".strip()
 
 
-def table(column: str, found: dict[str, str], language: str | list[str]) -> pd.DataFrame:
+def table(column: str, texts: dict[str, str], language: str | list[str]) -> pd.DataFrame:
     """The columns `column` (the ids), language (one for all, or one each) and text."""
-    return pd.DataFrame({column: found.keys(), "language": language, "text": found.values()})
+    return pd.DataFrame({column: texts.keys(), "language": language, "text": texts.values()})
 
 
 def judgements(
@@ -188,19 +190,19 @@ def judgements(
     columns                the file's own names of the three
     questions, candidates  the known ids
     Raises ValueError naming file and row for unknown ids and for two grades of one pair."""
-    found: dict[tuple[str, str], float] = {}
+    grades: dict[tuple[str, str], float] = {}
     for record in rows(file):
         pair = record.key(columns[0]), record.key(columns[1])
         for column, key, known in zip(columns, pair, (questions, candidates), strict=False):
             if key not in known:
                 raise record.fault(f"{column} {key!r} is unknown")
         grade = _grade(record, columns[2])
-        if found.setdefault(pair, grade) != grade:
+        if grades.setdefault(pair, grade) != grade:
             raise record.fault(
-                f"{columns[2]} {grade:g} of {pair[0]!r} and {pair[1]!r} was {found[pair]:g} in an "
+                f"{columns[2]} {grade:g} of {pair[0]!r} and {pair[1]!r} was {grades[pair]:g} in an "
                 "earlier row"
             )
-    flat = [(*pair, grade) for pair, grade in found.items()]
+    flat = [(*pair, grade) for pair, grade in grades.items()]
     return pd.DataFrame(flat, columns=["question_id", "candidate_id", "grade"])
 
 

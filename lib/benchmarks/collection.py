@@ -17,7 +17,7 @@ import pandas as pd
 from lib import store
 from lib.benchmark import Benchmark
 from lib.benchmarks import Format
-from lib.benchmarks.beir import existing, joined, judgements, rows, table, texts, titled, told
+from lib.benchmarks.beir import existing, joined, judgements, query_text, rows, table, texts, titled
 from lib.languages import language_code
 from lib.params import BenchmarkSpec
 from lib.sources import files
@@ -39,12 +39,12 @@ def load_benchmark(name: str, spec: BenchmarkSpec) -> Benchmark:
     qrels.tsv                   question_id, passage_id, grade; relevant above 0
 
     spec.languages: of the questions kept, [] is all. Raises ValueError naming file and row."""
-    found = _question_files(spec.folder)
+    paths = _question_files(spec.folder)
     passages, qrels = existing(spec.folder, "passages.jsonl"), existing(spec.folder, "qrels.tsv")
-    if Path(found[0]).name.startswith("mkqa"):
-        return from_mkqa(name, found[0], passages, qrels, spec.languages)
-    asked = (question for file in found for question in _questions(file))
-    return _build(name, asked, passages, qrels, spec.languages)
+    if Path(paths[0]).name.startswith("mkqa"):
+        return from_mkqa(name, paths[0], passages, qrels, spec.languages)
+    questions = (question for file in paths for question in _questions(file))
+    return _build(name, questions, passages, qrels, spec.languages)
 
 
 def from_mkqa(
@@ -58,10 +58,10 @@ def from_mkqa(
     return _build(name, _mkqa_questions(mkqa), passages, qrels, languages)
 
 
-def _build(name: str, asked: Iterable[tuple], passages: str, qrels: str, languages) -> Benchmark:
-    """asked: (record, id, language, text) of every question, also of languages not wanted, since
+def _build(name: str, records: Iterable[tuple], passages: str, qrels: str, languages) -> Benchmark:
+    """records: (record, id, language, text) of every question, also of languages not wanted, since
     judgements may name them."""
-    candidates, questions = _passages(passages), _by_key(asked)
+    candidates, questions = _passages(passages), _by_key(records)
     ids = {*questions["question_id"]}, {*candidates["candidate_id"]}
     judged = judgements(qrels, COLUMNS, *ids)
     present = {*questions["language"]}
@@ -95,7 +95,7 @@ def _questions(file: str) -> Iterator[tuple[Record, str, str, str]]:
     language = QUESTION_FILE.fullmatch(Path(file).name)["language"]
     for record in rows(file):
         spoken = _language(record, language or record.text("language"))
-        yield record, record.key("id"), spoken, told(record, "question")
+        yield record, record.key("id"), spoken, query_text(record, "question")
 
 
 def _mkqa_questions(file: str) -> Iterator[tuple[Record, str, str, str]]:
@@ -103,7 +103,7 @@ def _mkqa_questions(file: str) -> Iterator[tuple[Record, str, str, str]]:
         queries = files.record(file, record.row, record["queries"])
         for language in queries.values:
             spoken = _language(record, language)
-            yield record, record.key("example_id"), spoken, told(queries, language)
+            yield record, record.key("example_id"), spoken, query_text(queries, language)
 
 
 def _passages(file: str) -> pd.DataFrame:
@@ -124,14 +124,14 @@ def _language(record: Record, name: str) -> str:
         raise record.fault(str(error)) from None
 
 
-def _by_key(asked: Iterable[tuple[Record, str, str, str]]) -> pd.DataFrame:
+def _by_key(records: Iterable[tuple[Record, str, str, str]]) -> pd.DataFrame:
     """Columns question_id, language, text, group of questions (record, id, language, text).
 
     Raises ValueError for an id that a language has twice."""
-    found: dict[tuple[str, str], str] = {}
-    for record, key, language, text in asked:
-        if (key, language) in found:
+    texts: dict[tuple[str, str], str] = {}
+    for record, key, language, text in records:
+        if (key, language) in texts:
             raise record.fault(f"id {key!r} in {language} was in an earlier row already")
-        found[key, language] = text
-    questions = pd.DataFrame(found.keys(), columns=["question_id", "language"])
-    return questions.assign(text=found.values(), group=questions["question_id"])
+        texts[key, language] = text
+    questions = pd.DataFrame(texts.keys(), columns=["question_id", "language"])
+    return questions.assign(text=texts.values(), group=questions["question_id"])

@@ -97,8 +97,8 @@ def _alike(a: str, b: str) -> int:
     """2: the same name, 1: similar names, 0: different names."""
     if a.casefold() == b.casefold():
         return 2
-    x, y = _trigrams(a), _trigrams(b)
-    return int(len(x & y) > SIMILAR * len(x | y))
+    first, second = _trigrams(a), _trigrams(b)
+    return int(len(first & second) > SIMILAR * len(first | second))
 
 
 def name_strata(corpus: ParallelCorpus) -> pd.DataFrame:
@@ -112,9 +112,9 @@ def name_strata(corpus: ParallelCorpus) -> pd.DataFrame:
         return pd.DataFrame(columns=NAME_COLUMNS)
     for pair, block in corpus.test.to_pandas().groupby("pair", sort=True):
         names = dict(zip(block["language"], block["names"], strict=True))
-        for a, own in names.items():
+        for a, one in names.items():
             for b, other in names.items():
-                alike = max(_alike(x, y) for x, y in zip(own, other, strict=True))
+                alike = max(_alike(x, y) for x, y in zip(one, other, strict=True))
                 rows.append((pair, a, b, ("different", "similar", "identical")[alike]))
     table = pd.DataFrame(rows, columns=NAME_COLUMNS)
     return table.astype(dict.fromkeys(NAME_COLUMNS[1:], "category"))

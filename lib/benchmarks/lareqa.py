@@ -90,11 +90,11 @@ def _folder(folder: str, languages: list[str]) -> dict[str, str]:
     path = store.ROOT / folder
     if not path.is_dir():
         raise ValueError(f"{folder}: no such folder (expected one that holds <language>.json)")
-    found = {file.stem: str(Path(folder) / file.name) for file in sorted(path.glob("*.json"))}
-    if not found:
+    paths = {file.stem: str(Path(folder) / file.name) for file in sorted(path.glob("*.json"))}
+    if not paths:
         raise ValueError(f"{folder}: holds no <language>.json")
     try:
-        return files.by_language(found, languages)
+        return files.by_language(paths, languages)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
 
@@ -104,16 +104,16 @@ def _public(spec) -> dict[str, str]:
     split = spec.split or "xquad-r"
     if split not in SHA256:
         raise ValueError(f"lareqa: split {split!r} is unknown (expected {' or '.join(SHA256)})")
-    wanted = files.by_language({x: x for x in SHA256[split]}, spec.languages)
+    wanted = files.by_language({language: language for language in SHA256[split]}, spec.languages)
     return {
-        x: str(
+        language: str(
             downloads.fetch(
-                f"{URL}/{COMMITS[split]}/{split}/{x}.json",
-                SHA256[split][x],
-                f"lareqa/{split}/{x}.json",
+                f"{URL}/{COMMITS[split]}/{split}/{language}.json",
+                SHA256[split][language],
+                f"lareqa/{split}/{language}.json",
             )
         )
-        for x in wanted
+        for language in wanted
     }
 
 
@@ -125,9 +125,9 @@ def _paragraphs(file: str) -> Iterator[Paragraph]:
     document, row = files.record(file, 1, files.document(file)), 0
     seen: dict[str, int] = {}
     for article in document.parts("data"):
-        for found in article.parts("paragraphs"):
+        for entry in article.parts("paragraphs"):
             row += 1
-            record = Record(file, row, found.values)
+            record = Record(file, row, entry.values)
             paragraph = _paragraph(record)
             for question, *_ in paragraph.questions:
                 if question in seen:
@@ -153,14 +153,14 @@ def _breaks(record: Record) -> list[tuple[int, int]]:
     breaks, before, size = record["sentence_breaks"], 0, len(record.text("context"))
     if not isinstance(breaks, list) or not breaks:
         raise record.fault("sentence_breaks are not a list of [begin, end]")
-    for found in breaks:
-        whole = isinstance(found, list) and [type(x) for x in found] == [int, int]
-        if not whole or not before <= found[0] < found[1] <= size:
+    for span in breaks:
+        whole = isinstance(span, list) and [type(x) for x in span] == [int, int]
+        if not whole or not before <= span[0] < span[1] <= size:
             raise record.fault(
-                f"sentence break {found} does not follow {before} inside its text "
+                f"sentence break {span} does not follow {before} inside its text "
                 f"({size} characters)"
             )
-        before = found[1]
+        before = span[1]
     return [(begin, end) for begin, end in breaks]
 
 
@@ -183,12 +183,15 @@ def _sentence(question: Record, context: str, breaks: list[tuple[int, int]]) -> 
 
 
 def _check_parallel(read: Mapping[str, list[Paragraph]], named: Mapping[str, str]) -> None:
-    ids = {language: {q for p in own for q, *_ in p.questions} for language, own in read.items()}
-    for language, own in ids.items():
-        if not own:
+    ids = {
+        language: {q for p in paragraphs for q, *_ in p.questions}
+        for language, paragraphs in read.items()
+    }
+    for language, question_ids in ids.items():
+        if not question_ids:
             raise ValueError(f"{named[language]}: has no questions")
         others = set().union(*(other for x, other in ids.items() if x != language))
-        if len(ids) > 1 and own.isdisjoint(others):
+        if len(ids) > 1 and question_ids.isdisjoint(others):
             raise ValueError(
                 f"{named[language]}: shares no question id with the other languages' files"
             )
@@ -198,8 +201,8 @@ def _questions(read: Mapping[str, list[Paragraph]]) -> pd.DataFrame:
     group = _groups(read)
     rows = [
         (question, language, text, group[question])
-        for language, own in read.items()
-        for paragraph in own
+        for language, paragraphs in read.items()
+        for paragraph in paragraphs
         for question, text, _ in paragraph.questions
     ]
     return pd.DataFrame(rows, columns=QUESTION_COLUMNS)
@@ -210,8 +213,8 @@ def _candidates(read: Mapping[str, list[Paragraph]], form: str) -> pd.DataFrame:
     whole = form == "sentence+paragraph"
     rows = [
         (f"{p}/{s}", language, f"{text} {paragraph.context}" if whole else text)
-        for language, own in read.items()
-        for p, paragraph in enumerate(own)
+        for language, paragraphs in read.items()
+        for p, paragraph in enumerate(paragraphs)
         for s, text in enumerate(paragraph.sentences)
     ]
     return pd.DataFrame(rows, columns=CANDIDATE_COLUMNS)
@@ -220,8 +223,8 @@ def _candidates(read: Mapping[str, list[Paragraph]], form: str) -> pd.DataFrame:
 def _answers(read: Mapping[str, list[Paragraph]]) -> pd.DataFrame:
     """question_id and row number of a candidate that answers it."""
     rows, first = [], 0
-    for own in read.values():
-        for paragraph in own:
+    for paragraphs in read.values():
+        for paragraph in paragraphs:
             rows += [(q, first + s) for q, _, s in paragraph.questions if s is not None]
             first += len(paragraph.sentences)
     return pd.DataFrame(rows, columns=["question_id", "candidate"])
@@ -237,9 +240,9 @@ def _groups(read: Mapping[str, list[Paragraph]]) -> dict[str, str]:
             parent[name] = name = parent[parent[name]]
         return name
 
-    for own in read.values():
+    for paragraphs in read.values():
         first: dict[str, str] = {}
-        for paragraph in own:
+        for paragraph in paragraphs:
             for question, *_ in paragraph.questions:
                 a, b = sorted((root(question), root(first.setdefault(paragraph.context, question))))
                 parent[b] = a

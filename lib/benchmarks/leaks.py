@@ -59,9 +59,11 @@ class Example:
     @property
     def shared(self) -> str:
         """The longest run of words that both have."""
-        ours, theirs = words(self.benchmark), words(self.training)
-        match = SequenceMatcher(None, ours, theirs, autojunk=False).find_longest_match()
-        return " ".join(ours[match.a : match.a + match.size])
+        benchmark_words, training_words = words(self.benchmark), words(self.training)
+        match = SequenceMatcher(
+            None, benchmark_words, training_words, autojunk=False
+        ).find_longest_match()
+        return " ".join(benchmark_words[match.a : match.a + match.size])
 
 
 @dataclass(frozen=True)
@@ -105,10 +107,10 @@ def audit(training: Iterable[str], benchmark: Benchmark, by_language: bool = Fal
     for part, table in parts.items():
         groups = table.groupby("language")["text"] if by_language else [(None, table["text"])]
         for language, texts in groups:
-            found = vars(_overlap(set(texts), matches, index))
-            examples = [vars(x) | {"shared": x.shared} for x in found["examples"]]
-            own = {"part": part} | ({"language": language} if by_language else {})
-            rows.append(own | found | {"examples": examples})
+            overlap = vars(_overlap(set(texts), matches, index))
+            examples = [vars(x) | {"shared": x.shared} for x in overlap["examples"]]
+            labels = {"part": part} | ({"language": language} if by_language else {})
+            rows.append(labels | overlap | {"examples": examples})
     return pd.DataFrame(rows)
 
 
@@ -124,11 +126,11 @@ def words(text: str) -> list[str]:
     return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
-def _runs(found: list[str]) -> list[int]:
+def _runs(words: list[str]) -> list[int]:
     """Hashes of all shortest runs of consecutive words that make up 13 words."""
-    ends = list(accumulate([1 if _is_dense(word) else DENSE for word in found], initial=0))
+    ends = list(accumulate([1 if _is_dense(word) else DENSE for word in words], initial=0))
     last = np.searchsorted(ends, np.array(ends) + NGRAM * DENSE).tolist()
-    return [hash(tuple(found[i:j])) for i, j in enumerate(last) if j < len(ends)]
+    return [hash(tuple(words[i:j])) for i, j in enumerate(last) if j < len(ends)]
 
 
 def _is_dense(word: str) -> bool:
@@ -139,9 +141,9 @@ def _is_dense(word: str) -> bool:
 def _keys(text: str) -> dict[str, list[int]]:
     """What must be equal in two texts for an overlap of each kind: 64-bit hashes, so that among
     10^8 and 10^6 runs an overlap is invented with a probability of 10^-5."""
-    found = words(text)
-    normal = " ".join(found) or text  # texts without words are not all the same
-    return {"exact": [hash(text)], "normalised": [hash(normal)], "ngram": _runs(found)}
+    tokens = words(text)
+    normal = " ".join(tokens) or text  # texts without words are not all the same
+    return {"exact": [hash(text)], "normalised": [hash(normal)], "ngram": _runs(tokens)}
 
 
 class _Index:
@@ -157,14 +159,14 @@ class _Index:
         keys = {kind: array("q") for kind in KINDS}
         owners = {kind: array("i") for kind in KINDS}
         for number, text in enumerate(self.texts):
-            for kind, found in _keys(text).items():
-                keys[kind].extend(found)
-                owners[kind].extend([number] * len(found))
+            for kind, hashes in _keys(text).items():
+                keys[kind].extend(hashes)
+                owners[kind].extend([number] * len(hashes))
         self.keys, self.owners = {}, {}
         for kind in KINDS:
-            found = np.frombuffer(keys[kind], np.int64)
-            order = np.argsort(found)
-            self.keys[kind] = found[order]
+            hashes = np.frombuffer(keys[kind], np.int64)
+            order = np.argsort(hashes)
+            self.keys[kind] = hashes[order]
             self.owners[kind] = np.frombuffer(owners[kind], np.int32)[order]
 
     @cached_property
@@ -195,16 +197,16 @@ class _Index:
 
 def _overlap(texts: Collection[str], matches: dict[str, dict[str, str]], index: _Index) -> Overlap:
     """The matches of some of the index' texts."""
-    found = {kind: sorted(own.keys() & texts) for kind, own in matches.items()}
+    shared = {kind: sorted(pairs.keys() & texts) for kind, pairs in matches.items()}
     examples, seen = [], set()
-    for kind, own in found.items():
-        chosen = [text for text in own if text not in seen][:SHOWN]
+    for kind, hits in shared.items():
+        chosen = [text for text in hits if text not in seen][:SHOWN]
         examples += [Example(kind, text, matches[kind][text]) for text in chosen]
-        seen.update(own)
+        seen.update(hits)
     return Overlap(
         texts=len(texts),
         long=len(index.long & set(texts)),
-        **{kind: len(own) for kind, own in found.items()},
+        **{kind: len(hits) for kind, hits in shared.items()},
         overlapping=len(seen),
         examples=tuple(examples),
     )

@@ -82,8 +82,8 @@ def evaluate(
     Passages judged irrelevant count as all others do. Questions without a relevant passage have no
     row and are reported by `say`. Raises ValueError in one line that names file and row."""
     parts = [
-        _language(language, found, Path(task.index) / language, memory_mib)
-        for language, found in _layout(task.spec).items()
+        _language(language, paths, Path(task.index) / language, memory_mib)
+        for language, paths in _layout(task.spec).items()
     ]
     ranks = []
     for part in parts:
@@ -131,9 +131,9 @@ def _scores(benchmark: Benchmark, rank: np.ndarray) -> pd.DataFrame:
     ranks = Ranks(own=rank, pool=rank, alone=rank, tied=np.ones(len(rank)), top10=unused)
     scores = metrics.question_scores(benchmark, ranks)
     scores = scores[scores["setting"] == "mono"].reset_index(drop=True)
-    own = benchmark.questions[["question_id", "group"]].astype("category")
-    own = own.iloc[scores.pop("question").to_numpy()].reset_index(drop=True)
-    return pd.concat([scores, own], axis=1)
+    questions = benchmark.questions[["question_id", "group"]].astype("category")
+    questions = questions.iloc[scores.pop("question").to_numpy()].reset_index(drop=True)
+    return pd.concat([scores, questions], axis=1)
 
 
 # --- which files -------------------------------------------------------------------------------
@@ -147,16 +147,16 @@ def _layout(spec) -> dict[str, Files]:
         raise ValueError(f"miracl: folder is empty; put into one folder, and name it: {layout}")
     if not (store.ROOT / spec.folder).is_dir():
         raise ValueError(f"{spec.folder}: no such folder (expected one that holds {layout})")
-    found = _found(spec.folder, split)
-    if not found["topics"]:
+    paths = _paths(spec.folder, split)
+    if not paths["topics"]:
         raise ValueError(f"{spec.folder}: holds no topics of split {split} (expected {layout})")
     try:
-        wanted = files.by_language({code: code for code in found["topics"]}, spec.languages)
+        wanted = files.by_language({code: code for code in paths["topics"]}, spec.languages)
         return {
             code: Files(
-                _single(found["topics"][code], f"topics.miracl-v1.0-{code}-{split}.tsv"),
-                _single(found["qrels"][code], f"qrels.miracl-v1.0-{code}-{split}.tsv"),
-                _docs(found["docs"][code], code),
+                _single(paths["topics"][code], f"topics.miracl-v1.0-{code}-{split}.tsv"),
+                _single(paths["qrels"][code], f"qrels.miracl-v1.0-{code}-{split}.tsv"),
+                _docs(paths["docs"][code], code),
             )
             for code in wanted
         }
@@ -164,7 +164,7 @@ def _layout(spec) -> dict[str, Files]:
         raise ValueError(f"{spec.folder}: {error}") from None
 
 
-def _found(folder: str, split: str) -> Mapping[str, Mapping[str, list[str]]]:
+def _paths(folder: str, split: str) -> Mapping[str, Mapping[str, list[str]]]:
     """topics, qrels, docs -> language -> files at any depth, as messages show them."""
     table = rf"{{}}\.miracl-v1\.0-([a-z]+)-{re.escape(split)}\.tsv"
     patterns = {
@@ -172,12 +172,12 @@ def _found(folder: str, split: str) -> Mapping[str, Mapping[str, list[str]]]:
         "qrels": table.format("qrels"),
         "docs": r"miracl-corpus-v1\.0-([a-z]+)/docs-\d+\.jsonl(?:\.gz)?",
     }
-    root, found = store.ROOT / folder, {kind: defaultdict(list) for kind in patterns}
+    root, paths = store.ROOT / folder, {kind: defaultdict(list) for kind in patterns}
     for path in sorted(glob.iglob("**/*.*", root_dir=root, recursive=True)):
         for kind, pattern in patterns.items():
             if match := re.search(rf"/{pattern}$", (root / path).as_posix()):
-                found[kind][language_code(match[1])].append(str(Path(folder) / path))
-    return found
+                paths[kind][language_code(match[1])].append(str(Path(folder) / path))
+    return paths
 
 
 def _single(paths: list[str], name: str) -> str:
@@ -192,30 +192,30 @@ def _docs(paths: list[str], code: str) -> list[str]:
     """The files of a collection by number; they must count 0, 1, ... without a gap."""
     number = {path: int(re.search(r"docs-(\d+)\.jsonl", path)[1]) for path in paths}
     for place in range(max(len(paths), 1)):
-        own = [path for path in paths if number[path] == place]
-        _single(own, f"miracl-corpus-v1.0-{code}/docs-{place}.jsonl.gz")
+        matches = [path for path in paths if number[path] == place]
+        _single(matches, f"miracl-corpus-v1.0-{code}/docs-{place}.jsonl.gz")
     return sorted(paths, key=number.get)
 
 
 # --- what is in them ---------------------------------------------------------------------------
 
 
-def _language(language: str, found: Files, folder: Path, memory_mib: float) -> Language:
+def _language(language: str, paths: Files, folder: Path, memory_mib: float) -> Language:
     """A language read and checked; ids of its collection are written below `folder`."""
-    topics = _topics(found.topics)
+    topics = _topics(paths.topics)
     number = {question: place for place, question in enumerate(topics)}
-    judged = list(_judgements(found.qrels, number))
-    collection = shards.index(found.docs, _passages, folder)
+    judged = list(_judgements(paths.qrels, number))
+    collection = shards.index(paths.docs, _passages, folder)
     _check_unique(collection, memory_mib)
     rows = shards.find(collection, {passage for _, _, passage, _ in judged})
     for row, _, passage, _ in judged:
         if passage not in rows:
-            raise ValueError(f"{found.qrels}: row {row}: no file of {language} holds {passage!r}")
+            raise ValueError(f"{paths.qrels}: row {row}: no file of {language} holds {passage!r}")
     relevant = [(number[q], passage, rows[passage], grade) for _, q, passage, grade in judged]
     relevant = pd.DataFrame(relevant, columns=["question", "candidate_id", "row", "grade"])
     relevant = relevant[relevant["grade"] > 0].sort_values(["question", "row"], ignore_index=True)
     if relevant.empty:
-        raise ValueError(f"{found.qrels}: no question has a relevant passage")
+        raise ValueError(f"{paths.qrels}: no question has a relevant passage")
     questions = [(q, language, clean(text), f"{language}:{q}") for q, text in topics.items()]
     return Language(
         language, pd.DataFrame(questions, columns=QUESTION_COLUMNS), relevant, collection
@@ -224,15 +224,15 @@ def _language(language: str, found: Files, folder: Path, memory_mib: float) -> L
 
 def _topics(file: str) -> dict[str, str]:
     """Question id -> text, in the file's order."""
-    found: dict[str, str] = {}
+    topics: dict[str, str] = {}
     for row, line in files.lines(file):
         fields = line.split("\t")
         if len(fields) != 2 or not all(field.strip() for field in fields):
             raise ValueError(f"{file}: row {row}: is not an id, a tab and a question")
-        if fields[0] in found:
+        if fields[0] in topics:
             raise ValueError(f"{file}: row {row}: question {fields[0]!r} is given twice")
-        found[fields[0]] = fields[1]
-    return found
+        topics[fields[0]] = fields[1]
+    return topics
 
 
 def _judgements(file: str, topics: Mapping[str, int]) -> Iterator[tuple[int, str, str, int]]:

@@ -31,8 +31,8 @@ def reference_ranks(benchmark: Benchmark, name: str, seed: int = 0) -> Ranks:
     pooled = bm25_tiles(questions, texts.tolist(), tokenizer)
     columns = [chosen for chosen in language_columns(benchmark) if len(texts[chosen])]
     single = [bm25_tiles(questions, texts[chosen].tolist(), tokenizer) for chosen in columns]
-    own = relevant_ranks(_side_by_side(single, columns, len(texts)), benchmark).own
-    return replace(relevant_ranks(pooled, benchmark), own=own)
+    ranks = relevant_ranks(_side_by_side(single, columns, len(texts)), benchmark).own
+    return replace(relevant_ranks(pooled, benchmark), own=ranks)
 
 
 def random_tiles(benchmark: Benchmark, seed: int = 0) -> Iterator[Tile]:
@@ -52,11 +52,11 @@ def oracle_tiles(benchmark: Benchmark, seed: int = 0) -> Iterator[Tile]:
 
     A question's relevant candidates in its own language come first, in random order; everything
     else is random, relevant or not: perfect monolingual retrieval, no cross-lingual skill."""
-    own = (
+    same = (
         benchmark.question_language[benchmark.question]
         == benchmark.candidate_language[benchmark.candidate]
     )
-    question, candidate = benchmark.question[own], benchmark.candidate[own]
+    question, candidate = benchmark.question[same], benchmark.candidate[same]
     for first, scores in random_tiles(benchmark, seed):
         here = slice(*np.searchsorted(question, [first, first + len(scores)]))
         scores[question[here] - first, candidate[here]] += 1 << 30

@@ -65,11 +65,11 @@ def index(files: Iterable[str], read: Read, folder: Path) -> list[Shard]:
     Raises ValueError for a file without passages, and what `read` raises."""
     shards: list[Shard] = []
     for file in files:
-        digest, own = store.sha256(store.ROOT / file), Path(folder) / Path(file).name
-        _made(own / "ids", {"input": digest}, partial(_write_ids, file=file, read=read))
+        digest, place = store.sha256(store.ROOT / file), Path(folder) / Path(file).name
+        _made(place / "ids", {"input": digest}, partial(_write_ids, file=file, read=read))
         first = shards[-1].first + shards[-1].size if shards else 0
-        size = store.read_json(own / "ids" / "size.json")
-        shards.append(Shard(file, digest, own, first, size))
+        size = store.read_json(place / "ids" / "size.json")
+        shards.append(Shard(file, digest, place, first, size))
     return shards
 
 
@@ -237,10 +237,10 @@ def _relevant_scores(questions, vectors, question, limit) -> np.ndarray:
     """int32 [N]: score of each relevant pair; vectors [N, d] are those of its passages.
 
     limit  int [Q + 1]: the pairs of question q are limit[q] to limit[q + 1]"""
-    found = np.empty(len(question), np.int32)
+    values = np.empty(len(question), np.int32)
     for first in range(0, len(questions), ROWS):
         block = questions[first : first + ROWS]
         begin, end = limit[first], limit[first + len(block)]
         for _, scores in tiles(block, vectors[begin:end]):
-            found[begin:end] = scores[question[begin:end] - first, np.arange(end - begin)]
-    return found
+            values[begin:end] = scores[question[begin:end] - first, np.arange(end - begin)]
+    return values

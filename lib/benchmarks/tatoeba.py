@@ -94,9 +94,9 @@ def _direction(scores: np.ndarray) -> Score:
     best = scores.max(axis=1, keepdims=True)
     sole = (scores == best).sum(axis=1) == 1
     answer = scores.argmax(axis=1)
-    found = sole & (answer == np.arange(len(scores)))
+    correct = sole & (answer == np.arange(len(scores)))
     times = np.bincount(answer[sole], minlength=len(scores))
-    return Score(float(found.mean()), float((2 * found / (1 + times)).mean()))
+    return Score(float(correct.mean()), float((2 * correct / (1 + times)).mean()))
 
 
 def evaluate(task: Task) -> pd.DataFrame:
@@ -107,8 +107,8 @@ def evaluate(task: Task) -> pd.DataFrame:
     prescribe the question's for both sides then."""
     rows = []
     for name, *sides in pairs(task.spec):
-        found = score(*(task.encode(side, "question") for side in sides))
-        for direction, one in zip(("to_en", "from_en"), found, strict=True):
+        scores = score(*(task.encode(side, "question") for side in sides))
+        for direction, one in zip(("to_en", "from_en"), scores, strict=True):
             rows.append((name, code(name), direction, len(sides[0]), one.accuracy, one.f1))
     columns = ["name", "language", "direction", "sentences", "accuracy", "f1"]
     return pd.DataFrame(rows, columns=columns)
@@ -120,27 +120,27 @@ def _wanted(folder: str, languages: list[str]) -> list[str]:
         raise ValueError("folder: is empty; Tatoeba is not downloaded (expected its folder)")
     if not (store.ROOT / folder).is_dir():
         raise ValueError(f"{folder}: no such folder")
-    found = (FILE.fullmatch(file.name) for file in (store.ROOT / folder).iterdir())
-    names = sorted(match["name"] for match in found if match)
+    matches = (FILE.fullmatch(file.name) for file in (store.ROOT / folder).iterdir())
+    names = sorted(match["name"] for match in matches if match)
     if not names:
         raise ValueError(f"{folder}: holds no files tatoeba.<xxx>-eng.<xxx>")
-    return sorted({name for asked in languages for name in _named(folder, asked, names)}) or names
+    return sorted({name for label in languages for name in _named(folder, label, names)}) or names
 
 
-def _named(folder: str, asked: str, names: list[str]) -> list[str]:
+def _named(folder: str, label: str, names: list[str]) -> list[str]:
     """The names that a name or code stands for; `dtp` is one of its own and the code of `kzj`."""
-    wanted = asked if asked in names else code(asked)
+    wanted = label if label in names else code(label)
     if same := [name for name in names if wanted and wanted in (name, code(name))]:
         return same
-    raise ValueError(f"{folder}: has no pair of language {asked!r} (there are: {' '.join(names)})")
+    raise ValueError(f"{folder}: has no pair of language {label!r} (there are: {' '.join(names)})")
 
 
 def _sentences(file: str) -> list[str]:
-    found = []
+    sentences = []
     for row, text in files.lines(file):
         if not text.strip():
             raise ValueError(f"{file}: row {row}: is empty (expected a sentence)")
-        found.append(text)
-    if not found:
+        sentences.append(text)
+    if not sentences:
         raise ValueError(f"{file}: has no sentences")
-    return found
+    return sentences

@@ -142,13 +142,13 @@ def mteb_language(code: str) -> str:
 
     language, *rest = code.split("-")
     aliases = get_global("language_aliases")
-    found = [iso for iso in ISO_TO_LANGUAGE if aliases.get(iso, iso) == language]
-    if not found:
+    codes = [iso for iso in ISO_TO_LANGUAGE if aliases.get(iso, iso) == language]
+    if not codes:
         raise ValueError(f"mteb knows no language {code!r}")
     likely = get_global("likely_subtags").get(language, "").split("_")
     script = next((part for part in (*rest, *likely) if len(part) == 4), "Latn")
     # A language and its main variety share a code: Chinese (zho) and Mandarin Chinese (cmn).
-    return f"{min(found, key=lambda iso: len(ISO_TO_LANGUAGE[iso]))}-{script}"
+    return f"{min(codes, key=lambda iso: len(ISO_TO_LANGUAGE[iso]))}-{script}"
 
 
 # --- running -----------------------------------------------------------------------------------
@@ -201,20 +201,20 @@ def _tasks(entry: str | AbsTask) -> list[AbsTask]:
     import mteb
 
     if not isinstance(entry, str):
-        found = [entry]
+        tasks = [entry]
     else:
         try:
-            found = [mteb.get_task(entry)]
+            tasks = [mteb.get_task(entry)]
         except KeyError:
             try:
-                found = list(mteb.get_benchmark(entry).tasks)
+                tasks = list(mteb.get_benchmark(entry).tasks)
             except KeyError:
                 raise ValueError(_unknown(entry)) from None
-    for task in found:
+    for task in tasks:
         if task.modalities != ["text"]:
             what = ", ".join(task.modalities)
             raise ValueError(f"task {task.metadata.name!r} is of {what}, expected text alone")
-    return found
+    return tasks
 
 
 def _unknown(name: str) -> str:
@@ -268,10 +268,10 @@ def _not_loaded(task: AbsTask, error: Exception) -> str:
 def _scores(result, task: AbsTask) -> pd.DataFrame:
     """The table of one TaskResult: of the splits and subsets that the task asks for."""
     rows = [
-        (result.task_name, found["hf_subset"], " ".join(found["languages"]), split, metric, value)
+        (result.task_name, subset["hf_subset"], " ".join(subset["languages"]), split, metric, value)
         for split, subsets in result.validate_and_filter_scores(task).scores.items()
-        for found in subsets
-        for metric, value in found.items()
+        for subset in subsets
+        for metric, value in subset.items()
         if isinstance(value, int | float)
     ]
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -325,13 +325,15 @@ def _relevant(benchmark: Benchmark) -> dict[tuple[str, str], dict[str, dict[str,
             f"benchmark {benchmark.name!r}: relevant pair {broken.argmax()} has grade {grade:g}, "
             "expected a whole number (mteb knows no other)"
         )
-    asked, held = (t["language"].tolist() for t in (benchmark.questions, benchmark.candidates))
-    found = defaultdict(lambda: defaultdict(dict))
+    question_language, candidate_language = (
+        t["language"].tolist() for t in (benchmark.questions, benchmark.candidates)
+    )
+    grades = defaultdict(lambda: defaultdict(dict))
     pairs = (benchmark.question, benchmark.candidate, benchmark.grade)
     for question, candidate, grade in zip(*(x.tolist() for x in pairs), strict=True):
-        for pool in (held[candidate], ALL):
-            found[asked[question], pool][f"q{question}"][f"c{candidate}"] = int(grade)
-    return {key: dict(found[key]) for key in sorted(found)}
+        for pool in (candidate_language[candidate], ALL):
+            grades[question_language[question], pool][f"q{question}"][f"c{candidate}"] = int(grade)
+    return {key: dict(grades[key]) for key in sorted(grades)}
 
 
 def _dataset(benchmark: Benchmark, relevant) -> dict:
@@ -343,11 +345,11 @@ def _dataset(benchmark: Benchmark, relevant) -> dict:
             "test": {
                 "queries": questions[a],
                 "corpus": pools[b],
-                "relevant_docs": found,
+                "relevant_docs": grades,
                 "top_ranked": None,
             }
         }
-        for (a, b), found in relevant.items()
+        for (a, b), grades in relevant.items()
     }
 
 
@@ -376,9 +378,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("tasks", nargs="+", metavar="TASK", help="name of an mteb task, benchmark")
     parser.add_argument("--out", type=Path, help="where results go (mteb, beside the model)")
     parser.add_argument("--name", help="owner/model in the results (STUDY/KEY)")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        scores = _obey(asked)
+        scores = _obey(options)
     except Incomplete as problem:  # its lines were said already
         _show(problem.scores)
         return 1
@@ -389,17 +391,17 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _obey(asked: argparse.Namespace) -> pd.DataFrame:
+def _obey(options: argparse.Namespace) -> pd.DataFrame:
     from lib.encoder import pick_device
     from lib.training.models import load_encoder
 
-    encoder = load_encoder(asked.model).to(pick_device("auto"))
-    folder = asked.out or asked.model.resolve().parent / "mteb"
+    encoder = load_encoder(options.model).to(pick_device("auto"))
+    folder = options.out or options.model.resolve().parent / "mteb"
     return run(
         encoder,
-        asked.tasks,
+        options.tasks,
         folder,
-        name=asked.name or _name(asked.model),
+        name=options.name or _name(options.model),
         say=lambda line: print(line, file=sys.stderr),
     )
 

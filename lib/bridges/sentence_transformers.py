@@ -61,14 +61,14 @@ class _Texts:
         steps, which = np.unique(step, return_inverse=True)
         batches = [self.schedule.batch(int(k)) for k in steps]
         columns = [np.stack(x)[which, row] for x in zip(*map(_columns, batches), strict=True)]
-        pair, asked, answered, *negatives = columns
-        found = {
-            "anchor": self._look_up("question", pair, asked),
-            "positive": self._look_up("passage", pair, answered),
+        pair, question_language, passage_language, *negatives = columns
+        texts = {
+            "anchor": self._look_up("question", pair, question_language),
+            "positive": self._look_up("passage", pair, passage_language),
         }
         for number, negative in enumerate(negatives, start=1):
-            found[f"negative_{number}"] = self._look_up("passage", negative, answered)
-        return found
+            texts[f"negative_{number}"] = self._look_up("passage", negative, passage_language)
+        return texts
 
     def _look_up(self, side: str, pair: np.ndarray, language: np.ndarray) -> list[str]:
         return list(self.tables[side][self.index.rows(pair, language).tolist()][side])

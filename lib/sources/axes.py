@@ -53,9 +53,9 @@ def describe(languages: Iterable[str]) -> pd.DataFrame:
     english = _names("en")
     rows = []
     for language in languages:
-        own = _names(language)
-        shared = own.keys() & english.keys()
-        alike = sum(own[e] == english[e] for e in shared) / max(1, len(shared))
+        names = _names(language)
+        shared = names.keys() & english.keys()
+        alike = sum(names[e] == english[e] for e in shared) / max(1, len(shared))
         rows.append((language, graph.script(language), FAMILY.get(language, ""), alike))
     columns = ["language", "script", "family", "names as in English"]
     return pd.DataFrame(rows, columns=columns).set_index("language")

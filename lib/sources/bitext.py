@@ -25,13 +25,15 @@ def build_corpus(p: Prepare) -> ParallelCorpus:
     languages = files.by_language(p.files, p.languages)
     first = "en" if "en" in every else min(every, default="")
     texts = {x: _lines(every[x]) for x in sorted({first, *languages} & every.keys())}
-    for language, own in texts.items():
-        if len(own) != len(texts[first]):
+    for language, lines in texts.items():
+        if len(lines) != len(texts[first]):
             raise ValueError(
-                f"{every[language]} has {len(own)} lines and {every[first]} {len(texts[first])} "
+                f"{every[language]} has {len(lines)} lines and {every[first]} {len(texts[first])} "
                 "(expected as many: they are line-parallel)"
             )
-    rows = [row for language, own in texts.items() for row in _rows(language, own, texts[first])]
+    rows = [
+        row for language, lines in texts.items() for row in _rows(language, lines, texts[first])
+    ]
     return files.corpus(p, "bitext", languages, rows, Counter(), same_text=True)
 
 

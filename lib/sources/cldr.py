@@ -100,8 +100,8 @@ class Passage:
         return "+".join(sorted(fact.id for fact in self.facts))
 
     def text(self, form: Sentences | Cards, wording: int, language: str) -> str:
-        told = [form.statement(f, wording, language) for f in self.facts]
-        return ("" if language in ("zh", "ja", "yue") else " ").join(told)
+        statements = [form.statement(f, wording, language) for f in self.facts]
+        return ("" if language in ("zh", "ja", "yue") else " ").join(statements)
 
 
 @dataclass
@@ -136,12 +136,12 @@ class Builder:
     def texts(self, chain: Chain, wording: int):
         """(language, question, passage) of a chain wherever everything in it has a name."""
         passage = self.passages[chain.fact.id]
-        told = number(f"{chain.id}#{wording}", PASSAGE_WORDINGS)
+        passage_wording = number(f"{chain.id}#{wording}", PASSAGE_WORDINGS)
         for language in self.languages:
             if all(graph.is_named(item, language) for item in (chain, *passage.facts)):
                 question = self.form.question(chain, wording, language)
                 if question:
-                    yield language, question, passage.text(self.form, told, language)
+                    yield language, question, passage.text(self.form, passage_wording, language)
 
     def rows(self, chain: Chain, wording: int) -> list[dict]:
         passage = self.passages[chain.fact.id].id
@@ -170,9 +170,9 @@ class Builder:
 
     def _is_kept(self, chain: Chain, row: dict) -> bool:
         language = row["language"]
-        told = {e for f in self.passages[chain.fact.id].facts for e in f.entities}
+        entities = {e for f in self.passages[chain.fact.id].facts for e in f.entities}
         return share(f"keep {row['pair']} {language}") < self.p.keep.get(language, 1.0) and not any(
-            self.is_dropped(e, language) for e in {chain.subject, *told}
+            self.is_dropped(e, language) for e in {chain.subject, *entities}
         )
 
     def is_dropped(self, entity: Entity, language: str) -> bool:
@@ -181,17 +181,17 @@ class Builder:
 
     def test_rows(self) -> list[dict]:
         """Every test chain in one wording that was trained on and in the held-out one."""
-        found = []
+        rows = []
         for chain in (c for c in self.chains() if c.fact.id in self.test):
             for label, wording in (
                 ("seen", number(chain.id, self.form.trained)),
                 ("held-out", self.form.trained),
             ):
-                found += [
+                rows += [
                     row | self._strata(chain, label, row["language"])
                     for row in self.rows(chain, wording)
                 ]
-        return found
+        return rows
 
     def _strata(self, chain: Chain, wording: str, language: str) -> dict:
         dropped = any(self.is_dropped(e, language) for e in chain.entities)

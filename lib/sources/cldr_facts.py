@@ -119,9 +119,9 @@ def name(entity: Entity, language: str) -> str | None:
     Names with digits are years or codes in disguise ("Afghan Afghani (1927–2002)")."""
     kind, code = entity
     if kind == "city":
-        found = _city(language, code)
+        text = _city(language, code)
     elif kind == "zone":
-        found = _zone(language, code)
+        text = _zone(language, code)
     else:
         table = {
             "territory": "territories",
@@ -129,10 +129,10 @@ def name(entity: Entity, language: str) -> str | None:
             "currency": "currencies",
             "script": "scripts",
         }[kind]
-        found = getattr(_locale(language), table).get(code)
-    if not isinstance(found, str) or found == code or any(c.isdigit() for c in found):
+        text = getattr(_locale(language), table).get(code)
+    if not isinstance(text, str) or text == code or any(c.isdigit() for c in text):
         return None
-    return found
+    return text
 
 
 # --- relations ---------------------------------------------------------------------------------
@@ -178,13 +178,13 @@ def _city_facts():
 
 @cache
 def all_facts() -> tuple[Fact, ...]:
-    found = [
+    facts = [
         Fact(relation, subject, tuple(dict.fromkeys(answers)))
         for source in (_territory_facts, _language_facts, _city_facts)
         for relation, subject, answers in source()
     ]
     return tuple(
-        sorted((f for f in found if 1 <= len(f.answers) <= MAX_ANSWERS), key=lambda fact: fact.id)
+        sorted((f for f in facts if 1 <= len(f.answers) <= MAX_ANSWERS), key=lambda fact: fact.id)
     )
 
 
@@ -195,15 +195,15 @@ def is_named(item: Fact | Chain, language: str) -> bool:
 
 def _ambiguous(entities, languages) -> set[Entity]:
     """Entities that share their name with an earlier one of their kind in any language."""
-    seen, found = set(), set()
+    seen, duplicates = set(), set()
     for entity in sorted(entities):
         names = {
             (entity[0], lang, text.casefold()) for lang in languages if (text := name(entity, lang))
         }
         if names & seen:
-            found.add(entity)
+            duplicates.add(entity)
         seen |= names
-    return found
+    return duplicates
 
 
 def facts(languages: tuple[str, ...], in_languages: int) -> list[Fact]:
@@ -222,9 +222,9 @@ def _reveals(chain: Chain, languages) -> bool:
     """Whether the question's name holds, or is held in, a name of its passage in any language
     (Mexico City would answer a question about Mexico by spelling alone)."""
     for language in languages:
-        own = (name(chain.subject, language) or "\0").casefold()
+        subject = (name(chain.subject, language) or "\0").casefold()
         others = [(name(e, language) or "\1").casefold() for e in chain.fact.entities]
-        if any(own in other or other in own for other in others):
+        if any(subject in other or other in subject for other in others):
             return True
     return False
 
@@ -235,12 +235,12 @@ def chains(all_facts: list[Fact], languages: tuple[str, ...], bridges: int) -> l
     through: dict[Entity, list[Fact]] = {}
     for fact in shuffled(filter(is_bridge, all_facts)):
         through.setdefault(fact.answers[0], []).append(fact)
-    found = [Chain(fact) for fact in all_facts]
+    questions = [Chain(fact) for fact in all_facts]
     for fact in all_facts:
         if fact.subject[0] == "territory":
             two_hop = [Chain(fact, bridge) for bridge in through.get(fact.subject, [])]
-            found += [c for c in two_hop if not _reveals(c, languages)][:bridges]
-    return found
+            questions += [c for c in two_hop if not _reveals(c, languages)][:bridges]
+    return questions
 
 
 # --- languages ---------------------------------------------------------------------------------
@@ -254,9 +254,9 @@ def distinct_languages(coverage: float) -> tuple[list[str], dict[str, str]]:
     entities = sorted({e for f in all_facts() if is_named(f, "en") for e in f.entities})
     aliases, names = get_global("language_aliases"), {}
     for code in sorted(x for x in locale_identifiers() if "_" not in x and x not in aliases):
-        own = {e: text for e in entities if (text := name(e, code))}
-        if len(own) >= coverage * len(entities):
-            names[code] = own
+        texts = {e: text for e in entities if (text := name(e, code))}
+        if len(texts) >= coverage * len(entities):
+            names[code] = texts
     kept, dropped = [], {}
     for code in sorted(names, key=lambda c: (-len(names[c]), c != "en", c)):
         twin = next((k for k in kept if _same(names[code], names[k]) > SAME_NAMES), None)

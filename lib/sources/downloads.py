@@ -106,8 +106,8 @@ def _from_hub(repo: str, path: str, revision: str, kind: str, folder: Path) -> N
 
     record = folder / "commit.txt"
     if not record.is_file():  # this question, unlike a download, fails at once without a network
-        found = HfApi().repo_info(repo, repo_type=kind, revision=revision, timeout=30).sha
+        commit = HfApi().repo_info(repo, repo_type=kind, revision=revision, timeout=30).sha
         with store.atomic_file(record) as temporary:
-            temporary.write_text(f"{found}\n", encoding="utf-8")
+            temporary.write_text(f"{commit}\n", encoding="utf-8")
     at = {"repo_type": kind, "revision": record.read_text(encoding="utf-8").strip()}
     HfApi().hf_hub_download(repo, path, **at, local_dir=folder, tqdm_class=Lines)

@@ -46,8 +46,8 @@ class Record:
 
     def __getitem__(self, column: str) -> Any:
         if column not in self.values:
-            found = ", ".join(map(str, self.values)) or "none"
-            raise self.fault(f"has no column {column!r} (its columns: {found})")
+            columns = ", ".join(map(str, self.values)) or "none"
+            raise self.fault(f"has no column {column!r} (its columns: {columns})")
         return self.values[column]
 
     def text(self, column: str) -> str:
@@ -208,18 +208,18 @@ def _parquet(file: str) -> Iterator[Record]:
 def by_language(files: Mapping[str, str], languages: Iterable[str]) -> dict[str, str]:
     """Code -> file of the `languages` (none named: of all), sorted; the labels of `files` are
     language names. Raises ValueError for two files of one language, or a language without one."""
-    found: dict[str, str] = {}
+    paths: dict[str, str] = {}
     for label, file in files.items():
         code = language_code(label)
-        if code in found:
-            raise ValueError(f"files: {found[code]} and {file} are both of language {code}")
-        found[code] = file
-    wanted = sorted(map(language_code, languages)) or sorted(found)
-    missing = [code for code in wanted if code not in found]
+        if code in paths:
+            raise ValueError(f"files: {paths[code]} and {file} are both of language {code}")
+        paths[code] = file
+    wanted = sorted(map(language_code, languages)) or sorted(paths)
+    missing = [code for code in wanted if code not in paths]
     if missing:
-        have = " ".join(sorted(found)) or "none"
+        have = " ".join(sorted(paths)) or "none"
         raise ValueError(f"files: no file of language {missing[0]} (there are: {have})")
-    return {code: found[code] for code in wanted}
+    return {code: paths[code] for code in wanted}
 
 
 # --- from rows to a corpus ---------------------------------------------------------------------
@@ -287,13 +287,13 @@ def _check_parallel(rows, languages: Mapping[str, str], dropped: Counter) -> Non
     pairs: dict[str, set] = {language: set() for language in languages}
     for row in rows:
         pairs[row["language"]].add(row["pair"])
-    for language in (x for x, own in pairs.items() if not own):
+    for language in (x for x, pair_ids in pairs.items() if not pair_ids):
         lost = [f"{n} {reason}" for (reason, x), n in sorted(dropped.items()) if x == language]
         place = _place(language, languages)
         raise ValueError(f"{place}: has no pairs (dropped: {', '.join(lost) or 'none'})")
-    times = Counter(pair for own in pairs.values() for pair in own)
-    for language, own in pairs.items():
-        if all(times[pair] == 1 for pair in own):
+    times = Counter(pair for pair_ids in pairs.values() for pair in pair_ids)
+    for language, pair_ids in pairs.items():
+        if all(times[pair] == 1 for pair in pair_ids):
             others = ", ".join(_place(x, languages) for x in languages if x != language)
             raise ValueError(f"{_place(language, languages)}: shares no pair with {others}")
 
@@ -315,7 +315,7 @@ def _version(files: Mapping[str, str]) -> dict:
 
 def _table(dropped: Counter) -> dict[str, dict[str, int]]:
     """reason -> language -> number, sorted."""
-    found: dict[str, dict[str, int]] = {}
+    table: dict[str, dict[str, int]] = {}
     for (reason, language), times in sorted(dropped.items()):
-        found.setdefault(reason, {})[language] = times
-    return found
+        table.setdefault(reason, {})[language] = times
+    return table

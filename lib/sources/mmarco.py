@@ -55,8 +55,10 @@ PART = 1_250_000  # triples, about, whose negatives are found at once: so many f
 
 TABLES = """
 CREATE TABLE triples (question INTEGER, relevant INTEGER, irrelevant INTEGER);
-CREATE TABLE asked (language VARCHAR, id INTEGER, text VARCHAR, chars INTEGER, mark BIGINT);
-CREATE TABLE told (language VARCHAR, id INTEGER, text VARCHAR, chars INTEGER, mark BIGINT);
+CREATE TABLE question_texts (
+    language VARCHAR, id INTEGER, text VARCHAR, chars INTEGER, mark BIGINT);
+CREATE TABLE passage_texts (
+    language VARCHAR, id INTEGER, text VARCHAR, chars INTEGER, mark BIGINT);
 CREATE TABLE negatives (id INTEGER, passage INTEGER, rank INTEGER);
 CREATE TABLE clean (id INTEGER, language VARCHAR, chosen BOOLEAN);
 CREATE TABLE sifted (
@@ -69,7 +71,7 @@ SELECT question, relevant AS passage, min(rowid) AS place FROM triples GROUP BY 
 """
 GROUPS = """
 CREATE TABLE groups AS
-SELECT passage, name, number(name::VARCHAR, $folds) = $fold AS tested FROM found
+SELECT passage, name, number(name::VARCHAR, $folds) = $fold AS tested FROM group_names
 """
 CHOSEN = """
 CREATE TABLE questions AS
@@ -97,11 +99,11 @@ FROM (SELECT passage AS id FROM questions UNION SELECT passage FROM negatives)
 LEFT JOIN groups ON passage = id
 """
 PAIRS = """
-SELECT questions.id AS pair, language, asked.text AS question, told.text AS passage,
-    english.text AS english
-FROM questions JOIN asked USING (id) JOIN told USING (language)
-LEFT JOIN asked AS english ON english.id = questions.id AND english.language = 'en'
-WHERE told.id = questions.passage AND language = $code
+SELECT questions.id AS pair, language, question_texts.text AS question,
+    passage_texts.text AS passage, english.text AS english
+FROM questions JOIN question_texts USING (id) JOIN passage_texts USING (language)
+LEFT JOIN question_texts AS english ON english.id = questions.id AND english.language = 'en'
+WHERE passage_texts.id = questions.passage AND language = $code
 """
 # A trained question needs all its negatives, to be shown and unlike its answer.
 SIFTED = """
@@ -109,9 +111,11 @@ INSERT INTO sifted
 WITH good AS (
     SELECT questions.id, count(*) AS times
     FROM negatives JOIN questions USING (id)
-    JOIN told ON told.id = negatives.passage
-    JOIN told AS answer ON answer.id = questions.passage AND answer.language = told.language
-    WHERE told.language = $code AND told.chars BETWEEN 1 AND $chars AND told.mark <> answer.mark
+    JOIN passage_texts AS negative ON negative.id = negatives.passage
+    JOIN passage_texts AS answer
+    ON answer.id = questions.passage AND answer.language = negative.language
+    WHERE negative.language = $code AND negative.chars BETWEEN 1 AND $chars
+        AND negative.mark <> answer.mark
     GROUP BY ALL)
 SELECT id, language, tested, tested OR chosen, tested OR coalesce(times, 0) = $most
 FROM clean JOIN questions USING (id) LEFT JOIN good USING (id) WHERE language = $code
@@ -125,18 +129,19 @@ JOIN (SELECT id, count(*) AS times FROM trained GROUP BY id) USING (id) GROUP BY
 VIEWS = """
 CREATE VIEW kept AS SELECT id, language, tested FROM sifted WHERE enough AND chosen;
 CREATE VIEW pairs AS
-SELECT kept.tested, kept.id::VARCHAR AS pair, language, asked.text AS question,
-    told.text AS passage, told.id::VARCHAR AS passage_id, name::VARCHAR AS "group",
-    'mmarco' AS source
-FROM kept JOIN questions USING (id) JOIN asked USING (id, language) JOIN told USING (language)
-WHERE told.id = questions.passage;
+SELECT kept.tested, kept.id::VARCHAR AS pair, language, question_texts.text AS question,
+    passage_texts.text AS passage, passage_texts.id::VARCHAR AS passage_id,
+    name::VARCHAR AS "group", 'mmarco' AS source
+FROM kept JOIN questions USING (id) JOIN question_texts USING (id, language)
+JOIN passage_texts USING (language)
+WHERE passage_texts.id = questions.passage;
 CREATE VIEW alone AS
 SELECT 'passage ' || id || ' ' || language AS pair, language, '' AS question, text AS passage,
     id::VARCHAR AS passage_id, name::VARCHAR AS "group", 'mmarco' AS source
 FROM (
     SELECT DISTINCT passage AS id, language
     FROM kept JOIN negatives USING (id) WHERE NOT tested
-) JOIN told USING (id, language) JOIN passages USING (id);
+) JOIN passage_texts USING (id, language) JOIN passages USING (id);
 """
 PAIRS_OF = """
 SELECT * EXCLUDE (tested) FROM pairs WHERE language = $code AND tested = $tested ORDER BY pair
@@ -150,7 +155,7 @@ others AS (
     SELECT id FROM passages ANTI JOIN answers USING (id)
     WHERE EXISTS (FROM answers) ORDER BY share('pool ' || id), id LIMIT $most)
 SELECT id::VARCHAR AS passage_id, language, text AS passage
-FROM told SEMI JOIN (FROM answers UNION ALL FROM others) USING (id)
+FROM passage_texts SEMI JOIN (FROM answers UNION ALL FROM others) USING (id)
 WHERE language = $code AND chars BETWEEN 1 AND $chars
 ORDER BY passage_id
 """
@@ -167,7 +172,7 @@ def build_corpus(p: Prepare, scratch: Path) -> ParallelCorpus:
     place = scratch / "tables"
     place.mkdir()
     try:
-        with tempfile.TemporaryDirectory(dir=scratch) as own, database(own) as db:
+        with tempfile.TemporaryDirectory(dir=scratch) as temporary, database(temporary) as db:
             choose(db, paths.triples, p)
             _read(db, paths)
             return _corpus(db, p, paths, place)
@@ -214,10 +219,10 @@ class Paths:
             where = f" ({p.folder} has: {' '.join(codes) or 'none'})" if p.folder else ""
             raise ValueError(f"languages: a parallel corpus needs at least two{where}")
         english = not p.folder or _is_file(p.folder, QUESTIONS.format("english"))
-        asked = sorted({*codes, "en"} if english else codes)
+        question_codes = sorted({*codes, "en"} if english else codes)
         return cls(
             place(TRIPLES),
-            {code: place(QUESTIONS.format(NAMES[code])) for code in asked},
+            {code: place(QUESTIONS.format(NAMES[code])) for code in question_codes},
             {code: place(COLLECTION.format(NAMES[code])) for code in codes},
         )
 
@@ -303,8 +308,8 @@ def choose(db: duckdb.DuckDBPyConnection, file: str, p: Prepare) -> None:
     Raises ValueError naming file and row."""
     _enter(db, "triples", triples(file))
     db.execute(RELEVANT)
-    found = _groups(**db.execute("SELECT question, passage FROM relevant").fetchnumpy())
-    db.register("found", found)
+    group_names = _groups(**db.execute("SELECT question, passage FROM relevant").fetchnumpy())
+    db.register("group_names", group_names)
     db.execute(GROUPS, {"fold": p.fold, "folds": p.folds})
     db.execute(CHOSEN, {"limit": p.limit or None})
     parts = 1 + db.execute("SELECT count(*) FROM triples").fetchone()[0] // PART
@@ -320,38 +325,38 @@ def _groups(question: np.ndarray, passage: np.ndarray) -> pa.Table:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    asked, row = np.unique(question, return_inverse=True)
-    told, column = np.unique(passage, return_inverse=True)
-    size = len(asked) + len(told)
-    edges = coo_array((np.ones(len(row), bool), (row, column + len(asked))), (size, size))
-    label = connected_components(edges, directed=False)[1][len(asked) :]
+    questions, row = np.unique(question, return_inverse=True)
+    passages, column = np.unique(passage, return_inverse=True)
+    size = len(questions) + len(passages)
+    edges = coo_array((np.ones(len(row), bool), (row, column + len(questions))), (size, size))
+    label = connected_components(edges, directed=False)[1][len(questions) :]
     _, first, group = np.unique(label, return_index=True, return_inverse=True)
-    return pa.table({"passage": told, "name": told[first[group]]})
+    return pa.table({"passage": passages, "name": passages[first[group]]})
 
 
 # --- texts -------------------------------------------------------------------------------------
 
 
 def _read(db, paths: Paths) -> None:
-    """Fill the tables asked and told with the texts that are needed, language by language.
+    """Fill the tables of texts with those that are needed, language by language.
 
     Raises ValueError naming file and row, or the triple with an id that a file lacks."""
     for kind, table, named, columns in (
-        ("question", "asked", paths.questions, "(question)"),
-        ("passage", "told", paths.collections, "(relevant, irrelevant)"),
+        ("question", "question_texts", paths.questions, "(question)"),
+        ("passage", "passage_texts", paths.collections, "(relevant, irrelevant)"),
     ):
         ids = db.execute(f"SELECT id FROM {kind}s ORDER BY id").fetchnumpy()["id"].tolist()
         for code, file in named.items():
-            found = dict.fromkeys(ids, False)
-            _enter(db, table, _parts(_texts(code, file, found)))
-            for lost in [x for x in ids if not found[x]][:1]:
+            seen = dict.fromkeys(ids, False)
+            _enter(db, table, _parts(_texts(code, file, seen)))
+            for lost in [x for x in ids if not seen[x]][:1]:
                 first = f"SELECT min(rowid) + 1 FROM triples WHERE {lost} IN {columns}"
                 row = db.execute(first).fetchone()[0]
                 raise ValueError(f"{paths.triples}: row {row}: {file} has no {kind} {lost}")
 
 
-def _texts(code: str, file: str, found: dict[int, bool]) -> Iterator[tuple]:
-    """(language, id, clean text, its length, its hash) of the ids in `found`, which become True.
+def _texts(code: str, file: str, seen: dict[int, bool]) -> Iterator[tuple]:
+    """(language, id, clean text, its length, its hash) of the ids in `seen`, which become True.
 
     Raises ValueError naming the row of a broken line, or of a wanted id that comes again."""
     for row, line in files.lines(file):
@@ -359,11 +364,11 @@ def _texts(code: str, file: str, found: dict[int, bool]) -> Iterator[tuple]:
         if not tab or "\t" in text or not _is_id(name):
             words = f"is {line[:40]!r} (expected an id and a text by a tab)"
             raise ValueError(f"{file}: row {row}: {words}")
-        if (known := int(name)) not in found:
+        if (known := int(name)) not in seen:
             continue
-        if found[known]:
+        if seen[known]:
             raise ValueError(f"{file}: row {row}: id {name} is there twice")
-        found[known], text = True, clean(text)
+        seen[known], text = True, clean(text)
         yield code, known, text, len(text), hash(text)
 
 
@@ -426,9 +431,9 @@ def _require_parallel(db, places: dict[str, str], dropped: Counter) -> None:
 
 def _rows(db, query: str, values: dict | None = None) -> Iterator[dict]:
     """The rows of a query as they come."""
-    found = db.execute(query, values or {})
-    names = [name for name, *_ in found.description]
-    while block := found.fetchmany(BLOCK):
+    cursor = db.execute(query, values or {})
+    names = [name for name, *_ in cursor.description]
+    while block := cursor.fetchmany(BLOCK):
         yield from (dict(zip(names, row, strict=True)) for row in block)
 
 
@@ -451,8 +456,8 @@ def _train(db, codes: Iterable[str]) -> Iterator[dict]:
 
 def _with_negatives(db, rows: Iterator[dict]) -> Iterator[dict]:
     """The same rows with the column negatives. Lists within DuckDB could not leave its memory."""
-    own = db.execute("SELECT id, passage FROM negatives ORDER BY id, rank").fetchnumpy()
+    negatives = db.execute("SELECT id, passage FROM negatives ORDER BY id, rank").fetchnumpy()
     for row in rows:
         pair = np.int32(row["pair"] if row["question"] else -1)  # of one kind: no copy to search
-        first, last = (own["id"].searchsorted(pair, side) for side in ("left", "right"))
-        yield row | {"negatives": [str(x) for x in own["passage"][first:last].tolist()]}
+        first, last = (negatives["id"].searchsorted(pair, side) for side in ("left", "right"))
+        yield row | {"negatives": [str(x) for x in negatives["passage"][first:last].tolist()]}

@@ -32,8 +32,8 @@ def build_corpus(p: Prepare) -> ParallelCorpus:
     Raises ValueError naming file and row."""
     languages = sorted(map(language_code, p.languages))
     rows = read(p.files)
-    found = languages or sorted({row["language"] for row in rows})
-    return files.corpus(p, "pairs", dict.fromkeys(found, ""), rows, Counter())
+    codes = languages or sorted({row["language"] for row in rows})
+    return files.corpus(p, "pairs", dict.fromkeys(codes, ""), rows, Counter())
 
 
 def read(named: Mapping[str, str]) -> list[dict]:
@@ -123,13 +123,13 @@ def _share_negatives(rows: list[dict], places: Places) -> None:
         return
     named: dict[str, dict[str, None]] = {}
     for row in rows:
-        found = named.setdefault(row["pair"], {})
+        negatives = named.setdefault(row["pair"], {})
         for passage in row.get("negatives", ()):
             record = places.rows[row["pair"], row["language"]]
             if passage not in places.group:
                 raise record.fault(f"negative {passage!r} is no row's passage_id")
             if passage == row["passage_id"]:
                 raise record.fault(f"negative {passage!r} is the pair's own passage")
-            found[passage] = None
+            negatives[passage] = None
     for row in rows:
         row["negatives"] = list(named[row["pair"]])

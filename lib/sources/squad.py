@@ -74,15 +74,17 @@ def read(
     return {language: list(questions(every[language], p.passage, search)) for language in order}
 
 
-def corpus(p: Prepare, source: str, found: dict[str, list[Question]]) -> ParallelCorpus:
+def corpus(p: Prepare, source: str, questions: dict[str, list[Question]]) -> ParallelCorpus:
     """The corpus of one fold out of what was read. source: the name that its rows bear."""
     languages = files.by_language(p.files, p.languages)
-    return files.corpus(p, source, languages, *rows(p, source, found))
+    return files.corpus(p, source, languages, *rows(p, source, questions))
 
 
-def rows(p: Prepare, source: str, found: dict[str, list[Question]]) -> tuple[list[dict], Counter]:
+def rows(
+    p: Prepare, source: str, questions: dict[str, list[Question]]
+) -> tuple[list[dict], Counter]:
     """The rows of a corpus, and {(reason, language): number} of what was dropped."""
-    kept, dropped = _rows(found, p.unanswerable, source)
+    kept, dropped = _rows(questions, p.unanswerable, source)
     if p.passage == "sentence":
         _name_sentences(kept)
     return kept, dropped
@@ -93,8 +95,8 @@ def _rows(
 ) -> tuple[list[dict], Counter]:
     """Rows whose passage_id and group are the paragraph, and {(reason, language): number}."""
     paragraph, rows, dropped = name_paragraphs(read), [], Counter()
-    for language, found in read.items():
-        for question in found:
+    for language, questions in read.items():
+        for question in questions:
             if reason := question.fault(unanswerable):
                 dropped[reason, language] += 1
                 continue
@@ -122,13 +124,13 @@ def name_paragraphs(read: dict[str, list[Question]]) -> dict[str, str]:
     known question has; one without any keeps its own name, marked by the language."""
     named: dict[str, str] = {}
     first = next(iter(read), "")
-    for language, found in read.items():
+    for language, questions in read.items():
         paragraphs: dict[str, list[Question]] = {}
-        for question in found:
+        for question in questions:
             paragraphs.setdefault(question.paragraph, []).append(question)
-        for own, members in paragraphs.items():
+        for paragraph, members in paragraphs.items():
             mark = "" if language == first or members[0].shared else f"{language}:"
-            known = next((named[q.id] for q in members if q.id in named), mark + own)
+            known = next((named[q.id] for q in members if q.id in named), mark + paragraph)
             for question in members:
                 named.setdefault(question.id, known)
     return named
@@ -146,13 +148,13 @@ def _name_sentences(rows: list[dict]) -> None:
     sentences: dict[str, list[tuple[str, dict[str, str]]]] = {}
     name = {}
     for pair in sorted(texts):
-        own, others = texts[pair], sentences.setdefault(paragraph[pair], [])
-        found = next((s for s in others if _is_same(own, s[1])), None)
-        if found is None:
-            found = pair, {}
-            others.append(found)
-        found[1].update(own)
-        name[pair] = found[0]
+        passages, others = texts[pair], sentences.setdefault(paragraph[pair], [])
+        sentence = next((s for s in others if _is_same(passages, s[1])), None)
+        if sentence is None:
+            sentence = pair, {}
+            others.append(sentence)
+        sentence[1].update(passages)
+        name[pair] = sentence[0]
     for row in rows:
         row["passage_id"] = name[row["pair"]]
 
@@ -221,11 +223,11 @@ def _question(
 
 def _answer(record: Record) -> tuple[object, str] | None:
     """(answer_start, text) of the first answer, as the file has them; None where there is none."""
-    found = record.values.get("answers", record.values)
-    if isinstance(found, list):
-        found = found[0] if found else {}
-    found = files.record(record.file, record.row, found).values
-    start, text = found.get("answer_start"), found.get("text", found.get("answer"))
+    answer = record.values.get("answers", record.values)
+    if isinstance(answer, list):
+        answer = answer[0] if answer else {}
+    answer = files.record(record.file, record.row, answer).values
+    start, text = answer.get("answer_start"), answer.get("text", answer.get("answer"))
     if isinstance(start, list):
         start, text = (start or [None])[0], (text or [""])[0]
     return None if start in (None, -1) and not text else (start, str(text or ""))

@@ -38,7 +38,7 @@ def corpus_of_sorted(
     tables = [
         _write(part, place / f"{name}.arrow") for name, part in zip(TABLES, parts, strict=True)
     ]
-    counts = {name: dict(sorted(found.items())) for name, found in counts.items()}
+    counts = {name: dict(sorted(numbers.items())) for name, numbers in counts.items()}
     meta = meta | {"counts": counts, "content_hash": digest.hexdigest()}
     corpus = ParallelCorpus(*tables, meta, place=place)
     _check_groups(corpus)

@@ -34,30 +34,30 @@ def build_corpus(p: Prepare) -> ParallelCorpus:
     english, dropped = _english(p)
     translator = Translator(p.translator, cache_dir() / "translations")
     texts = {row[side] for row in english for side in SIDES}
-    found = translator.translate(sorted(texts), [x for x in languages if x != "en"])
-    rows, failed = _translated(english, found)
+    translations = translator.translate(sorted(texts), [x for x in languages if x != "en"])
+    rows, failed = _translated(english, translations)
     named = {x: p.files["en"] if x == "en" else "" for x in languages}
     corpus = files.corpus(p, "translate", named, english + rows, dropped + failed)
     about = {"model": p.translator, "sha256": translator.sha256}
-    about |= {"settings": asdict(translator.settings), "failed": _failed(found)}
+    about |= {"settings": asdict(translator.settings), "failed": _failed(translations)}
     return replace(corpus, meta=corpus.meta | {"translation": about})
 
 
 def _languages(p) -> list[str]:
     """Languages of the corpus, sorted. Raises ValueError where none is to be made."""
-    found = sorted(set(map(language_code, p.languages)))
-    if set(found) <= {"en"}:
+    languages = sorted(set(map(language_code, p.languages)))
+    if set(languages) <= {"en"}:
         raise ValueError("languages: none to translate into (expected such as [en, de, fr])")
     if not p.translator:
         raise ValueError("translator: is empty (expected a checkpoint's name@revision or folder)")
-    return found
+    return languages
 
 
 def _english(p) -> tuple[list[dict], Counter]:
     """The rows to translate, and {(reason, language): number} of those that were dropped."""
     if set(p.files) != {"en"}:
-        found = ", ".join(p.files) or "none"
-        raise ValueError(f"files: are of {found} (expected one, of en: the others are made)")
+        labels = ", ".join(p.files) or "none"
+        raise ValueError(f"files: are of {labels} (expected one, of en: the others are made)")
     if p.translate_from == "squad":
         rows, dropped = squad.rows(p, "translate", squad.read(p, languages=["en"]))
     else:
@@ -68,10 +68,10 @@ def _english(p) -> tuple[list[dict], Counter]:
     return english, dropped + faults
 
 
-def _translated(english: list[dict], found: dict) -> tuple[list[dict], Counter]:
+def _translated(english: list[dict], by_language: dict) -> tuple[list[dict], Counter]:
     """The rows in every other language, and {(reason, language): number} of those that failed."""
     rows, failed = [], Counter()
-    for language, translations in found.items():
+    for language, translations in by_language.items():
         for row in english:
             new = {side: translations[row[side]] for side in SIDES}
             texts = {side: x.text for side, x in new.items()}
@@ -82,11 +82,11 @@ def _translated(english: list[dict], found: dict) -> tuple[list[dict], Counter]:
     return rows, failed
 
 
-def _failed(found: dict) -> dict[str, dict[str, list[str]]]:
+def _failed(by_language: dict) -> dict[str, dict[str, list[str]]]:
     """reason -> language -> English texts, EXAMPLES at most."""
     listed: dict[str, dict[str, list[str]]] = {}
-    for language, translations in found.items():
+    for language, translations in by_language.items():
         for text in (x for x, translated in translations.items() if translated.fault):
-            own = listed.setdefault(translations[text].fault, {}).setdefault(language, [])
-            own += [text] * (len(own) < EXAMPLES)
+            examples = listed.setdefault(translations[text].fault, {}).setdefault(language, [])
+            examples += [text] * (len(examples) < EXAMPLES)
     return listed

@@ -137,9 +137,13 @@ class Translator:
         """text -> its translation. cut: text -> its pieces."""
         folder = self.folder_of(self.targets[language])
         with store.locked(folder, say):
-            done = self._filled(folder, {x for own in cut.values() for x in own}, language, say)
+            done = self._filled(
+                folder, {x for pieces in cut.values() for x in pieces}, language, say
+            )
         blank = "" if script(language) in ("Hans", "Hant", "Jpan") else " "
-        return {text: _joined(text, [done[x] for x in own], blank) for text, own in cut.items()}
+        return {
+            text: _joined(text, [done[x] for x in pieces], blank) for text, pieces in cut.items()
+        }
 
     def folder_of(self, target: Target) -> Path:
         """Where all translations are kept that this model, so set, makes into a language."""
@@ -178,7 +182,7 @@ class Translator:
 
     def _translated(self, tokens: dict[str, list[int]], target: Target) -> Iterator[tuple]:
         """(piece, Translated) of pieces that are sorted by length."""
-        width = {piece: -(-len(own) // STEP) * STEP for piece, own in tokens.items()}
+        width = {piece: -(-len(ids) // STEP) * STEP for piece, ids in tokens.items()}
         batch = {piece: i // self.settings.batch for i, piece in enumerate(tokens)}
         for _, group in groupby(tokens, key=lambda piece: (width[piece], batch[piece])):
             part = list(group)
@@ -265,8 +269,8 @@ def targets(tokenizer: PreTrainedTokenizerBase) -> dict[str, Target]:
 
     Where several of its codes mean one language, the one that is spelled as here counts, else the
     first. Languages that CLDR does not know are left out."""
-    found = sorted(_listed(tokenizer), key=lambda target: _known(target.code) != target.code)
-    known = {_known(target.code): target for target in reversed(found)}
+    candidates = sorted(_listed(tokenizer), key=lambda target: _known(target.code) != target.code)
+    known = {_known(target.code): target for target in reversed(candidates)}
     return {language: target for language, target in known.items() if language}
 
 
@@ -312,13 +316,13 @@ def sentences(text: str) -> list[str]:
     >>> sentences("Dr. J. Smith left. Who (if anyone) knew? It was 3.5 m.")
     ['Dr. J. Smith left.', 'Who (if anyone) knew?', 'It was 3.5 m.']
     """
-    found, start = [], 0
+    parts, start = [], 0
     for end in (*(match.end() for match in END.finditer(text)), len(text)):
         part = text[start:end].strip()
         if part and (end == len(text) or not ABBREVIATION.search(part)):
-            found.append(part)
+            parts.append(part)
             start = end
-    return found
+    return parts
 
 
 def halves(text: str) -> list[str]:
@@ -341,8 +345,8 @@ def is_runaway(text: str) -> bool:
 def _joined(text: str, parts: list[Translated], blank: str) -> Translated:
     """A text out of its sentences; the first fault of any is its own."""
     whole = blank.join(part.text for part in parts)
-    own = {clean(text): UNTRANSLATED, "": EMPTY}.get(whole, "")
-    return Translated(whole, next((part.fault for part in parts if part.fault), own))
+    fault = {clean(text): UNTRANSLATED, "": EMPTY}.get(whole, "")
+    return Translated(whole, next((part.fault for part in parts if part.fault), fault))
 
 
 # --- shards on disk ----------------------------------------------------------------------------

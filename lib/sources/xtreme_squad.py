@@ -57,17 +57,17 @@ def _folder(folder: str, languages: Iterable[str]) -> dict[str, str]:
     path = store.ROOT / folder
     if not path.is_dir():
         raise ValueError(f"{folder}: no such folder")
-    found: dict[str, str] = {}
+    paths: dict[str, str] = {}
     for file in sorted(path.iterdir()):
         if name := FILE.fullmatch(file.name):
             code = _code(name["language"], file)
-            if code in found:
-                raise ValueError(f"{found[code]} and {file.name} are both of language {code}")
-            found[code] = str(Path(folder) / file.name)
-    if "en" not in found:
+            if code in paths:
+                raise ValueError(f"{paths[code]} and {file.name} are both of language {code}")
+            paths[code] = str(Path(folder) / file.name)
+    if "en" not in paths:
         raise ValueError(f"{folder}: has no file of language en, whose ids the others share")
     try:
-        return files.by_language(found, {*languages, "en"} if languages else ())
+        return files.by_language(paths, {*languages, "en"} if languages else ())
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
 
@@ -81,23 +81,23 @@ def _code(language: str, file: Path) -> str:
 
 def _public(languages: Iterable[str]) -> dict[str, str]:
     """Code -> downloaded file of the languages asked for (none: all) and of English."""
-    found = {"en": downloads.fetch(ENGLISH_URL, ENGLISH_SHA256, f"xtreme_squad/{ENGLISH}")}
+    paths = {"en": downloads.fetch(ENGLISH_URL, ENGLISH_SHA256, f"xtreme_squad/{ENGLISH}")}
     for language in languages or LANGUAGES:
         if language != "en":
             name = f"xtreme_squad/{NAME.format(language)}"
-            found[language] = downloads.fetch(URL.format(language), None, name)
-    return {language: str(file) for language, file in found.items()}
+            paths[language] = downloads.fetch(URL.format(language), None, name)
+    return {language: str(file) for language, file in paths.items()}
 
 
 def _overlap(read: dict[str, list[Question]], named: dict[str, str]) -> dict[str, list[int]]:
     """language -> [ids that English has, ids]; printed too, a line a language."""
-    english, found = {question.id for question in read["en"]}, {}
-    for language, own in read.items():
+    english, counts = {question.id for question in read["en"]}, {}
+    for language, questions in read.items():
         if language == "en":
             continue
-        shared = sum(question.id in english for question in own)
-        if own and not shared:
+        shared = sum(question.id in english for question in questions)
+        if questions and not shared:
             raise ValueError(f"{named[language]}: shares no question id with {named['en']}")
-        found[language] = [shared, len(own)]
-        print(f"{language}: {shared} of {len(own)} question ids are English ones")
-    return found
+        counts[language] = [shared, len(questions)]
+        print(f"{language}: {shared} of {len(questions)} question ids are English ones")
+    return counts

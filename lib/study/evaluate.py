@@ -98,26 +98,27 @@ def mteb_scores(encoder: Encoder, tasks: list[str], folder: Path) -> pd.DataFram
 def annotate(scores: pd.DataFrame, benchmark: Benchmark, corpus: ParallelCorpus) -> pd.DataFrame:
     """Per-question scores with question_id, group and strata, ready to be saved and summed."""
     kept = ["question_id", "group", *(s for s in heldout.STRATA if s in benchmark.questions)]
-    own = benchmark.questions[kept].astype("category").iloc[scores["question"].to_numpy()]
-    found = pd.concat(
-        [scores.drop(columns="question").reset_index(drop=True), own.reset_index(drop=True)], axis=1
+    questions = benchmark.questions[kept].astype("category").iloc[scores["question"].to_numpy()]
+    table = pd.concat(
+        [scores.drop(columns="question").reset_index(drop=True), questions.reset_index(drop=True)],
+        axis=1,
     )
     if set(benchmark.languages) - set(corpus.languages):
-        found["trained"] = _trained(found, benchmark, corpus)
+        table["trained"] = _trained(table, benchmark, corpus)
     names = corpus.folder / "names.parquet"
     if benchmark.name != "heldout" or not names.exists():
-        return found
+        return table
     names = pd.read_parquet(names)
     keys = heldout.NAME_COLUMNS[:3]
     alike = names.set_index(keys)["names"].astype(str)
-    wanted = pd.MultiIndex.from_frame(found[keys].astype(str))
-    return found.assign(names=alike.reindex(wanted).astype("category").to_numpy())
+    wanted = pd.MultiIndex.from_frame(table[keys].astype(str))
+    return table.assign(names=alike.reindex(wanted).astype("category").to_numpy())
 
 
 def _trained(scores: pd.DataFrame, benchmark: Benchmark, corpus: ParallelCorpus) -> pd.Categorical:
     """both, one or neither: whether the encoder was trained on the languages of the question and
     of the pool (the pool of all languages, if on all of them)."""
-    known = {x: x in corpus.languages for x in benchmark.languages}
+    known = {language: language in corpus.languages for language in benchmark.languages}
     known["*"] = all(known.values())
     sides = sum(scores[side].astype(str).map(known).astype(int) for side in metrics.CELL)
     return pd.Categorical.from_codes(sides, ["neither", "one", "both"])
@@ -145,9 +146,9 @@ def with_references(name: str, benchmark: Benchmark, corpus: ParallelCorpus) -> 
 
 
 def _reference_scores(benchmark: Benchmark, corpus: ParallelCorpus) -> pd.DataFrame:
-    found, seed = [], number(corpus.content_hash, 1 << 32)
+    parts, seed = [], number(corpus.content_hash, 1 << 32)
     for name in REFERENCES:
         ranks = references.reference_ranks(benchmark, name, seed)
         scores = annotate(metrics.question_scores(benchmark, ranks), benchmark, corpus)
-        found.append(scores.assign(ranker=name))
-    return pd.concat(found, ignore_index=True).astype({"ranker": "category"})
+        parts.append(scores.assign(ranker=name))
+    return pd.concat(parts, ignore_index=True).astype({"ranker": "category"})

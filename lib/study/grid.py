@@ -113,13 +113,13 @@ def load_frozen(name: str) -> Study:
     """The study that outputs/<name>/study.json holds. Raises BadParameter where there is none."""
     file = study_dir(name) / "study.json"
     try:
-        found = store.read_json(file)
-        corpora = {key: Prepare(**values) for key, values in found["corpora"].items()}
+        data = store.read_json(file)
+        corpora = {key: Prepare(**values) for key, values in data["corpora"].items()}
         runs = {
             key: RunParams(Train(**run["train"]), Evaluate(**run["evaluate"]))
-            for key, run in found["runs"].items()
+            for key, run in data["runs"].items()
         }
-        return Study(name, corpora, runs, Analyse(**found["analyse"]), str(found.get("file", "")))
+        return Study(name, corpora, runs, Analyse(**data["analyse"]), str(data.get("file", "")))
     except FileNotFoundError:
         raise BadParameter(f"{file}: no such study; `make study` starts one") from None
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -151,7 +151,7 @@ def _read_yaml(path: str | Path) -> dict[str, Any]:
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     try:
-        found = YAML(typ="safe", pure=True).load(Path(path).read_text(encoding="utf-8"))
+        data = YAML(typ="safe", pure=True).load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise BadParameter(f"cannot be read ({error.strerror})") from None
     except MarkedYAMLError as error:
@@ -162,9 +162,9 @@ def _read_yaml(path: str | Path) -> dict[str, Any]:
         raise BadParameter(f"{line}{problem} (expected {expected})") from None
     except (YAMLError, ValueError) as error:
         raise BadParameter(f"is not YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(found, dict):
-        raise BadParameter(f"is {short(found)} (expected prepare, train, evaluate, analyse, vary)")
-    return found
+    if not isinstance(data, dict):
+        raise BadParameter(f"is {short(data)} (expected prepare, train, evaluate, analyse, vary)")
+    return data
 
 
 def _change(data: dict[str, Any], change: str) -> None:
@@ -180,8 +180,8 @@ def _change(data: dict[str, Any], change: str) -> None:
         value = YAML(typ="safe", pure=True).load(text) if text else ""
     except YAMLError:
         raise BadParameter(f"{name}: {text!r} is not a YAML value") from None
-    own = _mapping(data.get(stage, {}), stage, "its parameters")
-    data[stage] = {**own, parameter: value}
+    mapping = _mapping(data.get(stage, {}), stage, "its parameters")
+    data[stage] = {**mapping, parameter: value}
 
 
 # --- from a parsed file to a grid ---
@@ -244,9 +244,9 @@ def _expand(name: str, data: dict[str, Any]) -> Study:
     return Study(name, corpora, runs, analyse)
 
 
-def _check_benchmarks(specs: Mapping[str, BenchmarkSpec], own: str) -> None:
+def _check_benchmarks(specs: Mapping[str, BenchmarkSpec], subject: str) -> None:
     """Raise BadParameter for a spec that does not suit its format, and unless a report can be about
-    the benchmark named `own` (where none is named: the first)."""
+    the benchmark `subject` (where none is named: the first)."""
     for name, spec in specs.items():
         where = f"evaluate.benchmarks[{name}]"
         try:
@@ -257,11 +257,13 @@ def _check_benchmarks(specs: Mapping[str, BenchmarkSpec], own: str) -> None:
             benchmarks.check(spec)
         except ValueError as error:
             raise BadParameter(f"{where}: {error}") from None
-    if own and own not in specs:
+    if subject and subject not in specs:
         raise BadParameter(
-            f"analyse.benchmark: {own!r} is not evaluated (expected one of {', '.join(specs)})"
+            f"analyse.benchmark: {subject!r} is not evaluated (expected one of {', '.join(specs)})"
         )
-    where, first = ("analyse.benchmark", own) if own else ("evaluate.benchmarks", next(iter(specs)))
+    where, first = (
+        ("analyse.benchmark", subject) if subject else ("evaluate.benchmarks", next(iter(specs)))
+    )
     if not benchmarks.format_of(specs[first]).in_memory:
         raise BadParameter(
             f"{where}: a report cannot be about {specs[first].format} ({first!r}; name another "
@@ -273,10 +275,12 @@ def _grid_point(name: str, base: dict, axes: list[Axis], settings: tuple) -> tup
     """The corpus and the run of one combination of settings, with their keys."""
     models, point_of = {}, {}
     for stage in VARIED:
-        own = [s for s in settings if any(of == stage for of, _ in s.values)]
-        values = base[stage] | {n: v for s in own for (of, n), v in s.values.items() if of == stage}
-        origins = {n: f"{s.where}: " for s in own for of, n in s.values if of == stage}
-        point_of[stage] = "".join(f"{s.where}: " for s in own)
+        stage_settings = [s for s in settings if any(of == stage for of, _ in s.values)]
+        values = base[stage] | {
+            n: v for s in stage_settings for (of, n), v in s.values.items() if of == stage
+        }
+        origins = {n: f"{s.where}: " for s in stage_settings for of, n in s.values if of == stage}
+        point_of[stage] = "".join(f"{s.where}: " for s in stage_settings)
         models[stage] = checked(STAGES[stage], values, origins, point_of[stage])
     _check_source(models["prepare"], point_of["prepare"])
     parts = [f"{axis.name}={s.spelled(models)}" for axis, s in zip(axes, settings, strict=True)]
@@ -298,18 +302,18 @@ def _check_source(p: Prepare, point: str) -> None:
         raise BadParameter(f"{point}prepare.{error}") from None
 
 
-def _base(stage: str, own: Any) -> dict[str, Any]:
+def _base(stage: str, values: Any) -> dict[str, Any]:
     """A stage's own mapping, names and single values checked. What belongs together is checked
     with the grid, since an axis may complete it."""
-    own = _mapping(own, stage, "its parameters")
-    for parameter in own:
+    values = _mapping(values, stage, "its parameters")
+    for parameter in values:
         _check_name("", stage, parameter)
     try:
-        checked(STAGES[stage], own)
+        checked(STAGES[stage], values)
     except DoNotFitTogether:
         if stage not in VARIED:
             raise
-    return own
+    return values
 
 
 def _axis(name: Any, spec: Any) -> Axis:
@@ -322,14 +326,14 @@ def _axis(name: Any, spec: Any) -> Axis:
         return Axis(parameter[1], [Setting("", {parameter: value}, "vary") for value in spec])
     if "." in str(name) or not LABEL.fullmatch(str(name)):
         raise BadParameter(f"{where}: cannot name an axis of settings (expected a plain name)")
-    settings = [_setting(f"{where}.{label}", label, own) for label, own in spec.items()]
+    settings = [_setting(f"{where}.{label}", label, mapping) for label, mapping in spec.items()]
     return Axis(str(name), settings)
 
 
-def _setting(where: str, label: Any, own: Any) -> Setting:
+def _setting(where: str, label: Any, mapping: Any) -> Setting:
     if isinstance(label, bool) or not LABEL.fullmatch(str(label)):
         raise BadParameter(f"{where}: cannot name a setting (expected letters, digits, . _ + -)")
-    values = _mapping(own, where, "stage.parameter: value").items()
+    values = _mapping(mapping, where, "stage.parameter: value").items()
     return Setting(str(label), {_parameter(f"{where}: ", name): v for name, v in values}, where)
 
 
@@ -338,8 +342,8 @@ def _parameter(where: str, name: Any) -> tuple[str, str]:
     stage, _, parameter = str(name).partition(".")
     if not parameter or stage not in STAGES:
         options = [f"{s}.{p}" for s in VARIED for p in STAGES[s].model_fields if p not in DRIVEN]
-        found = [o for o in options if o.endswith(f".{name}")]
-        hint = f" (did you mean {found[0]}?)" if found else nearest(name, options)
+        matches = [o for o in options if o.endswith(f".{name}")]
+        hint = f" (did you mean {matches[0]}?)" if matches else nearest(name, options)
         raise BadParameter(f"{where}{name}: unknown parameter{hint}")
     if stage not in VARIED:
         raise BadParameter(f"{where}{name}: cannot vary (expected a parameter of prepare or train)")

@@ -52,7 +52,7 @@ def chance(p: Train) -> float:
 def score_table(corpus: ParallelCorpus, batch: Batch, cosines: torch.Tensor, rows: int = 8):
     """The cosines of the first rows, named by language, for people to read."""
     names = np.array(corpus.languages)
-    asked = [f"q{i} {x}" for i, x in enumerate(names[batch.question_language[:rows]])]
-    answered = [f"p{i} {x}" for i, x in enumerate(names[batch.passage_language[:rows]])]
-    table = pd.DataFrame(cosines[:rows, :rows].numpy(), asked, answered)
+    questions = [f"q{i} {x}" for i, x in enumerate(names[batch.question_language[:rows]])]
+    passages = [f"p{i} {x}" for i, x in enumerate(names[batch.passage_language[:rows]])]
+    table = pd.DataFrame(cosines[:rows, :rows].numpy(), questions, passages)
     return table.style.format("{:.2f}").background_gradient("cividis", axis=None)

@@ -40,7 +40,7 @@ def needs(folder: Path, notebook: str) -> Path:
     if folder.exists():
         return folder
     below = folder.parent.parent
-    made = sorted(found.parent.name for found in below.glob(f"*/{folder.name}"))
+    made = sorted(path.parent.name for path in below.glob(f"*/{folder.name}"))
     parameter = {"corpus": "corpus", "runs": "run"}.get(below.name)
     other = ""
     if made and parameter:

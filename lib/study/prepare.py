@@ -81,21 +81,21 @@ def sample(corpus: ParallelCorpus, hops: str, languages: int) -> pd.DataFrame:
         wanted = test[(test["hops"] == hops) & (test["wording"] == "held-out")]
     pair = shuffled(wanted["pair"].unique(), key=lambda pair: f"{hops} {pair}")[0]
     rows = wanted[wanted["pair"] == pair].iloc[:languages]
-    pool, found = corpus.pool.to_pandas(), []
+    pool, examples = corpus.pool.to_pandas(), []
     for row in rows.itertuples():
-        own = pool[pool["language"] == row.language].reset_index(drop=True)
-        relevant = own["passage_id"] == row.passage_id
-        others = own.loc[~relevant, "passage"].tolist()
+        passages = pool[pool["language"] == row.language].reset_index(drop=True)
+        relevant = passages["passage_id"] == row.passage_id
+        others = passages.loc[~relevant, "passage"].tolist()
         _, scores = next(references.bm25_tiles([row.question], others, references.char_ngrams))
-        found.append(
+        examples.append(
             {
                 "language": row.language,
                 "question": row.question,
-                "relevant passage": own.loc[relevant, "passage"].iloc[0],
+                "relevant passage": passages.loc[relevant, "passage"].iloc[0],
                 "hard distractor": others[scores[0].argmax()],
             }
         )
-    return pd.DataFrame(found).set_index("language")
+    return pd.DataFrame(examples).set_index("language")
 
 
 def token_lengths(corpus: ParallelCorpus) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -110,13 +110,13 @@ def token_lengths(corpus: ParallelCorpus) -> tuple[pd.DataFrame, pd.DataFrame]:
         rows = rows.select(np.sort(chosen))
     rows = rows.to_pandas()
     for side in ("question", "passage"):
-        own = rows.loc[rows[side] != "", ["language", side]].drop_duplicates()
-        ids = [code.ids for code in tokenizer.encode_batch(own[side].tolist())]
+        texts = rows.loc[rows[side] != "", ["language", side]].drop_duplicates()
+        ids = [code.ids for code in tokenizer.encode_batch(texts[side].tolist())]
         unknown = tokenizer.token_to_id("[UNK]")
         parts.append(
             pd.DataFrame(
                 {
-                    "language": own["language"],
+                    "language": texts["language"],
                     "side": f"{side}s",
                     "tokens": [len(x) for x in ids],
                     "unknown": [x.count(unknown) for x in ids],
@@ -136,11 +136,11 @@ def difficulty(scores: pd.DataFrame) -> pd.DataFrame:
     parts = {"mono": mono, "cross": cross}
     if "hops" in scores:
         parts = {
-            f"mono, {hops}, {wording}": own
-            for (hops, wording), own in mono.groupby(["hops", "wording"], observed=True)
+            f"mono, {hops}, {wording}": part
+            for (hops, wording), part in mono.groupby(["hops", "wording"], observed=True)
         }
         parts |= {
-            f"cross, {alike} names": own for alike, own in cross.groupby("names", observed=True)
+            f"cross, {alike} names": part for alike, part in cross.groupby("names", observed=True)
         }
     rows = [
         {
@@ -149,8 +149,8 @@ def difficulty(scores: pd.DataFrame) -> pd.DataFrame:
             "mAP": block["ap"].mean(),
             "questions": len(block),
         }
-        for stratum, own in parts.items()
-        for ranker, block in own.groupby("ranker", observed=True)
+        for stratum, part in parts.items()
+        for ranker, block in part.groupby("ranker", observed=True)
         if ranker != "oracle"
     ]
     return pd.DataFrame(rows)
@@ -175,8 +175,8 @@ def findings(corpus: ParallelCorpus, audit: pd.DataFrame, hard: pd.DataFrame):
     from IPython.display import Markdown
 
     meta, counts = corpus.meta, corpus.meta["counts"]
-    asked = audit[audit["part"] != "candidates"]
-    leaked, shared = asked["normalised"].sum(), (asked["overlapping"] - asked["normalised"]).sum()
+    rows = audit[audit["part"] != "candidates"]
+    leaked, shared = rows["normalised"].sum(), (rows["overlapping"] - rows["normalised"]).sum()
     why = ""
     if meta["source"] == "cldr":
         why = " (long wordings do, since a wording is used for many names)"
@@ -211,14 +211,14 @@ def knobs(p: Prepare) -> pd.DataFrame:
     print("building the corpus with each knob at three values ...", flush=True)
     off = {knob: values[0] for knob, values in KNOBS.items()}
     plain = _effect(p.model_copy(update={"languages": ["de", "en"], **off}))
-    found = []
+    rows = []
     for knob, values in KNOBS.items():
         for value in values:
             changed = {"languages": ["de", "en"], **off, knob: value}
             effect = plain if value == off[knob] else _effect(p.model_copy(update=changed))
             shown = value.get("de", 1.0) if knob == "keep" else value
-            found.append({"knob": knob, "value": shown, **effect})
-    table = pd.DataFrame(found)
+            rows.append({"knob": knob, "value": shown, **effect})
+    table = pd.DataFrame(rows)
     table["rows"] /= plain["rows"]
     return table
 

@@ -50,7 +50,7 @@ class Page:
 
     @property
     def title(self) -> str:
-        return " \N{MIDDLE DOT} ".join(x for x in (self.study, self.stage, self.key) if x)
+        return " \N{MIDDLE DOT} ".join(part for part in (self.study, self.stage, self.key) if part)
 
 
 def render(study: str) -> Path:
@@ -62,9 +62,9 @@ def render(study: str) -> Path:
         raise FileNotFoundError(f"{paths.study_dir(study)}: no such study")
     _require_analysis(study)
     folder = paths.report_dir(study)
-    found = {page: _read(page.notebook) for page in find_pages(study)}
-    pages = {page: notebook for page, notebook in found.items() if notebook}
-    for page in found.keys() - pages.keys():
+    notebooks = {page: _read(page.notebook) for page in find_pages(study)}
+    pages = {page: notebook for page, notebook in notebooks.items() if notebook}
+    for page in notebooks.keys() - pages.keys():
         print(f"{page.notebook}: is not a whole notebook; left out", flush=True)
     links = _links(pages)
     for page, notebook in pages.items():

@@ -38,14 +38,14 @@ def save_scores(
     specs, scored: by name of the benchmark, the report's own first. metrics.json is written last:
     with it the run counts as evaluated."""
     with store.atomic_folder(folder / "scores") as new:
-        for name, own in scored.items():
-            own.scores.to_parquet(new / f"{name}.parquet", index=False)
-    ranked = {name: own.scores for name, own in scored.items() if "setting" in own.scores}
+        for name, result in scored.items():
+            result.scores.to_parquet(new / f"{name}.parquet", index=False)
+    ranked = {name: result.scores for name, result in scored.items() if "setting" in result.scores}
     first = next(iter(scored.values())).scores
-    means = {name: metrics.summary(own) for name, own in ranked.items()}
+    means = {name: metrics.summary(scores) for name, scores in ranked.items()}
     written = {
         "benchmarks": {name: specs[name].model_dump() for name in scored},
-        "digests": {name: own.digest for name, own in scored.items()},
+        "digests": {name: result.digest for name, result in scored.items()},
         "summary": {name: _plain(table) for name, table in means.items()},
     }
     store.write_json(folder / "metrics.json", written)
@@ -89,9 +89,9 @@ def comparable(runs: list[ScoredRun]) -> tuple[list[ScoredRun], list[ScoredRun]]
     seeds: dict[str, set[int]] = {}
     for run in runs:
         seeds.setdefault(run.arm, set()).add(run.seed)
-    kept = Counter({frozenset(own): 0 for own in seeds.values()})
+    kept = Counter({frozenset(arm_seeds): 0 for arm_seeds in seeds.values()})
     for common in kept:
-        kept[common] = len(common) * sum(common <= own for own in seeds.values())
+        kept[common] = len(common) * sum(common <= arm_seeds for arm_seeds in seeds.values())
     [(common, _)] = kept.most_common(1)
     chosen = [run for run in runs if run.seed in common and common <= seeds[run.arm]]
     return chosen, [run for run in runs if run not in chosen]
@@ -106,11 +106,11 @@ def _grid(study: str) -> list[str]:
 
 def benchmark_specs(runs: list[ScoredRun]) -> dict[str, BenchmarkSpec]:
     """The benchmarks that all of these runs were evaluated on, the report's own first."""
-    found = [store.read_json(run.folder / "metrics.json")["benchmarks"] for run in runs]
+    specs = [store.read_json(run.folder / "metrics.json")["benchmarks"] for run in runs]
     return {
         name: BenchmarkSpec(**spec)
-        for name, spec in found[0].items()
-        if all(other.get(name) == spec for other in found)
+        for name, spec in specs[0].items()
+        if all(other.get(name) == spec for other in specs)
     }
 
 
@@ -131,8 +131,8 @@ def load_results(study: str, runs: list[ScoredRun], benchmark: str) -> Results:
         if corpus not in seen and with_references:
             seen.add(corpus)
             references = _verified(place, "references.parquet")
-            for name, own in references.groupby("ranker", observed=True):
-                _add(sums, cells, own, REFERENCES[name], run.seed)
+            for name, block in references.groupby("ranker", observed=True):
+                _add(sums, cells, block, REFERENCES[name], run.seed)
         if with_references:
             _check_content(run, benchmark, place)
         scores = _verified(run.folder / "scores", f"{benchmark}.parquet")
@@ -188,8 +188,8 @@ def load_corpus_facts(study: str, key: str) -> tuple[str, dict[str, int]]:
 
 def commits(runs: list[ScoredRun]) -> list[str]:
     """Commits that the runs were made with; more than one is a reason to warn."""
-    found = [store.read_json(run.folder / "provenance.json") for run in runs]
-    return sorted({f"{p['commit']}{' with changes' if p['dirty'] else ''}" for p in found})
+    records = [store.read_json(run.folder / "provenance.json") for run in runs]
+    return sorted({f"{p['commit']}{' with changes' if p['dirty'] else ''}" for p in records})
 
 
 def _check_content(run: ScoredRun, benchmark: str, place: Path) -> None:

@@ -100,9 +100,9 @@ def _moments(state: State) -> dict[str, torch.Tensor]:
 
 def prune(folder: Path, step: int, keep: int) -> None:
     """Keep the `keep` latest checkpoints; those after `step` were found damaged."""
-    found = _by_step(folder)
-    kept = [at for at in found if at <= step][:keep]
-    for place in (*(found[at] for at in found.keys() - kept), *_leftovers(folder)):
+    folders = _by_step(folder)
+    kept = [at for at in folders if at <= step][:keep]
+    for place in (*(folders[at] for at in folders.keys() - kept), *_leftovers(folder)):
         shutil.rmtree(place)
 
 
@@ -113,10 +113,10 @@ def resume(state: State, folder: Path, identity: dict) -> None:
     """Take over the newest valid checkpoint, if there is one; the first rank says which.
 
     Raises ValueError for one of another identity, or without optimizer state."""
-    found = ranks.collected(None if ranks.rank() else _newest(folder))[0]
-    if found is None:
+    newest = ranks.collected(None if ranks.rank() else _newest(folder))[0]
+    if newest is None:
         return
-    place, manifest = found
+    place, manifest = newest
     _require_same(place, manifest, identity)
     if not (place / "optimizer.safetensors").is_file():
         raise ValueError(
@@ -140,9 +140,9 @@ def _load_tensors(state: State, place: Path) -> None:
     moments = load_file(place / "optimizer.safetensors")
     for name, p in state.encoder.named_parameters():
         p.copy_(weights[name])
-        own = {m: torch.empty_like(p).copy_(moments[f"{name}.{m}"]) for m in MOMENTS}
+        parameter_moments = {m: torch.empty_like(p).copy_(moments[f"{name}.{m}"]) for m in MOMENTS}
         step = torch.tensor(float(state.step), device=p.device)
-        state.optimizer.state[p] = own | {"step": step}
+        state.optimizer.state[p] = parameter_moments | {"step": step}
 
 
 def is_finished(model: Path, identity: dict) -> bool:
@@ -182,12 +182,12 @@ def _newest(folder: Path) -> tuple[Path, dict] | None:
 
 def _by_step(folder: Path) -> dict[int, Path]:
     """Folders of checkpoints by step, newest first."""
-    found = {
+    folders = {
         int(m[1]): p
         for p in (folder / "checkpoints").glob("step-*")
         if (m := re.fullmatch(r"step-(\d+)", p.name))
     }
-    return dict(sorted(found.items(), reverse=True))
+    return dict(sorted(folders.items(), reverse=True))
 
 
 def _leftovers(folder: Path) -> list[Path]:

@@ -39,8 +39,8 @@ class Clock:
     def total(self) -> Cost:
         """That of all ranks together, each of which calls this; but seconds are the clock's, and
         peaks of memory those of the largest rank."""
-        own = (time.process_time() - self.cpu, *peaks())
-        cpu, memory, gpu = zip(*ranks.collected(own), strict=True)
+        usage = (time.process_time() - self.cpu, *peaks())
+        cpu, memory, gpu = zip(*ranks.collected(usage), strict=True)
         before = self.before
         return Cost(
             before.seconds + time.perf_counter() - self.wall,

@@ -40,10 +40,10 @@ def exposure(schedule: Schedule) -> pd.DataFrame:
             )
         )
     rows["monolingual"] = rows.question_language == rows.passage_language
-    asked = rows.groupby("question_language")
+    parts = rows.groupby("question_language")
     positives = rows.drop_duplicates(list(names[:3])).groupby("question_language").size()
     table = pd.concat(
-        [*sides, positives.rename("positives"), asked.monolingual.mean(), asked.substituted.sum()],
+        [*sides, positives.rename("positives"), parts.monolingual.mean(), parts.substituted.sum()],
         axis=1,
     )
     table = table.reindex(range(len(schedule.index.languages)), fill_value=0).fillna(0)
@@ -62,8 +62,8 @@ def places_and_tokens(
     for batch in schedule:
         for rank in range(ranks.world()):
             part = batch_rows(schedule.index, batch.part(rank, ranks.world()))
-            own = {side: lengths[side][rows] for side, (rows, _) in part.items()}
+            counts = {side: lengths[side][rows] for side, (rows, _) in part.items()}
             for side, (_, language) in part.items():
-                np.add.at(tokens[SIDES.index(side)], language, own[side])
-            places += packing.places(encoder.rounded(np.concatenate([*own.values()])), chunk)
+                np.add.at(tokens[SIDES.index(side)], language, counts[side])
+            places += packing.places(encoder.rounded(np.concatenate([*counts.values()])), chunk)
     return places, tokens

@@ -15,11 +15,11 @@ TOKENIZER_ROWS = 300_000
 def tokenizer_texts(corpus: ParallelCorpus) -> list[str]:
     """The distinct training texts, sorted; of more than TOKENIZER_ROWS rows about so many,
     drawn with a fixed seed: a vocabulary needs no more, and its trainer holds every word."""
-    wanted, rng, found = TOKENIZER_ROWS / len(corpus.rows), np.random.default_rng(0), set()
+    wanted, rng, texts = TOKENIZER_ROWS / len(corpus.rows), np.random.default_rng(0), set()
     for batch in corpus.batches():
         drawn = batch.filter(pa.array(rng.random(len(batch)) < wanted))
-        found.update(*(drawn.column(side).to_pylist() for side in ("question", "passage")))
-    return sorted(found - {""})
+        texts.update(*(drawn.column(side).to_pylist() for side in ("question", "passage")))
+    return sorted(texts - {""})
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int):

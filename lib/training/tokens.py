@@ -65,11 +65,11 @@ class Tokens:
 
     def take(self, side: str, rows: np.ndarray) -> list[np.ndarray]:
         """Token numbers int32 of the "question" or "passage" of these rows."""
-        found, parts = [], self._parts[side]
+        numbers, parts = [], self._parts[side]
         for part, row in zip(*(x.tolist() for x in np.divmod(rows, self._rows)), strict=True):
             values, offsets = parts[part]
-            found.append(values[offsets[row] : offsets[row + 1]])
-        return found
+            numbers.append(values[offsets[row] : offsets[row + 1]])
+        return numbers
 
 
 def tokenized(corpus: ParallelCorpus, encoder: Encoder) -> Tokens:

@@ -19,13 +19,13 @@ def validate(encoder: Encoder, benchmark: Benchmark) -> dict[str, float]:
     passages = encoder.encode(list(benchmark.candidates["text"]), "passage")
     ranks = search.relevant_ranks(search.tiles(questions, passages), benchmark)
     ap = metrics.summary(metrics.question_scores(benchmark, ranks))["ap"]
-    found = {setting: float(ap[setting]) for setting in SETTINGS if setting in ap.index}
-    return found | {"map": sum(found.values()) / len(found)}
+    scores = {setting: float(ap[setting]) for setting in SETTINGS if setting in ap.index}
+    return scores | {"map": sum(scores.values()) / len(scores)}
 
 
 def best_of(validations: list[dict]) -> dict:
     """The first of the best validations."""
-    return max(validations, key=lambda found: found["map"])
+    return max(validations, key=lambda validation: validation["map"])
 
 
 def patience_is_over(validations: list[dict], patience: int) -> bool:

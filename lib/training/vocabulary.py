@@ -12,11 +12,11 @@ from lib.training.tokens import Tokens
 
 def used(encoder: Encoder, texts: Tokens, dev: Benchmark | None) -> np.ndarray:
     """Tokens, int64, of all texts that are trained on or validated with."""
-    found = [texts.used]
+    tokens = [texts.used]
     if dev is not None:
-        found += encoder.tokenize(list(dev.questions["text"]), "question")
-        found += encoder.tokenize(list(dev.candidates["text"]), "passage")
-    return np.unique(np.concatenate(found))
+        tokens += encoder.tokenize(list(dev.questions["text"]), "question")
+        tokens += encoder.tokenize(list(dev.candidates["text"]), "passage")
+    return np.unique(np.concatenate(tokens))
 
 
 def train_only(encoder: Encoder, used: np.ndarray) -> None:
