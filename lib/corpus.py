@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -47,24 +45,6 @@ class ParallelCorpus:
     meta: dict
     folder: Path | None = None
     place: Path | None = None
-
-    @classmethod
-    def from_rows(
-        cls,
-        rows: Iterable[dict],
-        meta: dict,
-        test: Iterable[dict] = (),
-        pool: Iterable[dict] = (),
-        folder: Path | None = None,
-    ) -> ParallelCorpus:
-        """Corpus of lists of dicts. Raises ValueError where rows contradict the contract."""
-        rows = sorted(rows, key=lambda row: (row["pair"], row["language"]))
-        _check(rows)
-        test = sorted(test, key=lambda row: (row["language"], row["pair"]))
-        pool = sorted(pool, key=lambda row: (row["language"], row["passage_id"]))
-        tables = [Dataset.from_list(list(part)) for part in (rows, test, pool)]
-        meta = meta | {"counts": _counts(tables), "content_hash": _digest(rows)}
-        return cls(*tables, meta, folder)
 
     def column(self, name: str) -> pa.ChunkedArray:
         """A column of the rows as it lies on the disk: a Python text costs 60 bytes and more."""
@@ -154,42 +134,6 @@ class ParallelCorpus:
             for name in TABLES
         ]
         return cls(*tables, meta, folder)
-
-
-def _check(rows: list[dict]) -> None:
-    """One passage a pair, one group a passage, one row a (pair, language): or ValueError."""
-    passage, group, seen = {}, {}, set()
-    for row in rows:
-        pair, key = row["pair"], (row["pair"], row["language"])
-        if key in seen:
-            raise ValueError(f"pair {pair}: two rows in {row['language']}, expected one")
-        seen.add(key)
-        if passage.setdefault(pair, row["passage_id"]) != row["passage_id"]:
-            raise ValueError(f"pair {pair}: two passage_ids, expected the same in each language")
-        if group.setdefault(row["passage_id"], row["group"]) != row["group"]:
-            raise ValueError(f"passage {row['passage_id']}: lies in two groups, expected one")
-    if not rows:
-        raise ValueError("the corpus has no training rows")
-
-
-def _counts(tables) -> dict:
-    """Rows of each table by language."""
-    return {
-        name: dict(sorted(Counter(table["language"][:]).items())) if len(table) else {}
-        for name, table in zip(TABLES, tables, strict=True)
-    }
-
-
-def _digest(rows: list[dict]) -> str:
-    """sha256 of the training rows' texts and keys."""
-    digest = sha256()
-    for row in rows:
-        digest.update(content(row))
-    return digest.hexdigest()
-
-
-def content(row: dict) -> bytes:
-    return "\x1f".join(map(str, row.values())).encode() + b"\x1e"
 
 
 def _same_file(file: Path, place: Path) -> None:

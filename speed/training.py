@@ -51,6 +51,7 @@ from lib import store
 from lib.corpus import ParallelCorpus
 from lib.params import Train
 from lib.sampler import Schedule
+from lib.sources.assemble import corpus_of_rows
 from lib.training import cost
 
 WARM, LANGUAGES, TEMPERATURE, RATE = 1, ("de", "en", "th", "zh"), 0.05, 2e-5
@@ -193,7 +194,7 @@ def save_corpus(texts: Texts, vocabulary: int, folder: Path) -> None:
             key = f"{pair:06}"
             same = {"pair": key, "passage_id": key, "group": key, "source": "made up"}
             rows.append(same | sides | {"language": language})
-    corpus = ParallelCorpus.from_rows(rows, {})
+    corpus = corpus_of_rows(rows, {})
     with store.atomic_folder(folder, corpus.meta) as new:
         corpus.save(new)
 

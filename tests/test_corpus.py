@@ -9,6 +9,7 @@ from lib import store
 from lib.benchmarks.leaks import leak_audit
 from lib.corpus import ParallelCorpus
 from lib.sampler import PairIndex
+from lib.sources.assemble import corpus_of_rows
 
 
 def row(pair, language, **changes):
@@ -60,7 +61,7 @@ def test_absent_row_is_refused():
 
 def test_index_of_a_corpus_matches_its_rows():
     """Index rows lead back to the texts, whatever order the rows came in."""
-    corpus = ParallelCorpus.from_rows(ROWS, {})
+    corpus = corpus_of_rows(ROWS, {})
     index = corpus.index
     assert corpus.languages == ("de", "en", "fr") and len(index) == 3
     number = index.rows(np.array([2]), np.array([0]))[0]
@@ -74,7 +75,7 @@ def test_negatives_name_pairs_of_their_passages():
         row("b", "en", negatives=[]),
         row("c", "en", negatives=["Pa"]),
     ]
-    offsets, pairs = ParallelCorpus.from_rows(rows, {}).index.negatives
+    offsets, pairs = corpus_of_rows(rows, {}).index.negatives
     assert offsets.tolist() == [0, 2, 2, 3] and pairs.tolist() == [1, 2, 0]
 
 
@@ -89,18 +90,18 @@ def test_negatives_name_pairs_of_their_passages():
 def test_contradictory_rows_are_refused(changed, message):
     """The contract of a corpus is checked when it is made."""
     with pytest.raises(ValueError, match=message):
-        ParallelCorpus.from_rows([*ROWS, changed], {})
+        corpus_of_rows([*ROWS, changed], {})
 
 
 def test_empty_corpus_is_refused():
     """A corpus without rows is an error at once."""
     with pytest.raises(ValueError, match="no training rows"):
-        ParallelCorpus.from_rows([], {})
+        corpus_of_rows([], {})
 
 
 def test_saved_and_loaded_corpus_is_the_same(tmp_path):
     """What is read back equals what was written, counts and hash included."""
-    corpus = ParallelCorpus.from_rows(ROWS, {"source": "test"}, test=ROWS[:1])
+    corpus = corpus_of_rows(ROWS, {"source": "test"}, test=ROWS[:1])
     with store.atomic_folder(tmp_path / "data", corpus.meta) as new:
         corpus.save(new)
     back = ParallelCorpus.load(tmp_path / "data")
@@ -112,7 +113,7 @@ def test_saved_and_loaded_corpus_is_the_same(tmp_path):
 
 def test_altered_corpus_is_named(tmp_path):
     """A corpus whose files were changed is not read."""
-    corpus = ParallelCorpus.from_rows(ROWS, {})
+    corpus = corpus_of_rows(ROWS, {})
     with store.atomic_folder(tmp_path / "data", corpus.meta) as new:
         corpus.save(new)
     victim = next((tmp_path / "data" / "rows").glob("*.arrow"))
@@ -123,12 +124,9 @@ def test_altered_corpus_is_named(tmp_path):
 
 def test_content_hash_depends_on_texts_only():
     """The same rows in another order have the same hash; one other letter changes it."""
-    digest = ParallelCorpus.from_rows(ROWS, {}).content_hash
-    assert ParallelCorpus.from_rows(ROWS[::-1], {}).content_hash == digest
-    assert (
-        ParallelCorpus.from_rows([*ROWS[1:], row("b", "en", question="x")], {}).content_hash
-        != digest
-    )
+    digest = corpus_of_rows(ROWS, {}).content_hash
+    assert corpus_of_rows(ROWS[::-1], {}).content_hash == digest
+    assert corpus_of_rows([*ROWS[1:], row("b", "en", question="x")], {}).content_hash != digest
 
 
 def test_leak_audit_counts_each_kind_of_overlap():

@@ -3,7 +3,7 @@
 import pytest
 
 from lib.benchmarks import heldout
-from lib.corpus import ParallelCorpus
+from lib.sources.assemble import corpus_of_rows
 
 LANGUAGES = ("de", "en")
 
@@ -25,7 +25,7 @@ def corpus(passages, **strata):
     train = [row("t", language, "trained") for language in LANGUAGES]
     test = [row(p, x, text) | strata for p, text in passages.items() for x in LANGUAGES]
     pool = [{k: r[k] for k in ("passage_id", "language", "passage")} for r in train + test]
-    return ParallelCorpus.from_rows(train, {}, test, pool)
+    return corpus_of_rows(train, {}, test, pool)
 
 
 def test_each_question_has_its_passage_in_every_language():
@@ -56,4 +56,4 @@ def test_equal_passages_are_one_candidate():
 def test_a_corpus_without_a_split_is_refused():
     """There is nothing to evaluate on, and the message says so."""
     with pytest.raises(ValueError, match="no held-out questions"):
-        heldout.load_benchmark(ParallelCorpus.from_rows([row("t", "en", "x")], {}))
+        heldout.load_benchmark(corpus_of_rows([row("t", "en", "x")], {}))

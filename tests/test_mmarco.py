@@ -14,7 +14,7 @@ from lib import store
 from lib.corpus import ParallelCorpus
 from lib.sampler import Schedule
 from lib.sources import mmarco
-from lib.sources.streaming import corpus_of_sorted
+from lib.sources.assemble import corpus_of_rows, corpus_of_sorted
 from lib.study import paths
 from lib.training.tokenizer import tokenizer_texts
 from speed.mmarco import generate, measured
@@ -279,7 +279,7 @@ def test_rows_one_by_one_make_the_same_corpus(files, tmp_path):
     """Hash, rows, index and what is read back equal those of a corpus made in memory."""
     streamed = build(asked(files, folds=3))
     tables = [t.to_list() for t in (streamed.rows, streamed.test, streamed.pool)]
-    held = ParallelCorpus.from_rows(tables[0], {}, tables[1], tables[2])
+    held = corpus_of_rows(tables[0], {}, tables[1], tables[2])
     assert held.content_hash == streamed.content_hash
     assert [t.to_list() for t in (held.rows, held.test, held.pool)] == tables
     assert held.index.group.tolist() == streamed.index.group.tolist()
@@ -298,7 +298,7 @@ def test_rows_one_by_one_make_the_same_corpus(files, tmp_path):
 def test_texts_come_from_memory_and_from_files_alike(files, monkeypatch):
     """Each of them once or more, empty ones never; of many rows a tokenizer sees a fixed share."""
     streamed = build(asked(files))
-    held = ParallelCorpus.from_rows(streamed.rows.to_list(), {})
+    held = corpus_of_rows(streamed.rows.to_list(), {})
     rows = streamed.rows.to_list()
     texts = {row[side] for row in rows for side in ("question", "passage")} - {""}
     for corpus in (streamed, held):

@@ -211,6 +211,8 @@ MISTAKES = {
     "'squad' (expected one file a language)",
     "prepare: {files: {en: a.jsonl}}": "prepare.files: 1 files do not go with "
     "source 'cldr' (expected none)",
+    "prepare: {unanswerable: true}": "prepare.unanswerable: True does not go with passage "
+    "'sentence' (expected 'paragraph': an unanswerable question has no answer sentence)",
     "prepare: {keep: {de: 2}}": "prepare.keep[de]: 2 is out of range (expected 0 to 1)",
     "prepare: {languages: [de], keep: {fr: 0.5}}": "prepare.keep: fr is not one of "
     "prepare.languages",

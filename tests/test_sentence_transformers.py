@@ -17,6 +17,7 @@ import pytest
 
 from lib.corpus import ParallelCorpus
 from lib.sampler import Schedule
+from lib.sources.assemble import corpus_of_rows
 
 ROOT = Path(__file__).parents[1]
 MISSING = [name for name in ("sentence_transformers", "accelerate") if not find_spec(name)]
@@ -48,7 +49,7 @@ def corpus() -> ParallelCorpus:
         for pair in range(PAIRS)
         for language in LANGUAGES
     ]
-    return ParallelCorpus.from_rows(rows, {})
+    return corpus_of_rows(rows, {})
 
 
 def save_model(folder: Path, dropout: float = 0.0) -> None:

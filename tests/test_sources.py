@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from lib import store
 from lib.corpus import ParallelCorpus
-from lib.params import Prepare
+from lib.params import Prepare, checked
 from lib.sources import bitext, files, pairs, squad
 
 DATA = store.ROOT.parent / "shared/data"
@@ -489,7 +489,7 @@ def test_squad_paragraphs_by_hand(tmp_path):
     ]  # fmt: skip
     assert {x[3:] for x in found} == {("Rhine#0",) * 2, ("Rhine#1",) * 2}
     assert len(build_squad(tmp_path, passage="paragraph").rows) == len(found) - 1
-    refused(lambda: Prepare(source="squad", unanswerable=True), "expected 'paragraph'")
+    refused(lambda: checked(Prepare, {"unanswerable": True}), "expected 'paragraph'")
 
 
 def test_squad_without_english(tmp_path):

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from lib import store, trainer
 from lib.corpus import ParallelCorpus
 from lib.params import Train
+from lib.sources.assemble import corpus_of_rows
 from lib.trainer import Diverged, adamw, learning_rate, train
 from lib.training import checkpoints, progress, vocabulary
 from lib.training.checkpoints import LogRow
@@ -59,7 +60,7 @@ def toy_rows():
 
 def toy_corpus(folder, rows=None):
     """A toy corpus on the disk, as 01_prepare leaves one."""
-    made = ParallelCorpus.from_rows(rows or toy_rows(), {"source": "toy"})
+    made = corpus_of_rows(rows or toy_rows(), {"source": "toy"})
     with store.atomic_folder(folder, made.meta) as new:
         made.save(new)
         texts = sorted({*made.rows["question"][:], *made.rows["passage"][:]})
@@ -288,7 +289,7 @@ def test_other_corpus_is_refused(corpus, half):
     """By content, not by name."""
     rows = toy_rows()
     rows[0]["question"] += "!"
-    other = ParallelCorpus.from_rows(rows, {}, folder=corpus.folder)
+    other = corpus_of_rows(rows, {}, folder=corpus.folder)
     with pytest.raises(ValueError, match="was made with corpus content"):
         train(other, PARAMS, half)
 
@@ -558,7 +559,7 @@ def test_used_words_alone_give_the_whole_table(tmp_path, monkeypatch):
     rows = toy_rows()
     corpus = toy_corpus(tmp_path / "data", rows)
     some = [{k: v for k, v in row.items() if k != "negatives"} for row in rows[: 3 * PAIRS // 2]]
-    few = ParallelCorpus.from_rows(some, {}, folder=corpus.folder)
+    few = corpus_of_rows(some, {}, folder=corpus.folder)
     negatives = {"negatives": "in_batch", "explicit": 0}
     with monkeypatch.context() as patch:
         patch.setattr(vocabulary, "train_only", lambda *_: None)

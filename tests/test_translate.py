@@ -635,7 +635,6 @@ def test_parameters_that_do_not_fit(tmp_path):
         ({"files": {}}, ["files", "none"]),
         ({}, ["en.jsonl", "rows in de"]),
         ({"translate_from": "squad"}, ["en.jsonl", "row 1", "context"]),
-        ({"translate_from": "squad", "unanswerable": True}, ["unanswerable"]),
     ):
         p = asked(tmp_path, rows, **changes)
         refused(lambda p=p: translate.build_corpus(p), *parts)

@@ -15,6 +15,7 @@ from lib import benchmarks, params, store, trainer
 from lib.benchmarks import heldout
 from lib.corpus import ParallelCorpus
 from lib.params import BenchmarkSpec, Prepare, Train
+from lib.sources.assemble import corpus_of_rows
 from lib.study import grid, prepare
 from lib.trainer import train
 from lib.training import validation
@@ -33,7 +34,7 @@ def corpus(tmp_path_factory):
     known = [{k: v for k, v in r.items() if k != "negatives"} for r in toy_rows()[:-30]]
     pool = [{k: row[k] for k in ("passage_id", "language", "passage")} for row in toy_rows()]
     folder = tmp_path_factory.mktemp("corpus") / "data"
-    made = ParallelCorpus.from_rows(known, {"source": "toy", "dev": 0.5}, rows, pool)
+    made = corpus_of_rows(known, {"source": "toy", "dev": 0.5}, rows, pool)
     with store.atomic_folder(folder, made.meta) as new:
         made.save(new)
         train_tokenizer([r["question"] for r in toy_rows()] + ["QZ"], 400).save(

@@ -20,6 +20,7 @@ from lib.corpus import ParallelCorpus
 from lib.params import Prepare
 from lib.sources import Source
 from lib.sources import cldr_facts as graph
+from lib.sources.assemble import corpus_of_rows
 from lib.sources.cldr_facts import Chain, Entity, Fact
 from lib.sources.text import number, share
 
@@ -256,6 +257,4 @@ def build_corpus(p: Prepare) -> ParallelCorpus:
         "passages": len({p.id for p in builder.passages.values()}),
         "dropped_languages": dropped,
     }
-    return ParallelCorpus.from_rows(
-        builder.training_rows(), meta, builder.test_rows(), builder.pool()
-    )
+    return corpus_of_rows(builder.training_rows(), meta, builder.test_rows(), builder.pool())

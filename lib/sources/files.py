@@ -25,6 +25,7 @@ from lib import store
 from lib.corpus import ParallelCorpus
 from lib.languages import language_code
 from lib.params import Prepare
+from lib.sources.assemble import corpus_of_rows
 from lib.sources.text import number, share, sift
 
 LICENCE = "as stated by the files' owner"
@@ -266,7 +267,7 @@ def corpus(
     for language in sorted(languages.keys() - {row["language"] for row in train}):
         raise ValueError(f"{_place(language, languages)}: no pair is left to train on")
     meta = {"source": source, **_version(p.files), "licence": LICENCE, "dropped": _table(dropped)}
-    return ParallelCorpus.from_rows(_with_known_negatives(train), meta, test, pool)
+    return corpus_of_rows(_with_known_negatives(train), meta, test, pool)
 
 
 def _is_kept(row: dict, keep: Mapping[str, float]) -> bool:

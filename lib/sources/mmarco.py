@@ -34,7 +34,7 @@ from lib import store
 from lib.corpus import ParallelCorpus
 from lib.params import Prepare
 from lib.sources import Source, files
-from lib.sources.streaming import corpus_of_sorted
+from lib.sources.assemble import corpus_of_sorted
 from lib.sources.text import clean, number, share, sift
 
 SOURCE = Source(folder=True, scratch=True)

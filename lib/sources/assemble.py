@@ -1,11 +1,11 @@
-"""A corpus whose rows come one by one, in order: for sources that memory cannot hold."""
+"""Rows to a corpus, checked on the way: in memory, or one by one where memory cannot hold them."""
 
 from __future__ import annotations
 
 import shutil
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 from itertools import chain, islice
 from pathlib import Path
@@ -14,9 +14,29 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 
-from lib.corpus import TABLES, ParallelCorpus, codes, content
+from lib.corpus import TABLES, ParallelCorpus, codes
 
 BATCH = 10_000  # rows written at once; each batch of a mapped file costs 64 KiB when it is opened
+
+Table = Callable[[str, Iterator[dict]], Dataset]  # (name, rows) -> the table of that name
+
+
+def corpus_of_rows(
+    rows: Iterable[dict],
+    meta: dict,
+    test: Iterable[dict] = (),
+    pool: Iterable[dict] = (),
+    folder: Path | None = None,
+) -> ParallelCorpus:
+    """Corpus of dicts in any order. Raises ValueError where rows contradict the contract."""
+    rows = sorted(rows, key=lambda row: (row["pair"], row["language"]))
+    test = sorted(test, key=lambda row: (row["language"], row["pair"]))
+    pool = sorted(pool, key=lambda row: (row["language"], row["passage_id"]))
+
+    def table(_: str, part: Iterator[dict]) -> Dataset:
+        return Dataset.from_list([*part])
+
+    return ParallelCorpus(*_tables(rows, meta, test, pool, table), folder=folder)
 
 
 def corpus_of_sorted(
@@ -26,32 +46,41 @@ def corpus_of_sorted(
     test: Iterable[dict] = (),
     pool: Iterable[dict] = (),
 ) -> ParallelCorpus:
-    """ParallelCorpus.from_rows of rows that come in order, for more of them than memory holds.
+    """The same of dicts in order: rows by (pair, language), test by (language, pair), pool by
+    (language, passage_id); rows out of order are a ValueError.
 
-    rows come by (pair, language), test by (language, pair), pool by (language, passage_id).
-    Tables are written below `place` as rows come; that folder is removed with the corpus.
-    Counted apart as "negatives" are rows without a question. Raises ValueError as from_rows,
-    and for rows out of order."""
-    digest, counts = sha256(), {name: Counter() for name in (*TABLES, "negatives")}
-    parts = _in_order(rows, digest, counts), _counted(test, counts["test"])
-    parts = *parts, _counted(pool, counts["pool"])
-    tables = [
-        _write(part, place / f"{name}.arrow") for name, part in zip(TABLES, parts, strict=True)
-    ]
-    counts = {name: dict(sorted(numbers.items())) for name, numbers in counts.items()}
-    meta = meta | {"counts": counts, "content_hash": digest.hexdigest()}
-    corpus = ParallelCorpus(*tables, meta, place=place)
-    _check_groups(corpus)
+    Tables are written below `place` as rows come; that folder is removed with the corpus."""
+
+    def table(name: str, part: Iterator[dict]) -> Dataset:
+        return _write(part, place / f"{name}.arrow")
+
+    corpus = ParallelCorpus(*_tables(rows, meta, test, pool, table), place=place)
     weakref.finalize(corpus, shutil.rmtree, place, ignore_errors=True)
     return corpus
 
 
-def _check_groups(corpus: ParallelCorpus) -> None:
+def _tables(rows, meta: dict, test, pool, table: Table) -> tuple[Dataset, Dataset, Dataset, dict]:
+    """rows, test, pool and meta of a corpus. Rows without a question are counted apart, as
+    "negatives"."""
+    digest, counts = sha256(), {name: Counter() for name in (*TABLES, "negatives")}
+    parts = {
+        "rows": _in_order(rows, digest, counts),
+        "test": _counted(test, counts["test"]),
+        "pool": _counted(pool, counts["pool"]),
+    }
+    tables = [table(name, part) for name, part in parts.items()]
+    _check_groups(tables[0])
+    counts = {name: dict(sorted(numbers.items())) for name, numbers in counts.items()}
+    return *tables, meta | {"counts": counts, "content_hash": digest.hexdigest()}
+
+
+def _check_groups(rows: Dataset) -> None:
     """Raises ValueError for a passage in two groups; reads the columns that say so alone."""
-    if not len(corpus.rows):
+    if not len(rows):
         raise ValueError("the corpus has no training rows")
-    passage, names = codes(corpus.column("passage_id"))
-    group, _ = codes(corpus.column("group"))
+    columns = rows.with_format("arrow")
+    passage, names = codes(columns["passage_id"][:])
+    group, _ = codes(columns["group"][:])
     seen = np.zeros(len(names), np.int32)
     seen[passage] = group
     for other in passage[seen[passage] != group][:1]:
@@ -59,7 +88,8 @@ def _check_groups(corpus: ParallelCorpus) -> None:
 
 
 def _in_order(rows: Iterable[dict], digest, counts: dict[str, Counter]) -> Iterator[dict]:
-    """The rows as they come, hashed, counted, and checked but for groups."""
+    """The rows as they come, hashed, counted, and checked but for groups: one row a (pair,
+    language), one passage a pair, in order."""
     pair = language = passage = ""
     for row in rows:
         if row["pair"] == pair and row["passage_id"] != passage:
@@ -70,7 +100,7 @@ def _in_order(rows: Iterable[dict], digest, counts: dict[str, Counter]) -> Itera
             raise ValueError(f"pair {row['pair']}: its row in {row['language']} is out of order")
         pair, language, passage = row["pair"], row["language"], row["passage_id"]
         counts["rows" if row["question"] else "negatives"][language] += 1
-        digest.update(content(row))
+        digest.update("\x1f".join(map(str, row.values())).encode() + b"\x1e")
         yield row
 
 
