@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from test_large_batches import differ
 from test_trainer import results, start, stop_after, toy_corpus
 from torch import distributed
 
-from lib import trainer
+from lib import store, trainer
 from lib.corpus import ParallelCorpus
 from lib.params import Train
 from lib.trainer import Diverged, train
@@ -215,6 +216,14 @@ def test_ranks_that_wait_for_a_failed_one_are_not_blamed(number, fast):
     """Theirs is but a lost connection."""
     with pytest.raises(KeyError, match="own fault"):
         ranks.start(2, "cpu", fails, number)
+
+
+def test_an_error_half_written_is_no_error(tmp_path):
+    """As the end of a process leaves it that was writing: the others' errors count."""
+    (tmp_path / ".error-0.abcd.tmp").write_bytes(b"")
+    with store.atomic_file(tmp_path / "error-1") as file:
+        file.write_bytes(pickle.dumps(KeyError("own fault")))
+    assert isinstance(ranks._cause([], tmp_path), KeyError)
 
 
 def test_too_few_gpus():

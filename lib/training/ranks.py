@@ -20,6 +20,8 @@ import torch
 from torch import distributed
 from torch import multiprocessing as mp
 
+from lib import store
+
 
 def rank() -> int:
     """Number of this process, from 0."""
@@ -114,7 +116,8 @@ def _member(number: int, count: int, device: str, place: str, work: Callable, ar
         work(*args)
         distributed.destroy_process_group()
     except Exception as error:
-        (Path(place) / f"error-{number}").write_bytes(pickle.dumps(error))
+        with store.atomic_file(Path(place) / f"error-{number}") as file:
+            file.write_bytes(pickle.dumps(error))  # whole: the group may be ended meanwhile
         raise
 
 
