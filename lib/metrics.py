@@ -224,7 +224,7 @@ def question_scores(benchmark: Benchmark, ranks: Ranks) -> pd.DataFrame:
     one_target  the pool of all languages, only the relevant candidates of one language count; the
                 question's other relevant candidates are taken out of the list
 
-    A question with no relevant candidate in a setting has no row there: see `left_out`. Raises
+    A question with no relevant candidate in a setting has no row there. Raises
     ValueError if the ranks belong to another benchmark."""
     for name in ("own", "pool", "alone", "tied"):
         if len(getattr(ranks, name)) != len(benchmark.question):

@@ -38,7 +38,7 @@ ARMS = {
     "cross-fixed": (0, 0, 1),  # then each question is sent to a constant other language
 }
 KINDS = ("mono", "pair", "mixed")
-# Least and largest value of what a schedule is asked for; lib.params takes them from here.
+# Least and largest value of what a schedule is asked for; lib.params is no laxer.
 LIMITS = {
     "alpha": (0, 1), "language_power": (0, 1), "batch_size": (1, None),
     "steps": (0, None), "seed": (0, 2**64 - 1), "explicit": (0, None),

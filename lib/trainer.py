@@ -2,7 +2,7 @@
 
 A step is a pure function of weights, optimizer state and step number: the batch comes from the
 stateless schedule, the learning rate from a formula and dropout's random numbers from
-(seed, step). So a checkpoint holds tensors and a few numbers, and nothing has to be replayed.
+(seed, step, rank). So a checkpoint holds tensors and a few numbers, and nothing has to be replayed.
 """
 
 from __future__ import annotations
@@ -237,7 +237,7 @@ class Training:
     @torch.no_grad()
     def _write_results(self) -> None:
         """All files of a finished run; nobody goes on before they are there."""
-        state, spent = self.state, self.state.clock.total()
+        state, spent = self.state, self.state.clock.total()  # of all ranks, which meet here
         if not ranks.rank():
             checkpoints.prune(self.folder, state.step, self.params.keep_checkpoints)
             for name, p in self.encoder.named_parameters() if state.best else ():
@@ -248,7 +248,7 @@ class Training:
             record.write(self.folder, state, spent, done, self.texts, self.params)
             with store.atomic_folder(self.folder / "model", {"identity": self.identity}) as new:
                 self.encoder.eval().save(new)
-        ranks.collected(None)
+        ranks.collected(None)  # the others wait for the first, which writes
 
     # --- what can go wrong ---------------------------------------------------------------------
 

@@ -118,7 +118,7 @@ def values(scores, task):
     return rows.set_index(["subset", "metric"])["value"]
 
 
-def test_retrieval_agrees_with_our_metrics(encoder, result):
+def test_search_agrees_with_our_metrics(encoder, result):
     """nDCG@10 (graded) and recall@100 of mteb are those of lib.metrics, in every setting."""
     benchmark = made()
     vectors = [

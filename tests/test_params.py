@@ -482,3 +482,12 @@ def test_paths_that_are_not_there_are_named_before_anything_runs(load, tmp_path)
         assert said in str(error.value)
     grid.check_paths(load("train: {model: organisation/name}"))
     grid.check_paths(load(f"prepare: {{source: pairs, files: {{a: {there}}}}}"))
+
+
+def test_a_path_that_is_not_there_names_the_study(tmp_path, capsys):
+    """As every other mistake of its file."""
+    file = tmp_path / "mine.yaml"
+    file.write_text("prepare: {source: pairs, files: {a: nowhere.jsonl}}")
+    assert main(["check", str(file)]) == 2
+    said = f"{file}: prepare.files[a]: nowhere.jsonl: no such file or folder\n"
+    assert capsys.readouterr().err == said

@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager, suppress
 
 import psutil
 import pytest
-from test_execute import CODE, Place, expected, make_products, wait_for, write_notebooks
+from test_study_run import CODE, Place, expected, make_products, wait_for, write_notebooks
 
 from lib import store
 from lib.store import ROOT

@@ -193,3 +193,14 @@ def test_patience_needs_validations(tmp_path):
         grid.load_study(study)
     study.write_text("train: {validate_every: 10}\nprepare: {dev: 0.1}")
     assert grid.load_study(study)
+
+
+def test_a_fold_that_holds_nothing_out_is_refused(outputs, tmp_path):
+    """Six rows in one of many folds: said before anything is written, and in one line."""
+    table = tmp_path / "pairs.csv"
+    rows = [f"p{i},{x},what {i} {x},that {i} {x}" for i in range(3) for x in ("de", "en")]
+    table.write_text("\n".join(["pair,language,question,passage", *rows]))
+    asked = Prepare(run="base", source="pairs", files={"mine": str(table)}, folds=500)
+    with pytest.raises(ValueError, match=r"^fold: 0 of 500 holds out no group \(expected fewer"):
+        prepare.prepare(asked)
+    assert not (outputs / "lab" / "corpus" / "base" / "data").exists()

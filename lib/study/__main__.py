@@ -89,9 +89,7 @@ def _changes(text: str) -> list[str]:
 
 
 def _check(path: str, changes: list[str]) -> None:
-    study = grid.load_study(path, changes)
-    grid.check_paths(study)
-    print(grid.describe(study))
+    print(grid.describe(grid.startable(path, changes)))
 
 
 def _render(path: str) -> int:

@@ -70,6 +70,16 @@ def load_study(path: str | Path, changes: Iterable[str] = ()) -> Study:
         raise BadParameter(f"{path}: {error}") from None
 
 
+def startable(path: str | Path, changes: Iterable[str] = ()) -> Study:
+    """load_study, with the files and folders that the study names looked for as well."""
+    study = load_study(path, changes)
+    try:
+        check_paths(study)
+    except BadParameter as error:
+        raise BadParameter(f"{path}: {error}") from None
+    return study
+
+
 def check_paths(study: Study) -> None:
     """Raise BadParameter for a file or folder that a study names and that is not there: said before
     hours of training and not after. Names of checkpoints on a hub are not looked up."""

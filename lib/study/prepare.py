@@ -39,6 +39,7 @@ def _make(p: Prepare, data: Path) -> None:
     """Write a corpus, its tokenizer and name strata."""
     with _scratch(data.parent) as place:
         corpus = sources.build_corpus(p, place)
+        _require_held_out(corpus, p)
         with store.atomic_folder(data, corpus.meta | {"dev": p.dev}) as new:
             corpus.save(new)
             tokenizer = train_tokenizer(tokenizer_texts(corpus), p.vocabulary)
@@ -47,6 +48,14 @@ def _make(p: Prepare, data: Path) -> None:
             if len(names):
                 names.to_parquet(new / "names.parquet", index=False)
     store.write_json(data.parent / "provenance.json", provenance(p.model_dump()))
+
+
+def _require_held_out(corpus: ParallelCorpus, p: Prepare) -> None:
+    """Raises ValueError for a fold that leaves nothing to test on."""
+    if not len(corpus.test):
+        raise ValueError(
+            f"fold: {p.fold} of {p.folds} holds out no group (expected fewer folds, or more groups)"
+        )
 
 
 @contextmanager

@@ -36,8 +36,7 @@ def run_study(path: str, cores: int, changes: Iterable[str] = (), profile: str =
     changes: as in grid.load_study. profile: of a cluster, in place of this machine's cores. Raises
     BadParameter, BadNotebook, store.Busy or OSError, each with one clear line."""
     away = cluster.read(profile) if profile else None
-    study = grid.load_study(path, changes)
-    grid.check_paths(study)
+    study = grid.startable(path, changes)
     jobs = plan(study)
     folder = paths.study_dir(study.name)
     store.make_folder(folder)
