@@ -462,6 +462,7 @@ def test_a_change_takes_the_place_of_what_the_file_says(tmp_path):
         "prepare.fold=two": "expected a whole number",
         "prepare.fold=[": "not a YAML value",
         "prepare.run=x": "is set by the study itself",
+        "train.seed=7": r"train\.seed: is varied by the study",
     }.items():
         with pytest.raises(BadParameter, match=words):
             grid.load_study(file, [change])
@@ -491,3 +492,13 @@ def test_a_path_that_is_not_there_names_the_study(tmp_path, capsys):
     assert main(["check", str(file)]) == 2
     said = f"{file}: prepare.files[a]: nowhere.jsonl: no such file or folder\n"
     assert capsys.readouterr().err == said
+
+
+def test_what_named_settings_vary_cannot_be_set(tmp_path):
+    """Else the value given would be passed over in silence."""
+    file = tmp_path / "s.yaml"
+    file.write_text("vary: {arm: {a: {train.alpha: 0.1}, b: {train.strategy: mono}}}")
+    for change in ("train.alpha=0.5", "train.strategy=mix"):
+        with pytest.raises(BadParameter, match="is varied by the study"):
+            grid.load_study(file, [change])
+    assert grid.load_study(file, ["train.seed=7"]).runs["arm=a"].train.seed == 7

@@ -186,12 +186,26 @@ def _change(data: dict[str, Any], change: str) -> None:
     stage, _, parameter = name.partition(".")
     if not equals or not parameter or stage not in STAGES:
         raise BadParameter(f"{change!r}: cannot be set (expected stage.parameter=value)")
+    if name in _varied(data.get("vary", {})):
+        raise BadParameter(f"{name}: is varied by the study (expected a parameter that is not)")
     try:
         value = YAML(typ="safe", pure=True).load(text) if text else ""
     except YAMLError:
         raise BadParameter(f"{name}: {text!r} is not a YAML value") from None
     mapping = _mapping(data.get(stage, {}), stage, "its parameters")
     data[stage] = {**mapping, parameter: value}
+
+
+def _varied(vary: Any) -> set[Any]:
+    """Names that the axes of a parsed file set; of what is no axis nothing, as that fails later."""
+    names: set[Any] = set()
+    for axis, spec in vary.items() if isinstance(vary, dict) else ():
+        settings = spec.values() if isinstance(spec, dict) else ()
+        names |= {
+            axis,
+            *(name for values in settings if isinstance(values, dict) for name in values),
+        }
+    return names
 
 
 # --- from a parsed file to a grid ---
