@@ -5,6 +5,8 @@ import csv
 import json
 import re
 import statistics
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -175,6 +177,14 @@ def test_cells_are_short(path):
 def test_the_readme_is_short():
     """What is more is in docs/."""
     assert lines(ROOT / "README.md") <= 150
+
+
+def test_a_stage_starts_without_what_only_its_notebook_needs():
+    """Dozens of stages a study: half a second each adds up."""
+    heavy = "pandas torch datasets pyarrow transformers scipy matplotlib".split()
+    code = f"import sys, lib.study.__main__; print([x for x in {heavy} if x in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
 
 
 REFERENCES = ROOT / "outputs" / "reference"

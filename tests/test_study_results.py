@@ -44,6 +44,14 @@ def test_what_is_compared_has_the_same_seeds(seeds, kept, left):
     assert [run.key for run in others] == left
 
 
+def test_untrained_references_need_not_have_all_seeds():
+    """One seed of them, or nothing else, is no reason to leave any out."""
+    untrained = [ScoredRun("u-0", "untrained", Train(steps=0), None)]
+    trained = runs(mono=[0, 1], mix=[0, 1])
+    assert comparable(untrained + trained) == (untrained + trained, [])
+    assert comparable(untrained) == (untrained, [])
+
+
 def test_scores_are_read_as_they_were_saved(tmp_path):
     """One module writes and reads metrics.json; a benchmark that a run lacks is not a study's."""
     scores = pd.DataFrame(

@@ -15,14 +15,14 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
-from lib.benchmark import Benchmark
 from lib.languages import language_code
-from lib.metrics import QUALITY
 from lib.sources import stating
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # pandas, below these, is half a second that each stage would begin with
+    import pandas as pd
+
+    from lib.benchmark import Benchmark
     from lib.corpus import ParallelCorpus
     from lib.params import BenchmarkSpec
 
@@ -52,6 +52,8 @@ class Format:
     @property
     def ranked(self) -> bool:
         """Whether its scores are those of lib.metrics, a row a question and setting."""
+        from lib.metrics import QUALITY
+
         return self.measures[0] in QUALITY
 
 
@@ -148,7 +150,7 @@ def restricted(
         place.append(np.where(chosen, np.cumsum(chosen) - 1, -1))
     question, candidate = place[0][benchmark.question], place[1][benchmark.candidate]
     both = (question >= 0) & (candidate >= 0)
-    return Benchmark.from_pairs(
+    return benchmark.from_pairs(
         benchmark.name, *kept, question[both], candidate[both], benchmark.grade[both]
     )
 

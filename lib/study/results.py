@@ -85,15 +85,23 @@ def comparable(runs: list[ScoredRun]) -> tuple[list[ScoredRun], list[ScoredRun]]
     """(runs whose arms all have the same seeds, the others), each in the given order.
 
     Arms are compared seed by seed, and runs made by hand need not have the same ones. Of the sets
-    of seeds that arms have, the one is taken that keeps most runs."""
+    of seeds that arms have, the one is taken that keeps most runs. Untrained encoders stay: they
+    are references, which nothing is paired with."""
     seeds: dict[str, set[int]] = {}
     for run in runs:
-        seeds.setdefault(run.arm, set()).add(run.seed)
+        if run.train.steps:
+            seeds.setdefault(run.arm, set()).add(run.seed)
+    if not seeds:
+        return runs, []
     kept = Counter({frozenset(arm_seeds): 0 for arm_seeds in seeds.values()})
     for common in kept:
         kept[common] = len(common) * sum(common <= arm_seeds for arm_seeds in seeds.values())
     [(common, _)] = kept.most_common(1)
-    chosen = [run for run in runs if run.seed in common and common <= seeds[run.arm]]
+    chosen = [
+        run
+        for run in runs
+        if not run.train.steps or (run.seed in common and common <= seeds[run.arm])
+    ]
     return chosen, [run for run in runs if run not in chosen]
 
 
