@@ -1,7 +1,8 @@
 """The one way anything reaches the disk: whole or not at all, and checked before it is believed.
 
 A run may be killed at any moment. So an artefact is written beside its place, flushed to the disk
-and renamed; a folder carries a manifest of hashes, and counts only when that verifies.
+and renamed; a folder carries a manifest of hashes, its own among them, and counts only when that
+verifies: what is listed is what is there, and every byte of it as it was written.
 """
 
 from __future__ import annotations
@@ -101,10 +102,10 @@ def read_json(path: Path) -> Any:
 
 def _seal(folder: Path, meta: dict[str, Any]) -> None:
     """Write the manifest and flush everything below `folder`."""
-    if (folder / "manifest.json").exists() or "files" in meta:
+    if (folder / "manifest.json").exists() or {"files", "sealed"} & meta.keys():
         raise ValueError("manifest.json and its `files` are written by atomic_folder alone")
     files = {f.relative_to(folder).as_posix(): sha256(f) for f in _files(folder)}
-    write_json(folder / "manifest.json", {"files": files, **meta})
+    write_json(folder / "manifest.json", sealed({"files": files, **meta}))
     for below in (*_files(folder), *(d for d in folder.rglob("*") if d.is_dir()), folder):
         _flush(below)
 
@@ -172,16 +173,24 @@ def verify(folder: Path, made_from: dict[str, Any] | None = None) -> dict[str, A
     if not (folder / "manifest.json").is_file():
         raise Damaged(f"{folder}: has no manifest.json, so it is not known to be complete")
     manifest = read_json(folder / "manifest.json")
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
-        raise Damaged(f"{folder / 'manifest.json'}: does not list the folder's files")
-    for name, expected in manifest["files"].items():
+    if not is_sealed(manifest) or not isinstance(manifest.get("files"), dict):
+        raise Damaged(f"{folder / 'manifest.json'}: was altered after it was written")
+    present = {f.relative_to(folder).as_posix() for f in _files(folder)} - {"manifest.json"}
+    for name in sorted(present - manifest["files"].keys()):
+        raise Damaged(f"{folder / name}: is not among what was written there")
+    compare(folder, manifest["files"])
+    if made_from is not None and manifest.get("made_from") != made_from:
+        raise Damaged(f"{folder}: was made from something else")
+    return manifest
+
+
+def compare(folder: Path, files: dict[str, str]) -> None:
+    """Raise Damaged for a file that is not there or has another sha256 than the one stated."""
+    for name, expected in files.items():
         if not (folder / name).is_file():
             raise Damaged(f"{folder / name}: is missing")
         if sha256(folder / name) != expected:
             raise Damaged(f"{folder / name}: was altered after it was written")
-    if made_from is not None and manifest.get("made_from") != made_from:
-        raise Damaged(f"{folder}: was made from something else")
-    return manifest
 
 
 def made(
@@ -208,6 +217,23 @@ def made(
         return read()
 
 
+def sealed(value: dict[str, Any]) -> dict[str, Any]:
+    """The mapping with a last entry `sealed`, a hash of all others as JSON."""
+    return value | {"sealed": _digest(value)}
+
+
+def is_sealed(value: Any) -> bool:
+    """Whether a mapping read back is what `sealed` made of it."""
+    if not isinstance(value, dict):
+        return False
+    rest = {name: x for name, x in value.items() if name != "sealed"}
+    return value.get("sealed") == _digest(rest)
+
+
+def _digest(value: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
 def sha256(path: Path) -> str:
     """Hex sha256 of a file's bytes."""
     with open(path, "rb") as file:
@@ -215,7 +241,9 @@ def sha256(path: Path) -> str:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(f for f in folder.rglob("*") if f.is_file())
+    """Every file below a folder but hidden ones, which file managers and editors leave there."""
+    files = (f for f in folder.rglob("*") if f.is_file())
+    return sorted(f for f in files if "/." not in f"/{f.relative_to(folder).as_posix()}")
 
 
 def remember(folder: Path, params: dict[str, Any], may_change: Collection[str] = ()) -> None:

@@ -246,7 +246,8 @@ class Training:
             vocabulary.restore(self.encoder, shrunk(self.params, kept))
             done = schedule(self.index, self.params.model_copy(update={"steps": state.step}))
             record.write(self.folder, state, spent, done, self.texts, self.params)
-            with store.atomic_folder(self.folder / "model", {"identity": self.identity}) as new:
+            meta = {"identity": self.identity, "record": record.hashes(self.folder)}
+            with store.atomic_folder(self.folder / "model", meta) as new:
                 self.encoder.eval().save(new)
         ranks.collected(None)  # the others wait for the first, which writes
 

@@ -350,7 +350,7 @@ def test_stamps_count_where_messages_are_lost(outputs, tmp_path):
     assert events.new() == []
     job = jobs["prepare base"]
     make_products(job)
-    store.write_json(job.ok, {"stamp": job.stamp, "seconds": 3.0})
+    job.record(job.stamp, 3.0)
     progress.look()
     assert progress.done == {"prepare base"} and progress.seconds == {"prepare": [3.0]}
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib import store
-from lib.study.provenance import provenance
+from lib.training.provenance import provenance
 
 
 def start(code, *arguments):
@@ -99,7 +99,8 @@ def test_a_folder_appears_whole_with_its_manifest(tmp_path):
         assert (path / "old.txt").exists()
     digest = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"  # sha256 of "x"
     files = {"a.txt": digest, "sub/b.txt": digest}
-    assert store.verify(path) == {"files": files, "rows": 3}
+    manifest = store.verify(path)
+    assert manifest == store.sealed({"files": files, "rows": 3}) and store.is_sealed(manifest)
     assert not (path / "old.txt").exists() and not hidden(tmp_path)
 
 
@@ -136,6 +137,21 @@ def halve_manifest(folder):
     (folder / "manifest.json").write_text(text[: len(text) // 2])
 
 
+def alter_a_count(folder):
+    text = (folder / "manifest.json").read_text()
+    (folder / "manifest.json").write_text(text.replace('"rows": 3', '"rows": 1003'))
+
+
+def lose_an_entry(folder):
+    manifest = store.read_json(folder / "manifest.json")
+    del manifest["files"]["sub/b.txt"]
+    store.write_json(folder / "manifest.json", manifest)
+
+
+def add_a_file(folder):
+    (folder / "sub" / "c.txt").write_text("")
+
+
 def empty_manifest(folder):
     (folder / "manifest.json").write_text("[]")
 
@@ -148,12 +164,15 @@ def empty_manifest(folder):
         (cut_short, "b.txt: was altered"),
         (lose_manifest, "has no manifest.json"),
         (halve_manifest, "manifest.json: is not readable as JSON"),
-        (empty_manifest, "manifest.json: does not list"),
+        (empty_manifest, "manifest.json: was altered"),
+        (alter_a_count, "manifest.json: was altered"),
+        (lose_an_entry, "manifest.json: was altered"),
+        (add_a_file, "c.txt: is not among what was written there"),
     ],
 )
 def test_damage_is_named(tmp_path, damage, named):
     """In one line."""
-    with store.atomic_folder(tmp_path / "f") as new:
+    with store.atomic_folder(tmp_path / "f", {"rows": 3}) as new:
         fill(new)
     damage(tmp_path / "f")
     with pytest.raises(store.Damaged, match=named) as caught:
@@ -332,7 +351,7 @@ def test_an_error_inside_a_lock_is_not_a_lock_error(tmp_path):
 def test_provenance_says_what_and_where_but_not_who():
     """Plain JSON, with commit and versions; torch is not imported for it."""
     code = (
-        "import json, sys\nfrom lib.study.provenance import provenance\n"
+        "import json, sys\nfrom lib.training.provenance import provenance\n"
         "found = provenance({'alpha': 0.5})\n"
         "print(json.dumps([found, 'torch' in sys.modules]))"
     )
@@ -346,7 +365,7 @@ def test_provenance_says_what_and_where_but_not_who():
 
 def test_provenance_outside_a_repository(monkeypatch, tmp_path):
     """An unpacked archive has no commit, and that is no error."""
-    monkeypatch.setattr("lib.study.provenance.ROOT", tmp_path)
+    monkeypatch.setattr("lib.training.provenance.ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert provenance({})["commit"] is None
 

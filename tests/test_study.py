@@ -15,7 +15,9 @@ import pandas as pd
 import psutil
 import pytest
 
+from lib import store
 from lib.store import ROOT
+from lib.study import grid, plan
 
 TOY = """
 prepare: {languages: [de, en, zh], bridges: 1, pool: 100, vocabulary: 1500}
@@ -152,16 +154,54 @@ def test_finished_study_runs_nothing(toy):
     assert "nothing to run" in said and time.monotonic() - begin < 20
 
 
-def test_altered_scores_are_not_believed(toy):
-    """A scores file that was changed after it was written stops the analysis, by name."""
+def flip(file: Path, where: float = 0.5) -> None:
+    """Another bit of a byte."""
+    content = bytearray(file.read_bytes())
+    content[int(where * len(content))] ^= 1
+    file.write_bytes(content)
+
+
+def test_damage_never_reaches_a_figure(toy):
+    """Scores that were changed, a table and an exposure that are gone: named and made again to the
+    same tables. A bit in an encoder and in the references: found when they are read."""
     folder = toy[1] / "outputs/toy"
     scores = folder / "runs/arm=mono,seed=0/scores/heldout.parquet"
     pd.read_parquet(scores).assign(ap=1.0).to_parquet(scores, index=False)
-    (folder / "report/analyse.ok").unlink()
+    (folder / "report/tables/quality.csv").unlink()
+    (folder / "runs/arm=cross,seed=1/exposure.json").unlink()
+    flip(folder / "corpus/seed=0/benchmarks/heldout/references.parquet")
+    said = finish(start(toy[1]))
+    assert said.count("making it again") == 4 and "heldout.parquet: was altered" in said
+    assert tables(toy[1]) == tables(toy[0])
+    flip(folder / "runs/arm=mono,seed=1/model/model.safetensors")
+    (folder / "runs/arm=mono,seed=1/scores/heldout.parquet").unlink()
     process = start(toy[1])
-    said = process.communicate(timeout=100)[0]
-    assert process.returncode == 1
-    assert "heldout.parquet: was altered after it was written" in said.splitlines()[-1]
+    said = process.communicate(timeout=100)[0].splitlines()
+    assert process.returncode == 1 and "model.safetensors: was altered" in said[-1]
+    assert said[-1].endswith("; the same command makes it again")
+    finish(start(toy[1]))
+    assert tables(toy[1]) == tables(toy[0])
+
+
+def test_no_file_is_outside_of_a_sealed_set(toy, monkeypatch):
+    """Whatever is cut short in a finished study is noticed, by name: at the start, or when it is
+    opened. Nobody reads logs and locks, and checkpoints and tokens are made again."""
+    folder = toy[0] / "outputs/toy"
+    monkeypatch.setenv("BATCHES_OUTPUTS", str(folder.parent))
+    jobs = plan.plan(grid.load_frozen("toy"))
+    unread = re.compile(r"logs/|.*\.lock$|\.snakemake/|runs/[^/]*/checkpoints/|study\.json$")
+    files = [f for f in folder.rglob("*") if f.is_file() and not f.name.endswith(".ok")]
+    files = [f for f in files if not unread.match(f.relative_to(folder).as_posix())]
+    assert len(files) > 150 and not any(job.faults() for job in jobs)
+    for file in files:
+        content = file.read_bytes()
+        file.write_bytes(content[:-1])
+        found = {path for job in jobs for path in job.faults()}
+        if file not in found:
+            sealed = next(p for p in file.parents if (p / "manifest.json").exists())
+            with pytest.raises(store.Damaged, match=re.escape(file.name)):
+                store.verify(sealed)
+        file.write_bytes(content)
 
 
 def test_a_study_of_ones_own_pairs(tmp_path):

@@ -172,15 +172,17 @@ def planned(path):
 
 def make_products(job):
     """Something of each name that a job leaves for others."""
-    for file in job.missing:
-        store.make_folder(file)
+    for name in plan.PRODUCTS[job.stage]:
+        file = job.folder / name.replace("*", "x")
+        store.make_folder(file.parent)
+        file.write_text(f"of {job.name}")
 
 
 def pretend_done(jobs):
     """Stamps and products as if every job had run."""
     for job in jobs.values():
         make_products(job)
-        store.write_json(job.ok, {"stamp": job.stamp, "seconds": 1.0})
+        job.record(job.stamp, 1.0)
 
 
 def stamps(place, study="tiny"):
@@ -237,8 +239,12 @@ def test_prose_and_outputs_do_not_count(place):
     }
 
 
+def remove(path):
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 DOWNSTREAM = {
-    "corpus/base/data": {"prepare", "train", "evaluate", "analyse", "report"},
+    "corpus/base/data/manifest.json": {"prepare", "train", "evaluate", "analyse", "report"},
     "runs/base/model": {"train", "evaluate", "analyse", "report"},
     "runs/base/model/manifest.json": {"train", "evaluate", "analyse", "report"},
     "runs/base/scores": {"evaluate", "analyse", "report"},
@@ -256,27 +262,30 @@ def test_what_was_taken_away_is_made_again(place, monkeypatch, capsys, removed):
     path = place.study("train: {steps: 2}")
     pretend_done(planned(path))
     before = stamps(place)
-    shutil.rmtree(place.outputs / "tiny" / removed)
+    remove(place.outputs / "tiny" / removed)
     monkeypatch.setattr(run, "_schedule", lambda *_: 0)
     main(["run", path])
     gone = {Path(file).stem for file in before - stamps(place)}
     assert gone == DOWNSTREAM[removed] and len(before) == 5
-    left = f"{5 - len(gone)} of 5 stages are done, {len(gone)} to run"
-    assert left in capsys.readouterr().out.splitlines()[0]
+    *said, opening = capsys.readouterr().out.splitlines()[:2]
+    assert f"{5 - len(gone)} of 5 stages are done, {len(gone)} to run" in opening
+    assert said and said[0].endswith(": is missing; making it again")
 
 
 def test_a_stage_that_makes_nothing_has_failed(place, monkeypatch, capsys):
     """A notebook of one's own that forgets what the next stage reads gets no stamp."""
     grid.freeze(grid.load_study(place.study(GRID)))
     job = planned(place.study(GRID))["evaluate seed=0"]
-    monkeypatch.setattr(stage, "_run_notebook", lambda job: store.make_folder(job.missing[0]))
+    monkeypatch.setattr(stage, "_run_notebook", lambda job: store.make_folder(job.folder))
     assert main(["stage", "evaluate", "tiny", "seed=0"]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith(f"FileNotFoundError: {job.folder}/metrics.json was not made; see ")
+    assert last.startswith(
+        f"FileNotFoundError: {job.folder}/scores/manifest.json was not made; see "
+    )
     assert not job.ok.exists()
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"stamp": "x"}', '{"stamp": 1, "seconds": "a"}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"stamp": "x"}', '{"stamp": "x", "seconds": 1}'])
 def test_a_broken_stamp_is_no_stamp(place, text):
     """Half a file, or another's."""
     job = planned(place.study(GRID))["prepare base"]
@@ -462,42 +471,73 @@ def test_clock():
 
 # --- what went wrong, and the way out ---
 
-DAMAGE = {
-    "corpus/base/data/rows/0.arrow: was altered": "remove {}/corpus/base/data to have it made",
-    "runs/a=1,b=x.y/model/weights: is missing": "remove {}/runs/a=1,b=x.y/model to have it made",
-    "runs/base/metrics.json: is not readable": "remove {}/runs/base/metrics.json to have it made",
-    "runs/base/params.json: is not readable": "remove {}/runs/base to have it made",
-    "corpus/base/other/x: was altered": "remove {}/corpus/base to have it made",
-    "study.json: is not readable": "`make clean STUDY=tiny.yaml` starts afresh",
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_the_way_out_of_damage(place, damage):
-    """The least that a stage makes again when it is not there; runs and corpora are made whole."""
-    folder = place.outputs / "tiny"
-    hint = stage.way_out(f"{folder}/{damage}", folder)
-    assert hint.startswith(f"; {DAMAGE[damage]}".format(folder))
-
 
 def test_damage_behind_a_stamp(place, capsys):
-    """A flipped byte in a corpus whose stamp holds: the stage that reads it names the folder to
-    remove; once that is gone the corpus counts as not made. In a real kernel."""
+    """A flipped byte in a corpus whose stamp holds: contents of such a folder are checked when they
+    are read, and then the stage that made it counts as not done. In a real kernel."""
     path = place.study("train: {steps: 1}")
     grid.freeze(grid.load_study(path))
     jobs = planned(path)
     data = jobs["prepare base"].folder / "data"
     with store.atomic_folder(data) as new:
         store.write_json(new / "corpus.json", 10)
-    pretend_done({"prepare base": jobs["prepare base"]})
-    (data / "corpus.json").write_text("11")
+    jobs["prepare base"].record(jobs["prepare base"].stamp, 1.0)
+    (data / "corpus.json").write_text("11\n")
     assert jobs["prepare base"].done
     assert main(["stage", "train", "tiny", "base"]) == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
         f"Damaged: {data}/corpus.json: was altered after it was written; "
-        f"see {jobs['train base'].notebook}; remove {data} to have it made again"
+        f"see {jobs['train base'].notebook}; the same command makes it again"
     )
-    shutil.rmtree(data)
+    assert not jobs["prepare base"].done
+
+
+ALTERED = {
+    "cut short": (lambda file: file.write_text(""), "was altered after it was written"),
+    "a digit": (lambda file: file.write_text("of trail base"), "was altered after it was written"),
+    "gone": (lambda file: file.unlink(), "is missing"),
+    "one more": (
+        lambda file: file.with_name("more.json").write_text(""),
+        "is not among what was written there",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", ALTERED)
+def test_a_set_that_is_not_whole(place, monkeypatch, capsys, how):
+    """At the next start it is named and made again; a stage that would read it refuses."""
+    path = place.study("train: {steps: 1}")
+    grid.freeze(grid.load_study(path))
+    jobs = planned(path)
+    file = jobs["train base"].folder / "model" / "manifest.json"
+    pretend_done({name: jobs[name] for name in ("prepare base", "train base")})
+    (file.parent / ".DS_Store").write_text("a file manager leaves it")
+    assert jobs["train base"].done
+    change, words = ALTERED[how]
+    change(file)
+    named = file.with_name("more.json") if how == "one more" else file
+    assert main(["stage", "evaluate", "tiny", "base"]) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"Damaged: {named}: {words}; see ")
+    assert not jobs["train base"].ok.exists()
+
+
+def test_what_is_altered_is_removed_at_the_start(place, monkeypatch, capsys):
+    """So that the stage makes it again, parameters included; a stamp that was edited is no stamp."""
+    path = place.study("train: {steps: 1}")
+    jobs = planned(path)
+    for job in jobs.values():
+        make_products(job)
+    params = jobs["train base"].folder / "params.json"
+    store.write_json(params, jobs["train base"].params.model_dump())
+    pretend_done(jobs)
+    params.write_text("{")
+    ok = jobs["prepare base"].ok
+    monkeypatch.setattr(run, "_schedule", lambda *_: 0)
+    assert main(["run", path]) == 1
+    said = capsys.readouterr().out
+    assert f"{params}: was altered after it was written; making it again\n" in said
+    assert not params.exists() and ok.exists()
+    ok.write_text(ok.read_text().replace('"seconds": 1.0', '"seconds": 2.0'))
     assert not jobs["prepare base"].done
 
 
@@ -729,7 +769,8 @@ def test_a_stage_builds_on_what_is_there(place, monkeypatch):
     run counts as not done."""
     grid.freeze(grid.load_study(place.study(GRID)))
     jobs = planned(place.study(GRID))
-    store.write_json(jobs["prepare base"].ok, {"stamp": "another", "seconds": 1.0})
+    make_products(jobs["prepare base"])
+    jobs["prepare base"].record("another", 1.0)
     monkeypatch.setattr(stage, "_run_notebook", make_products)
     stage.run_stage("tiny", "train", "seed=0")
     assert jobs["train seed=0"].recorded()["stamp"] == jobs["train seed=0"].stamp_on(["another"])

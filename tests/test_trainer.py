@@ -25,7 +25,7 @@ from lib.corpus import ParallelCorpus
 from lib.params import Train
 from lib.sources.assemble import corpus_of_rows
 from lib.trainer import Diverged, adamw, learning_rate, train
-from lib.training import checkpoints, progress, vocabulary
+from lib.training import checkpoints, progress, record, vocabulary
 from lib.training.checkpoints import LogRow
 from lib.training.determinism import reproducible
 from lib.training.models import build_encoder
@@ -255,10 +255,22 @@ def test_all_damaged_starts_afresh(corpus, finished, half):
     assert results(half) == results(finished)
 
 
+@pytest.mark.parametrize("name", record.FILES)
+def test_a_damaged_record_is_made_again(corpus, finished, tmp_path, name, capsys):
+    """Log, exposure, cost and so on are of one piece with the encoder."""
+    folder = shutil.copytree(finished, tmp_path / "run")
+    (damage if name.endswith(".parquet") else Path.unlink)(folder / name)
+    train(corpus, PARAMS, folder)
+    assert capsys.readouterr().out.startswith(f"{folder / name}: ")
+    assert results(folder) == results(finished)
+    train(corpus, PARAMS, folder)
+    assert capsys.readouterr().out == ""
+
+
 def test_checkpoint_without_optimizer_state_is_refused(corpus, half):
     """It would train on with other steps than the run that was stopped."""
     newest = half / "checkpoints" / "step-000006"
-    meta = {k: v for k, v in store.verify(newest).items() if k != "files"}
+    meta = {k: v for k, v in store.verify(newest).items() if k not in ("files", "sealed")}
     copy = half / "copy"
     shutil.copytree(newest, copy)
     with store.atomic_folder(newest, meta) as new:
@@ -497,7 +509,7 @@ def test_cost_adds_up_over_resumptions(corpus, half):
     """Times and starts of the checkpoint are kept; steps lost with a kill are not counted."""
     place = half / "checkpoints" / "step-000006"
     state = store.read_json(place / "state.json")
-    meta = {k: v for k, v in store.verify(place).items() if k != "files"}
+    meta = {k: v for k, v in store.verify(place).items() if k not in ("files", "sealed")}
     state["cost"] |= {"seconds": 5000.0, "cpu_seconds": 4000.0, "starts": 7}
     shutil.copytree(place, half / "copy")
     with store.atomic_folder(place, meta) as new:

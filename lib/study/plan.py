@@ -1,7 +1,7 @@
 """What a study has to do: every stage of every run as a job, and when a job is done.
 
 A stage is done when its stamp file, written last, holds the hash of its parameters, of the
-notebook's code and of the stamps it builds on, and when what it made for others is still there.
+notebook's code and of the stamps it builds on, and when all that it wrote is there as written.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from lib import params, store
 from lib.store import ROOT
-from lib.study import paths
+from lib.study import paths, seal
 from lib.study.grid import Study
 
 NOTEBOOKS = {
@@ -32,15 +32,27 @@ PLACES = {
     "analyse": "report",
     "report": "report",
 }  # below the study's folder
-# What a stage leaves for others, below its folder. Looked for at each start, but not hashed: the
-# stage that reads it verifies it.
+# What a stage has to leave for others, below its folder.
 PRODUCTS = {
     "prepare": ("data/manifest.json",),
     "train": ("model/manifest.json",),
     "evaluate": ("scores/manifest.json", "metrics.json"),
-    "analyse": ("tables", "04_analyse.ipynb"),
+    "analyse": ("04_analyse.ipynb", "tables/*"),
     "report": ("index.html",),
 }
+# All that it writes there, but checkpoints, which may go.
+WRITTEN = {
+    "prepare": ("params.json", "01_prepare.ipynb", "data/**/*", "figures/*"),
+    "train": (
+        "params.json", "02_train.ipynb", "model/**/*", "train_log.parquet", "train_time.parquet",
+        "validation.json", "exposure.json", "cost.json", "provenance.json", "figures/train/*",
+    ),
+    "evaluate": (
+        "03_evaluate.ipynb", "scores/**/*", "metrics.json", "mteb/**/*", "figures/evaluate/*",
+    ),
+    "analyse": ("04_analyse.ipynb", "tables/*", "figures/*"),
+    "report": ("*.html",),
+}  # fmt: skip
 
 
 class BadNotebook(ValueError):
@@ -110,26 +122,45 @@ class Job:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def recorded(self) -> dict:
-        """What the stamp file says: stamp and seconds; empty where there is none to believe."""
+        """What the stamp file says: stamp, seconds, and the files of `seal.listed`; empty where
+        there is none to believe."""
         try:
             found = store.read_json(self.ok)
-            return {"stamp": str(found["stamp"]), "seconds": float(found["seconds"])}
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError):
             return {}
+        return found if store.is_sealed(found) else {}
 
-    @property
-    def missing(self) -> list[Path]:
-        """What the stage makes for others and is not there."""
-        files = (self.folder / name for name in PRODUCTS[self.stage])
-        return [file for file in files if not file.exists()]
+    def record(self, stamp: str, seconds: float) -> None:
+        """Write the stamp file: the stage is done. Raises FileNotFoundError for what is missing."""
+        for pattern in PRODUCTS[self.stage]:
+            if not seal.files(self.folder, [pattern]):
+                raise FileNotFoundError(f"{shown(self.folder / pattern)} was not made")
+        files = seal.listed(self._files())
+        store.write_json(
+            self.ok, store.sealed({"stamp": stamp, "seconds": seconds, "files": files})
+        )
+
+    def _files(self) -> dict[str, Path]:
+        """The stage's files that are there, by name."""
+        return seal.files(self.folder, WRITTEN[self.stage])
+
+    def faults(self) -> dict[Path, str]:
+        """What is wrong with each file that is not as the stage left it."""
+        return seal.faults(self.folder, self._files(), self.recorded().get("files", {}))
 
     @property
     def done(self) -> bool:
         return self.is_done(self.stamp)
 
     def is_done(self, stamp: str) -> bool:
-        """Whether the stage has ended with this stamp, and nobody took away what it made."""
-        return self.recorded().get("stamp") == stamp and not self.missing
+        """Whether the stage has ended with this stamp, and all that it wrote is as it left it."""
+        return self.recorded().get("stamp") == stamp and not self.faults()
+
+    @cached_property
+    def ancestors(self) -> list[Job]:
+        """All that it builds on, directly or not, each after those it needs."""
+        found = {job.name: job for need in self.needs for job in (*need.ancestors, need)}
+        return list(found.values())
 
 
 def plan(study: Study) -> list[Job]:

@@ -19,7 +19,7 @@ from lib.params import Prepare
 from lib.sources.cldr_facts import shuffled
 from lib.study import paths
 from lib.study.evaluate import with_references
-from lib.study.provenance import provenance
+from lib.training.provenance import provenance
 from lib.training.tokenizer import tokenizer_texts, train_tokenizer
 
 COUNTED = 100_000  # rows whose tokens are counted
@@ -47,7 +47,7 @@ def _make(p: Prepare, data: Path) -> None:
             names = heldout.name_strata(corpus)
             if len(names):
                 names.to_parquet(new / "names.parquet", index=False)
-    store.write_json(data.parent / "provenance.json", provenance(p.model_dump()))
+            store.write_json(new / "provenance.json", provenance(p.model_dump()))
 
 
 def _require_held_out(corpus: ParallelCorpus, p: Prepare) -> None:

@@ -21,11 +21,12 @@ from lib.analysis.results import (
     headline,
     language_cells,
 )
-from lib.benchmarks import format_of
+from lib.benchmarks import format_of, load_benchmark
+from lib.corpus import ParallelCorpus
 from lib.metrics import REFERENCES
 from lib.params import BenchmarkSpec, Train
 from lib.study import grid, paths
-from lib.study.evaluate import Scored
+from lib.study.evaluate import Scored, with_references
 
 # --- written by 03_evaluate --------------------------------------------------------------------
 
@@ -132,16 +133,17 @@ def load_results(study: str, runs: list[ScoredRun], benchmark: str) -> Results:
             f"benchmark {benchmark!r}: was not evaluated in every run of study {study} "
             f"(expected one of {', '.join(specs)})"
         )
-    with_references = format_of(specs[benchmark]).in_memory
+    in_memory = format_of(specs[benchmark]).in_memory
     for run in runs:
         corpus = (run.train.corpus, run.seed)
-        place = paths.references_dir(paths.corpus_dir(study, run.train.corpus), benchmark)
-        if corpus not in seen and with_references:
+        if corpus not in seen and in_memory:
             seen.add(corpus)
-            references = _verified(place, "references.parquet")
+            place = _references(study, run.train.corpus, benchmark, specs[benchmark])
+            references = pd.read_parquet(place / "references.parquet")
             for name, block in references.groupby("ranker", observed=True):
                 _add(sums, cells, block, REFERENCES[name], run.seed)
-        if with_references:
+        if in_memory:
+            place = paths.references_dir(paths.corpus_dir(study, run.train.corpus), benchmark)
             _check_content(run, benchmark, place)
         scores = _verified(run.folder / "scores", f"{benchmark}.parquet")
         _add(sums, cells, scores, run.arm, run.seed)
@@ -164,11 +166,10 @@ def load_leaks(study: str, runs: list[ScoredRun]) -> pd.DataFrame:
     """The leak audits of the runs' benchmarks with their corpora, one below the other, in column
     `benchmark` whose. Benchmarks that are not held in memory are not audited."""
     corpora, parts = {run.train.corpus: None for run in runs}, []
-    for name in benchmark_specs(runs):
-        for key in corpora:
-            folder = paths.references_dir(paths.corpus_dir(study, key), name)
-            if folder.exists():
-                parts.append(_verified(folder, "leaks.parquet").assign(benchmark=name))
+    for name, spec in benchmark_specs(runs).items():
+        for key in corpora if format_of(spec).in_memory else ():
+            table = pd.read_parquet(_references(study, key, name, spec) / "leaks.parquet")
+            parts.append(table.assign(benchmark=name))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
@@ -208,6 +209,18 @@ def _check_content(run: ScoredRun, benchmark: str, place: Path) -> None:
             f"benchmark {benchmark!r}: run {run.key} was scored on other files than those that "
             f"{place} was made from; remove {run.folder / 'scores'} to have it scored again"
         )
+
+
+def _references(study: str, corpus: str, name: str, spec: BenchmarkSpec) -> Path:
+    """The folder of `with_references` of a benchmark; made again if it is gone or damaged."""
+    folder = paths.corpus_dir(study, corpus)
+    place = paths.references_dir(folder, name)
+    try:
+        store.verify(place)
+    except (FileNotFoundError, store.Damaged):
+        data = ParallelCorpus.load(folder / "data")
+        with_references(name, load_benchmark(name, spec, data), data)
+    return place
 
 
 def _verified(folder: Path, file: str) -> pd.DataFrame:

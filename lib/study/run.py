@@ -19,12 +19,12 @@ from pathlib import Path
 
 from lib import params, store
 from lib.store import ROOT
-from lib.study import cluster, grid, paths
+from lib.study import cluster, grid, paths, seal
 from lib.study.cluster import Cluster
 from lib.study.grid import Study
 from lib.study.plan import Job, plan, shown
 from lib.study.progress import Progress, closing
-from lib.study.stage import Events, way_out
+from lib.study.stage import Events
 
 POLL = 0.2  # seconds between two looks at what the stages tell
 PATIENCE = 30  # seconds that Snakemake has to cancel a cluster's jobs
@@ -42,6 +42,7 @@ def run_study(path: str, cores: int, changes: Iterable[str] = (), profile: str =
     store.make_folder(folder)
     with _alone(study.name) as lock:
         _refuse_other_file(study, path)
+        _remove_altered(jobs)
         _refuse_other_parameters(jobs, path)
         for job in jobs:
             store.make_folder(job.folder)
@@ -55,6 +56,17 @@ def run_study(path: str, cores: int, changes: Iterable[str] = (), profile: str =
             code = _schedule(folder, progress, away or cores, lock)
             progress.look()
     return closing(progress, code, folder)
+
+
+def _remove_altered(jobs: list[Job]) -> None:
+    """Remove files that are not as a finished stage left them, saying so: they are made again."""
+    for job in jobs:
+        if job.recorded().get("stamp") != job.stamp:
+            continue
+        for file, fault in job.faults().items():
+            print(f"{shown(file)}: {fault}; making it again", flush=True)
+            if fault != seal.EXTRA:
+                file.unlink(missing_ok=True)
 
 
 def _remove_stale_stamps(jobs: list[Job]) -> None:
@@ -105,7 +117,8 @@ def _refuse_other_parameters(jobs: list[Job], path: str) -> None:
                 asked, may_change = job.params.model_dump(), job.params.may_change
                 clash = store.difference(store.read_json(file), asked, may_change)
             except store.Damaged as damage:
-                raise store.Damaged(f"{damage}{way_out(str(damage), job.study_folder)}") from None
+                again = f"remove {shown(job.folder)} to have it made again"
+                raise store.Damaged(f"{damage}; {again}") from None
             if clash:
                 raise params.BadParameter(
                     f"{path}: {shown(job.folder)} {clash} (expected the same; "

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lib import params, store
 from lib.store import ROOT
-from lib.study import grid, paths
+from lib.study import grid, paths, seal
 from lib.study.plan import PRODUCTS, Job, notebook_path, plan, shown
 
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -40,15 +40,23 @@ def run_stage(study: str, stage: str, key: str) -> None:
         tell("started")
         begin = time.monotonic()
         try:
+            _require_whole(job)
             _work(job, study)
+            seconds = round(time.monotonic() - begin, 1)
+            job.record(stamp, seconds)
         except Exception as error:
             traceback.print_exc()
             failure = StageFailed(_cause(error, job))
             tell("failed", cause=str(failure))
             raise failure from None
-        seconds = round(time.monotonic() - begin, 1)
-        store.write_json(job.ok, {"stamp": stamp, "seconds": seconds})
         tell("finished", seconds=seconds)
+
+
+def _require_whole(job: Job) -> None:
+    """Raises Damaged for what the stage builds on and is not as it was left."""
+    for need in job.ancestors:
+        for file, fault in need.faults().items():
+            raise store.Damaged(f"{shown(file)}: {fault}")
 
 
 def _work(job: Job, study: str) -> None:
@@ -63,8 +71,6 @@ def _work(job: Job, study: str) -> None:
         report.render(study)
     else:
         _run_notebook(job)
-    for file in job.missing:
-        raise FileNotFoundError(f"{shown(file)} was not made")
 
 
 def _run_notebook(job: Job) -> None:
@@ -105,19 +111,30 @@ def _cause(error: Exception, job: Job) -> str:
     elif name == "DeadKernelError" or "Kernel died" in text:
         name, text, where = "the kernel died", "killed, or out of memory", job.log
     first = next(iter(spoken_lines(text)), "no message")
-    hint = way_out(first, job.study_folder) if name == store.Damaged.__name__ else ""
-    return f"{name}: {first}; see {shown(where)}{hint}"
+    again = "; the same command makes it again" * (
+        name == store.Damaged.__name__ and _forget_damaged(job)
+    )
+    return f"{name}: {first}; see {shown(where)}{again}"
 
 
-def way_out(damage: str, study_folder: Path) -> str:
-    """What to do about an artefact of a study that is not what its manifest says: remove the least
-    that a stage makes again by itself. damage: the message of a store.Damaged."""
-    found = re.search(rf"{re.escape(str(study_folder))}/((?:corpus|runs)/[^/:]+)/([^/:]+)", damage)
-    if not found:
-        return f"; `make clean STUDY={study_folder.name}.yaml` starts afresh"
-    folder, name = study_folder / found[1], found[2]
-    made = {Path(product).parts[0] for products in PRODUCTS.values() for product in products}
-    return f"; remove {shown(folder / name if name in made else folder)} to have it made again"
+def _forget_damaged(job: Job) -> bool:
+    """Remove the stamps of stages whose files are not what they left, so that the next start runs
+    them again; whether there are any."""
+    damaged = [need for need in job.ancestors if need.faults() or _is_damaged(need)]
+    for need in damaged:
+        need.ok.unlink(missing_ok=True)
+    return bool(damaged)
+
+
+def _is_damaged(job: Job) -> bool:
+    """Whether a folder of the stage does not verify."""
+    try:
+        for manifest in seal.files(job.folder, PRODUCTS[job.stage]).values():
+            if manifest.name == "manifest.json":
+                store.verify(manifest.parent)
+    except store.Damaged:
+        return True
+    return False
 
 
 def spoken_lines(text: str) -> list[str]:

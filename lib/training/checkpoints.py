@@ -146,11 +146,11 @@ def _load_tensors(state: State, place: Path) -> None:
 
 
 def is_finished(model: Path, identity: dict) -> bool:
-    """Whether a run has its encoder, whole; a damaged one is named, to be made again.
-
-    Raises ValueError if it was made with another identity."""
+    """Whether a run has its encoder and its record, whole; what is damaged is named, to be made
+    again. Raises ValueError if it was made with another identity."""
     try:
         manifest = store.verify(model)
+        store.compare(model.parent, manifest["record"])
     except FileNotFoundError:
         return False
     except store.Damaged as damage:

@@ -1,4 +1,4 @@
-"""What a finished run leaves beside its encoder: log, validations, exposure and cost."""
+"""What a finished run leaves beside its encoder: log, validations, exposure, cost, provenance."""
 
 from __future__ import annotations
 
@@ -19,7 +19,13 @@ from lib.training.checkpoints import State
 from lib.training.cost import Cost
 from lib.training.exposure import exposure, places_and_tokens
 from lib.training.models import load_encoder
+from lib.training.provenance import provenance
 from lib.training.tokens import SIDES, Tokens
+
+FILES = (
+    "train_log.parquet", "train_time.parquet", "validation.json", "exposure.json", "cost.json",
+    "provenance.json",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ class TrainResult:
 def write(
     folder: Path, state: State, spent: Cost, done: Schedule, texts: Tokens, params: Train
 ) -> None:
-    """Write all of a run but its encoder. done: the schedule of the steps that were taken.
+    """Write FILES: all of a run but its encoder. done: the schedule of the steps that were taken.
 
     Exposure and cost follow from the schedule and the texts, so that steps need not count."""
     log = state.log_table()
@@ -86,6 +92,12 @@ def write(
     weights = sum(p.numel() for p in state.encoder.parameters())
     whole = {"truncated_share": texts.truncated_share, "parameters": weights}  # of the corpus
     store.write_json(folder / "cost.json", table | whole)
+    store.write_json(folder / "provenance.json", provenance(params.model_dump()))
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """sha256 of each of FILES, for the manifest of the encoder that is written after them."""
+    return {name: store.sha256(folder / name) for name in FILES}
 
 
 def _exposure(done: Schedule, tokens: np.ndarray, encoder: Encoder) -> dict:
