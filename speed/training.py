@@ -1,7 +1,7 @@
 """What a training step costs, beside sentence-transformers' trainer and a plain loop.
 
     python -m speed.training [--quick] [--threads 2] [--only sentences-64 ...] [--profile]
-    python -m speed.training --device cuda         batches of 256 and 1,024 pairs on a GPU, in bf16
+    python -m speed.training --device cuda [--seconds 360]   batches of 256 and 1,024 pairs, in bf16
 
 All three start from the same weights and see the same batches of one schedule, without dropout,
 with the same precision (fp32 on a CPU), fused AdamW, clipping, maximum length and number of
@@ -15,21 +15,29 @@ peer       SentenceTransformerTrainer with HybridBatchSampler and MultipleNegati
            logging, saving or progress bar (without sentence-transformers it is left out, aloud)
 plain      two padded forwards of a `transformers` model in a loop
 
-In a round all take their turn, in changing order, each training the whole run from the start in a
-process of its own, so that never two are in memory; the first WARM steps of a turn are not counted.
+In a round all take their turn, in changing order, each training the whole run from the start; the
+first WARM steps of a turn are not counted. On a CPU each turn is a process of its own, so that
+never two are in memory; with a GPU each trainer has one process for all of its turns, which gives
+the GPU's memory back after each, and the plain loop is left out, to save time.
 Step: from the end of one update to the end of the next, read off torch's optimizer in all three
-alike, so that batch, tokens and whatever a trainer does between steps are in it. start_s: to the
-end of the first update, imports and loading included. ratio: of the median step to ours in the same
-round, median over rounds. tokens_s: real tokens (no padding) a second. peak: memory of the process
-(Linux). utilisation: floating-point operations of the encoder's layers (lib.training.cost) in a
-median step, against a large matrix product in the same process. With --profile each also says
-where its time goes, in a turn of its own. The last line is one line of JSON.
+alike (where there is a GPU all wait for it then), so that batch, tokens and whatever a trainer does
+between steps are in it. start_s: to the end of the first update, imports and loading included where
+the process is new. ratio: of the median step to ours in the same round, median over rounds, with
+the lowest and highest round. tokens_s: real tokens (no padding) a second. peak: memory of the
+process (Linux), and what torch allocated at most on the GPU. Who runs out of memory is out of the
+regime, aloud; in regimes named chunk-N at most N texts are in memory, in the other trainer by
+CachedMultipleNegativesRankingLoss. utilisation: floating-point operations of the encoder's layers
+(lib.training.cost) in a median step, against a large matrix product in the same process. With
+--profile each also says where its time goes, in a turn of its own. The last line is one line of
+JSON.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
+import math
 import os
 import re
 import shutil
@@ -54,7 +62,8 @@ from lib.sampler import Schedule
 from lib.sources.assemble import corpus_of_rows
 from lib.training import cost
 
-WARM, LANGUAGES, TEMPERATURE, RATE = 1, ("de", "en", "th", "zh"), 0.05, 2e-5
+WARM = {"cpu": 1, "cuda": 4}
+LANGUAGES, TEMPERATURE, RATE = ("de", "en", "th", "zh"), 0.05, 2e-5
 BLOCK = 100_000
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 
@@ -83,6 +92,7 @@ class Texts:
 SHAPES = {
     "toy": Shape(2, 32, 2, 2_000),
     "small": Shape(6, 384, 12, 250_002),
+    "small12": Shape(12, 384, 12, 250_002),
     "base": Shape(12, 768, 12, 250_002),
 }
 TEXTS = {
@@ -94,17 +104,20 @@ TEXTS = {
 
 @dataclass(frozen=True)
 class Regime:
-    """One line of the comparison; a turn has WARM steps more than `steps`."""
+    """One line of the comparison; a turn has WARM steps more than `steps`. chunk: texts in memory
+    at a time, 0: all."""
 
     texts: str
     batch: int
     shape: str = "small"
     steps: int = 6
     rounds: int = 2
+    chunk: int = 0
 
     @property
     def name(self) -> str:
-        return f"{self.texts}-{self.batch}" + ("" if self.shape == "small" else f"-{self.shape}")
+        shape = "" if self.shape == "small" else f"-{self.shape}"
+        return f"{self.texts}-{self.batch}{shape}" + (f"-chunk-{self.chunk}" if self.chunk else "")
 
 
 QUICK = [Regime("short", 8, "toy", 4, 1)]
@@ -119,9 +132,12 @@ FULL = [
     Regime("paragraphs", 32, "base", 1),
 ]
 GPU = [
-    Regime(texts, batch, "base", 20, 3)
-    for texts in ("sentences", "paragraphs")
-    for batch in (256, 1024)
+    Regime("sentences", 256, "base", 20, 5),
+    Regime("sentences", 1024, "base", 10, 5),
+    Regime("paragraphs", 256, "base", 10, 5),
+    Regime("paragraphs", 1024, "base", 6, 5, chunk=256),
+    Regime("sentences", 256, "small12", 20, 5),
+    Regime("paragraphs", 1024, "base", 6, 5),
 ]
 
 
@@ -210,6 +226,7 @@ class Job(NamedTuple):
     max_length: int
     threads: int
     device: str
+    chunk: int
 
     @property
     def precision(self) -> str:
@@ -231,6 +248,7 @@ class Job(NamedTuple):
             log_every=10**9,
             device=self.device,
             precision=self.precision,
+            chunk=self.chunk,
         )
 
     def matmul_rate(self) -> float:
@@ -320,14 +338,15 @@ def peer(job: Job) -> list[float]:
     """SentenceTransformerTrainer."""
     import sentence_transformers as st
     from sentence_transformers.base.modules import Transformer
-    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+    from sentence_transformers.sentence_transformer import losses
     from sentence_transformers.sentence_transformer.modules import Pooling
 
     from lib.bridges.sentence_transformers import HybridBatchSampler, scheduled
 
-    values = []
+    values, cached = [], {"mini_batch_size": job.chunk} if job.chunk else {}
+    kind = f"{'Cached' if cached else ''}MultipleNegativesRankingLoss"
 
-    class Loss(MultipleNegativesRankingLoss):
+    class Loss(getattr(losses, kind)):
         def forward(self, *given):
             value = super().forward(*given)
             values.append(value.detach())
@@ -355,7 +374,7 @@ def peer(job: Job) -> list[float]:
     )
     corpus = ParallelCorpus.load(job.corpus)
     rows = scheduled(corpus, job.schedule(corpus))
-    loss = Loss(model, scale=1 / TEMPERATURE)
+    loss = Loss(model, scale=1 / TEMPERATURE, **cached)
     st.SentenceTransformerTrainer(model, args, rows, loss=loss).train()
     return [float(value) for value in values]
 
@@ -368,25 +387,27 @@ TRAINERS = {f.__name__: f for f in (ours, peer, plain)}
 
 
 class Turn(NamedTuple):
-    """One run: seconds of the counted steps, losses of all, seconds to the first update, MiB, and
-    what a matrix product reaches right after it, in operations a second."""
+    """One run: seconds of the counted steps, losses of all, seconds to the first update, MiB of the
+    process so far and of the GPU, and what a matrix product reaches right after it, in operations a
+    second."""
 
     seconds: np.ndarray
     losses: list[float]
     start: float
     peak: float
+    gpu: float
     rate: float
 
 
-def worker(pipe, name: str, job: Job, profile: bool) -> None:
-    """Train once and send what was found; what trainers print is of no interest here."""
+def worker(pipe, name: str, threads: int) -> None:
+    """Train as often as asked and send what was found; what trainers print is of no interest."""
     import torch
     from torch.optim.optimizer import register_optimizer_step_post_hook
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
-    torch.set_num_threads(job.threads)
+    torch.set_num_threads(threads)
     ends = []
 
     def updated(*_):
@@ -396,62 +417,102 @@ def worker(pipe, name: str, job: Job, profile: bool) -> None:
 
     register_optimizer_step_post_hook(updated)
     sys.stdout = open(os.devnull, "w")
-    ends.append(perf_counter())
-    pipe.send((profiled if profile else timed)(TRAINERS[name], job, ends))
+    while asked := pipe.recv():
+        job, profile = asked
+        ends[:] = [perf_counter()]
+        pipe.send((profiled if profile else timed)(TRAINERS[name], job, ends))
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def timed(trainer: Trainer, job: Job, ends: list[float]) -> Turn:
     """`ends` holds the start; the trainer's updates add when they end."""
+    import torch
+
+    if job.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     losses = trainer(job)
     peak = int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+    gpu = torch.cuda.max_memory_allocated() / 2**20 if job.device == "cuda" else 0.0
     seconds = np.diff(ends)
     if len(seconds) != job.steps:
         raise RuntimeError(f"{len(seconds)} updates were seen, expected {job.steps}")
-    return Turn(seconds[WARM:], losses, float(seconds[0]), peak, job.matmul_rate())
+    counted, first = seconds[WARM[job.device] :], float(seconds[0])
+    return Turn(counted, losses, first, peak, gpu, job.matmul_rate())
 
 
 def profiled(trainer: Trainer, job: Job, _) -> list[dict]:
-    """The ten operations that take most time of their own, in percent of all."""
+    """The ten operations that take most time of their own, in percent of all: of a GPU's kernels,
+    where there is one."""
     import torch
 
     with torch.profiler.profile() as profile:
         trainer(job)
-    events = sorted(profile.key_averages(), key=lambda e: -e.self_cpu_time_total)
-    total = sum(e.self_cpu_time_total for e in events)
+    spent = {e.key: e.self_cpu_time_total for e in profile.key_averages()}
+    if job.device == "cuda":
+        kernels = [e for e in profile.key_averages() if str(e.device_type).endswith("CUDA")]
+        spent = {e.key: e.self_device_time_total for e in kernels}
+    total = sum(spent.values())
     return [
-        {"operation": e.key, "percent": round(100 * e.self_cpu_time_total / total, 1)}
-        for e in events[:10]
+        {"operation": key[:100], "percent": round(100 * spent[key] / total, 1)}
+        for key in sorted(spent, key=spent.get, reverse=True)[:10]
     ]
 
 
-def turn(name: str, job: Job, profile: bool = False) -> Turn | list[dict]:
-    """What a fresh process finds. Raises MemoryError where it is killed: memory was short."""
-    limits = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
-    os.environ.update(dict.fromkeys(limits, str(job.threads)))
-    context = get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=worker, args=(there, name, job, profile), daemon=True)
-    process.start()
-    there.close()  # a worker that dies then ends recv() instead of leaving it to wait
-    try:
-        return here.recv()
-    except EOFError:
-        raise MemoryError(f"{name}: its process ended before it was done") from None
-    finally:
-        process.join()
-        shutil.rmtree(job.out, ignore_errors=True)
+class Team:
+    """A process for each trainer, which ends after a turn, or stays for the next."""
+
+    def __init__(self, threads: int, stay: bool):
+        self.threads, self.stay, self.members = threads, stay, {}
+
+    def turn(self, name: str, job: Job, profile: bool = False) -> Turn | list[dict]:
+        """What a trainer finds. Raises MemoryError where its process ends: memory was short."""
+        pipe, process = self.members.pop(name, None) or self._start(name)
+        try:
+            pipe.send((job, profile))
+            found = pipe.recv()
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            raise MemoryError(f"{name}: its process ended before it was done") from None
+        finally:
+            shutil.rmtree(job.out, ignore_errors=True)
+        if self.stay:
+            self.members[name] = pipe, process
+        else:
+            pipe.send(None)
+            process.join()
+        return found
+
+    def _start(self, name: str):
+        limits = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
+        os.environ.update(dict.fromkeys(limits, str(self.threads)))
+        context = get_context("spawn")
+        here, there = context.Pipe()
+        process = context.Process(target=worker, args=(there, name, self.threads), daemon=True)
+        process.start()
+        there.close()  # a worker that dies then ends recv() instead of leaving it to wait
+        return here, process
 
 
-def compare(regime: Regime, job: Job, names: list[str], profile: bool) -> list[dict]:
-    """Rows of a regime; profiles are made in turns of their own, since they slow steps down."""
-    turns = {name: [] for name in names}
+def compare(
+    regime: Regime, job: Job, names: list[str], team: Team, until: float, profile: bool
+) -> list[dict]:
+    """Rows of a regime; profiles are made in turns of their own, since they slow steps down. No
+    round but the first begins after `until`."""
+    turns, failed = {name: [] for name in names}, {}
     for number in range(regime.rounds):
+        if number and perf_counter() > until:
+            break
         for name in names[number % len(names) :] + names[: number % len(names)]:
-            turns[name].append(turn(name, job))
-    profiles = {name: turn(name, job, True) for name in names} if profile else {}
-    tokens = float(np.mean(job.tokens()[WARM:]))
+            try:
+                turns[name] += [] if name in failed else [team.turn(name, job)]
+            except MemoryError as error:
+                failed[name] = {"regime": regime.name, "trainer": name, "failed": str(error)}
+    well = [name for name in names if name not in failed]
+    profiles = {name: team.turn(name, job, True) for name in well} if profile else {}
+    tokens = float(np.mean(job.tokens()[WARM[job.device] :]))
     return [
-        row(regime, name, turns[name], turns["ours"], tokens) | {"profile": profiles.get(name)}
+        failed.get(name)
+        or row(regime, name, turns[name], turns["ours"], tokens) | {"profile": profiles.get(name)}
         for name in names
     ]
 
@@ -461,21 +522,26 @@ def row(regime: Regime, name: str, turns: list[Turn], ours: list[Turn], tokens: 
     shape = SHAPES[regime.shape]
     weights = shape.layers * (12 * shape.width**2 + 13 * shape.width)  # a layer's matrices, biases
     steps = np.concatenate([turn.seconds for turn in turns])
-    both = list(zip(turns, ours, strict=True))
+    both = list(zip(turns, ours, strict=False))  # none where ours has failed
     ratios = [np.median(turn.seconds) / np.median(our.seconds) for turn, our in both]
     return {
         "regime": regime.name,
         "trainer": name,
         "step_ms": round(1000 * float(np.median(steps)), 1),
-        "ratio": round(float(np.median(ratios)), 3),
+        "ratio": round(float(np.median(ratios)), 3) if both else None,
+        "ratio_low": round(float(min(ratios)), 3) if both else None,
+        "ratio_high": round(float(max(ratios)), 3) if both else None,
+        "rounds": len(turns),
         "tokens_s": round(tokens / float(np.mean(steps))),
         "start_s": round(float(np.median([turn.start for turn in turns])), 2),
         "peak_mib": round(max(turn.peak for turn in turns)),
+        "gpu_mib": round(max(turn.gpu for turn in turns)),
         "utilisation": round(
             6 * weights * tokens / float(np.median(steps)) / max(turn.rate for turn in turns), 3
         ),
         "loss_difference": max(
-            float(np.abs(np.subtract(turn.losses, our.losses)).max()) for turn, our in both
+            (float(np.abs(np.subtract(turn.losses, our.losses)).max()) for turn, our in both),
+            default=None,
         ),
         "last_loss": round(turns[0].losses[-1], 4),
     }
@@ -492,39 +558,62 @@ def prepared(regime: Regime, folder: Path, threads: int, device: str) -> Job:
         save_model(shape, model)
     if not corpus.exists():
         save_corpus(texts, shape.vocabulary, corpus)
-    steps = regime.steps + WARM
-    out = folder / "out"
-    return Job(model, corpus, out, regime.batch, steps, texts.max_length, threads, device)
+    steps = regime.steps + WARM[device]
+    out, length = folder / "out", texts.max_length
+    return Job(model, corpus, out, regime.batch, steps, length, threads, device, regime.chunk)
 
 
-def main() -> None:
-    """Print rows as they come, then the JSON."""
+def options() -> argparse.Namespace:
+    """What the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="one toy regime")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--only", nargs="+", choices=[r.name for r in FULL + GPU], help="regimes")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="then no more rounds begin")
     parser.add_argument("--profile", action="store_true", help="say where the time goes")
-    given = parser.parse_args()
+    return parser.parse_args()
+
+
+def card(device: str) -> str:
+    """A GPU's name, or cpu."""
+    import torch
+
+    return torch.cuda.get_device_name() if device == "cuda" else device
+
+
+def show(found: list[dict]) -> None:
+    """Rows of a regime as tables, profiles apart."""
+    table = pd.DataFrame(found).drop(columns="profile", errors="ignore")
+    print(table.to_string(index=False), flush=True)
+    for one in found:
+        if one.get("profile"):
+            print(pd.DataFrame(one["profile"]).to_string(index=False), flush=True)
+
+
+def main() -> None:
+    """Print rows as they come, then the JSON."""
+    given, rows, begin = options(), [], perf_counter()
     os.environ["TQDM_DISABLE"] = "1"
     missing = [name for name in ("sentence_transformers", "accelerate") if not find_spec(name)]
     if missing:
         print(f"not installed: {', '.join(missing)}; compared with a plain loop alone")
-    names = [name for name in TRAINERS if not (missing and name == "peer")]
-    rows = []
+    cuda = given.device == "cuda"
+    left_out = ["peer"] if missing else ["plain"] if cuda else []
+    names = [name for name in TRAINERS if name not in left_out]
+    team, until = Team(given.threads, stay=cuda), begin + given.seconds
     with TemporaryDirectory() as place:
-        for regime in QUICK if given.quick else GPU if given.device == "cuda" else FULL:
-            if given.only and regime.name not in given.only:
+        for regime in QUICK if given.quick else GPU if cuda else FULL:
+            late = perf_counter() > until
+            if late or given.only and regime.name not in given.only:
+                print(f"{regime.name}: no time was left") if late else None
                 continue
             job = prepared(regime, Path(place), given.threads, given.device)
-            found = compare(regime, job, names, given.profile)
-            print(pd.DataFrame(found).drop(columns="profile").to_string(index=False), flush=True)
-            for one in found if given.profile else []:
-                print(pd.DataFrame(one["profile"]).to_string(index=False), flush=True)
-            rows += found
+            rows += (found := compare(regime, job, names, team, until, given.profile))
+            show(found)
     packages = ("torch", "transformers") + (() if missing else ("sentence-transformers",))
     versions = {name: version(name) for name in packages}
-    shown = {"speed": "training", "device": given.device, "threads": given.threads}
+    shown = {"speed": "training", "device": card(given.device), "threads": given.threads}
     shown |= {"versions": versions}
     print(json.dumps(shown | {"rows": rows}))
 
