@@ -152,10 +152,8 @@ def price(chunks, each):
 
 
 @pytest.mark.parametrize("charge", [0.01, 0.05, 0.3])
-def test_chunks_are_the_cheapest(charge, monkeypatch):
+def test_chunks_are_the_cheapest(charge):
     """No cutting of the sorted texts has less padding and charge; every text is in one chunk."""
-    monkeypatch.setattr(packing, "CHARGE", charge)
-    monkeypatch.setattr(packing, "PADDING", 99)
     for seed in range(20):
         length = np.random.default_rng(seed).integers(1, 30, size=9)
         ordered, each = np.sort(length), charge * length.sum()
@@ -164,7 +162,7 @@ def test_chunks_are_the_cheapest(charge, monkeypatch):
             for n in range(9)
             for cuts in itertools.combinations(range(1, 9), n)
         )
-        found = chunked(length)
+        found = chunked(length, each, np.inf)
         assert price([length[chunk] for chunk in found], each) == pytest.approx(cheapest)
         assert sorted(np.concatenate(found)) == list(range(9))
 
@@ -173,9 +171,7 @@ def test_chunks_are_the_cheapest(charge, monkeypatch):
 def test_padding_is_bounded(lengths, bound):
     """Whatever the lengths, and down to none at all; shorter texts come first."""
     length = np.array(lengths)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packing, "PADDING", bound)
-        chunks = [length[chunk] for chunk in chunked(length)]
+    chunks = [length[chunk] for chunk in chunked(length, 0.04 * length.sum(), bound)]
     assert price(chunks, 0) <= (1 + bound) * length.sum()
     assert np.array_equal(np.concatenate(chunks), np.sort(length))
 
@@ -186,10 +182,10 @@ def test_lengths_in_multiples_give_the_same_vectors(folder, name, monkeypatch):
     encoder = loaded(folder, name).eval()
     tokens = encoder.tokenize([*TEXTS[:30], max(TEXTS, key=len)], "question")
     length = np.array([len(x) for x in tokens])
-    expected, before = embed(encoder, tokens), packing.places(encoder.rounded(length), 0)
+    expected, before = embed(encoder, tokens), packing.places(encoder, length, 0)
     monkeypatch.setitem(encoder_module.MULTIPLE, "cpu", 8)
     assert torch.allclose(embed(encoder, tokens), expected, atol=1e-6)
-    assert packing.places(encoder.rounded(length), 0) > before
+    assert packing.places(encoder, length, 0) > before
     monkeypatch.setitem(encoder_module.MULTIPLE, "cpu", 1000)
     assert torch.allclose(embed(encoder, tokens), expected, atol=1e-6)
 
@@ -212,8 +208,8 @@ def test_masks_made_here_give_the_same_vectors(folder, name, monkeypatch):
 def test_few_chunks_where_lengths_are_alike():
     """The bound alone would be kept by a chunk for each length."""
     length = np.repeat([20, 21, 22, 40, 41], 50)
-    assert len(chunked(length)) == 2
-    assert len(chunked(np.full(64, 30))) == 1
+    assert len(chunked(length, 0.04 * length.sum(), 0.1)) == 2
+    assert len(chunked(np.full(64, 30), 0.04 * 64 * 30, 0.1)) == 1
 
 
 def test_weights_follow_from_the_seed_alone(folder):

@@ -522,7 +522,7 @@ def test_a_set_that_is_not_whole(place, monkeypatch, capsys, how):
 
 
 def test_what_is_altered_is_removed_at_the_start(place, monkeypatch, capsys):
-    """So that the stage makes it again, parameters included; a stamp that was edited is no stamp."""
+    """So that the stage makes it again, parameters included; an edited stamp is no stamp."""
     path = place.study("train: {steps: 1}")
     jobs = planned(path)
     for job in jobs.values():

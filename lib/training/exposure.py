@@ -65,5 +65,5 @@ def places_and_tokens(
             counts = {side: lengths[side][rows] for side, (rows, _) in part.items()}
             for side, (_, language) in part.items():
                 np.add.at(tokens[SIDES.index(side)], language, counts[side])
-            places += packing.places(encoder.rounded(np.concatenate([*counts.values()])), chunk)
+            places += packing.places(encoder, np.concatenate([*counts.values()]), chunk)
     return places, tokens

@@ -11,9 +11,12 @@ from torch.utils.checkpoint import checkpoint
 
 from lib.encoder import Encoder, on_device
 
-# What a further forward costs, as a share of the batch's tokens, weighed against padding: halved
-# until there are no more padding tokens than that share of the real ones.
+# On a CPU: what a further forward costs, as a share of the batch's tokens, weighed against padding,
+# and how many padding tokens there may be for a real one.
 CHARGE, PADDING = 0.04, 0.1
+# A GPU waits for its launches: those of a layer, forward and backward, take as long as the tokens
+# of LAUNCHED / width ** 2 (H200, bf16; LOG.md), so that padding is the cheaper thing.
+LAUNCHED = 6.5e9
 
 
 def embed(encoder: Encoder, token_lists: Sequence[np.ndarray], chunk: int = 0) -> torch.Tensor:
@@ -30,32 +33,40 @@ def embed(encoder: Encoder, token_lists: Sequence[np.ndarray], chunk: int = 0) -
     used, place = np.unique(np.concatenate(token_lists), return_inverse=True)
     places = np.split(place, np.cumsum(length)[:-1])
     rows = encoder.words(on_device(encoder.device, used.astype(np.int64)))
-    chunks = _chunks(encoder.rounded(length), chunk)
+    chunks = _chunks(encoder, length, chunk)
     forward = partial(_twice, encoder) if chunk else encoder
     vectors = [forward(*encoder.padded([places[i] for i in part]), rows) for part in chunks]
     back = on_device(encoder.device, np.argsort(np.concatenate(chunks)))
     return torch.cat(vectors).index_select(0, back)
 
 
-def places(length: np.ndarray, chunk: int) -> int:
-    """Token places that `embed` computes for texts of these (rounded) lengths int [n]."""
-    return int(sum(len(part) * length[part].max() for part in _chunks(length, chunk)))
+def places(encoder: Encoder, length: np.ndarray, chunk: int) -> int:
+    """Token places that `embed` computes for texts of these lengths int [n]."""
+    rounded = encoder.rounded(length)
+    return int(sum(len(part) * rounded[part].max() for part in _chunks(encoder, length, chunk)))
 
 
-def _chunks(length: np.ndarray, size: int) -> list[np.ndarray]:
+def _chunks(encoder: Encoder, length: np.ndarray, size: int) -> list[np.ndarray]:
     """Numbers of texts to pad alike, at most `size` together (0: any number)."""
-    return [part for whole in chunked(length) for part in _cut(whole, size)]
+    rounded = encoder.rounded(length)
+    if encoder.device.type == "cuda":
+        wholes = chunked(rounded, LAUNCHED / encoder.width**2, np.inf)
+    else:
+        wholes = chunked(rounded, CHARGE * rounded.sum(), PADDING)
+    return [part for whole in wholes for part in _cut(whole, size)]
 
 
-def chunked(length: np.ndarray) -> list[np.ndarray]:
+def chunked(length: np.ndarray, charge: float, padding: float) -> list[np.ndarray]:
     """Texts, by their length in tokens int [n], as chunks to pad alike: numbers of texts, shorter
-    ones first. Padding tokens are at most PADDING of the real ones; the more so, the less a further
-    chunk is taken to cost."""
+    ones first.
+
+    charge   what a further chunk costs, in tokens; halved until the next holds
+    padding  most padding tokens for a real one"""
     order = np.argsort(length, kind="stable")
     distinct, count = np.unique(length, return_counts=True)
-    until, charge = np.concatenate([[0], np.cumsum(count)]), CHARGE * length.sum()
+    until = np.concatenate([[0], np.cumsum(count)])
     cuts, padded = _cheapest(distinct, until, charge)
-    while padded > (1 + PADDING) * length.sum():
+    while padded > (1 + padding) * length.sum():
         charge /= 2
         cuts, padded = _cheapest(distinct, until, charge)
     return np.split(order, cuts)
