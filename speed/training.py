@@ -417,12 +417,20 @@ def worker(pipe, name: str, threads: int) -> None:
 
     register_optimizer_step_post_hook(updated)
     sys.stdout = open(os.devnull, "w")
-    while asked := pipe.recv():
+    while asked := _next(pipe):
         job, profile = asked
         ends[:] = [perf_counter()]
         pipe.send((profiled if profile else timed)(TRAINERS[name], job, ends))
         gc.collect()
         torch.cuda.empty_cache()
+
+
+def _next(pipe) -> tuple | None:
+    """What is asked for; None where nobody asks any more."""
+    try:
+        return pipe.recv()
+    except EOFError:
+        return None
 
 
 def timed(trainer: Trainer, job: Job, ends: list[float]) -> Turn:
