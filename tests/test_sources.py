@@ -34,6 +34,8 @@ def asked(named, **others):
         "fold": 0,
         "folds": 1000,
         "keep": {},
+        "columns": {},
+        "parallel": True,
     }
     return SimpleNamespace(
         files={label: str(file) for label, file in named.items()}, **defaults | others
@@ -160,7 +162,7 @@ def test_a_bad_file_is_refused_by_name_and_row(tmp_path, name):
 def test_a_missing_file_or_a_folder_is_refused(tmp_path):
     """And named."""
     refused(lambda: list(files.records(str(tmp_path / "no.csv"))), "no.csv: no such file")
-    refused(lambda: list(files.lines(str(tmp_path))), str(tmp_path), "cannot be read")
+    refused(lambda: list(files.lines(str(tmp_path))), f"{tmp_path}: is a folder (expected a file)")
 
 
 def test_parquet_that_is_not_utf8_is_refused(tmp_path):
@@ -259,7 +261,7 @@ BAD_PAIRS = {
     "row 1: negative 'a' is the pair's own passage": [row("a", "en", negatives=["a"])],
     "row 1: negatives are not a JSON list": [row("a", "en", negatives="a b")],
     "row 1: negatives are not a list": [row("a", "en", negatives={"a": 1})],
-    "needs at least two": [row("a", "en")],
+    "own.jsonl: has language en alone (a parallel corpus needs at least two": [row("a", "en")],
 }
 
 
@@ -542,11 +544,6 @@ def changed(position, **others):
 
 
 BAD_SQUAD = {
-    "de.jsonl: row 2: answer_start 500": changed(1, answers={"text": ["x"], "answer_start": [500]}),
-    "de.jsonl: row 1: answer_start 45": changed(
-        0, answers={"text": ["longer"], "answer_start": [45]}
-    ),
-    "de.jsonl: row 1: answer_start -5": changed(0, answers={"text": ["x"], "answer_start": [-5]}),
     "de.jsonl: row 1: answer_start 'a'": changed(0, answers={"text": ["x"], "answer_start": ["a"]}),
     "de.jsonl: row 3: id 'q4' is already in row 1": changed(2, id="q4"),
     "de.jsonl: row 4: id is null": changed(3, id=None),

@@ -529,6 +529,8 @@ def asked(tmp_path, rows, **others):
         "fold": 0,
         "folds": 1000,
         "keep": {},
+        "columns": {},
+        "parallel": True,
     }
     return SimpleNamespace(**defaults | others)
 

@@ -210,9 +210,7 @@ class Paths:
     @classmethod
     def find(cls, p: Prepare) -> Paths:
         """Raises ValueError for a language that mMARCO lacks, or a file that is not there."""
-        for code in p.languages:
-            if code not in NAMES:
-                raise ValueError(f"languages: mMARCO has no {code} (it has: {' '.join(NAMES)})")
+        _check_languages(p.languages)
         place = _local(p.folder) if p.folder else _hub
         codes = sorted(p.languages) or [x for x in NAMES if not p.folder or _has_any(p.folder, x)]
         if len(codes) < 2:
@@ -225,6 +223,19 @@ class Paths:
             {code: place(QUESTIONS.format(NAMES[code])) for code in question_codes},
             {code: place(COLLECTION.format(NAMES[code])) for code in codes},
         )
+
+
+def look(p: Prepare) -> None:
+    """Raises ValueError for a language that mMARCO lacks, or a folder that lacks a file."""
+    _check_languages(p.languages)
+    if p.folder:
+        Paths.find(p)
+
+
+def _check_languages(codes: Iterable[str]) -> None:
+    for code in codes:
+        if code not in NAMES:
+            raise ValueError(f"languages: mMARCO has no {code} (it has: {' '.join(NAMES)})")
 
 
 def _is_file(folder: str, name: str) -> bool:
