@@ -59,7 +59,7 @@ def check_folder(folder: Path, p: Train) -> None:
             _compare(p, f"{side}_prompt", prompt)
     if own:
         _compare(p, "pooling", own["pooling"])
-    written = tokenizer.get("model_max_length") if modules else None  # since version 5.5
+    written = tokenizer.get("model_max_length") if modules else None  # by newer versions
     longest = own.get("max_length") or reads.get("max_seq_length") or written or p.max_length
     if p.max_length > longest:
         _compare(p, "max_length", longest, " or less")
@@ -75,7 +75,7 @@ def _kind(p: Train, module: dict[str, Any]) -> str:
 
 
 def _check_pooling(p: Train, config: dict[str, Any]) -> None:
-    """Versions before 5.5 say pooling_mode_cls_token: true and the like, later ones a name."""
+    """Older versions say pooling_mode_cls_token: true and the like, newer ones a name."""
     old = [key.removeprefix("pooling_mode_") for key, on in config.items() if on is True]
     old = [key.removesuffix("_tokens").removesuffix("_token") for key in old if "prompt" not in key]
     modes = config.get("pooling_mode", old or "mean")
