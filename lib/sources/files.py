@@ -341,7 +341,8 @@ def _joined(rows: list[dict]) -> tuple[list[dict], int]:
 
     def find(group: str) -> str:
         while (above := root.get(group, group)) != group:
-            group = root[group] = root.get(above, above)
+            root[group] = root.get(above, above)
+            group = root[group]
         return group
 
     for row in rows:
