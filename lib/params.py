@@ -103,7 +103,8 @@ class Prepare(Stage):
         "", description="xtreme_squad, mmarco: a folder that has their files; empty: downloaded"
     )
     columns: dict[str, str] = Field(
-        {}, description="pairs: a file's own name of a column, where it is another: {question: q}"
+        {},
+        description="pairs, translate: our name of a column: the files' own, where it is another",
     )
     languages: list[str] = Field([], description="language codes; []: all that the source has")
     parallel: bool = Field(
