@@ -231,7 +231,7 @@ def _question(
 ) -> Question:
     """A flat record's question. numbers: title -> context -> running number, filled here."""
     context, answer = record.text("context"), _answer(record)
-    place = answer and _found(record, *answer, search)
+    place = answer and _found(record, context, *answer, search)
     answerable = record.values.get("answerable")
     if answerable is None:
         impossible = record.values.get("is_impossible")
@@ -266,18 +266,19 @@ def _answer(record: Record) -> tuple[object, str] | None:
     return None if start in (None, -1) and not text else (start, str(text or ""))
 
 
-def _found(record: Record, start: object, text: str, search: bool) -> tuple[int, int] | None:
-    """Where an answer begins and ends in the context; None where it is not there, or where the
+def _found(
+    record: Record, context: str, start: object, text: str, search: bool
+) -> tuple[int, int] | None:
+    """Where an answer begins and ends in its context; None where it is not there, or where the
     file says so (null, or -1 as str.find says it) and it is not searched for.
 
     Raises ValueError for a start that is no number, unless it is searched for."""
-    context = record.text("context")
     if not search:
         if start in (None, -1):
             return None
         if type(start) is not int:
             raise record.fault(f"answer_start {start!r} is no whole number")
-    if _is_inside(record, start, text) and (text or not search):
+    if _is_inside(context, start, text) and (text or not search):
         if context.startswith(text, start):
             return start, start + len(text)
     at = _once(context, text) if search else _nearest(context, start, text)
@@ -301,9 +302,8 @@ def _nearest(context: str, start: int, text: str) -> int | None:
     return min(places, key=lambda at: abs(at - start))
 
 
-def _is_inside(record: Record, start: object, text: str) -> bool:
-    size = len(record.text("context"))
-    return type(start) is int and 0 <= start < size and start + len(text) <= size
+def _is_inside(context: str, start: object, text: str) -> bool:
+    return type(start) is int and 0 <= start <= len(context) - max(len(text), 1)
 
 
 def _sentence(record: Record, place: tuple[int, int] | None, answerable: bool) -> str | None:
