@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -36,7 +36,8 @@ class ParallelCorpus:
 
     A row whose question is empty is a passage that is there only as an explicit negative. Its pair
     exists in that one language, and pairs of one language are in no stream of the sampler, so it
-    is never asked and never anybody's positive.
+    is never asked and never anybody's positive. A corpus for arms that need no translations
+    (meta["parallel"] is False) has no such rows, and its pairs of one language are drawn.
     """
 
     rows: Dataset
@@ -88,7 +89,8 @@ class ParallelCorpus:
         present[np.cumsum(first) - 1, language] = True
         group, _ = codes(self.column("group").filter(pa.array(first)))
         negatives = self._negatives(first) if "negatives" in self.rows.column_names else None
-        return PairIndex.from_present(names.to_pylist(), present, group, negatives)
+        index = PairIndex.from_present(names.to_pylist(), present, group, negatives)
+        return replace(index, alone=not self.meta.get("parallel", True))
 
     def _negatives(self, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """CSR of explicit negatives, each named by the pairs that are its passage and nothing else;

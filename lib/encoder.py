@@ -187,19 +187,6 @@ def loading(name: str) -> Iterator[None]:
         raise ValueError(f"model {name!r} cannot be loaded: {first}") from error
 
 
-def checkpoint_source(name: str) -> dict:
-    """Arguments of from_pretrained for a folder (relative to the project) or name@revision."""
-    if (store.ROOT / name).is_dir():
-        return {"pretrained_model_name_or_path": str(store.ROOT / name)}
-    hub, _, revision = name.partition("@")
-    if not revision:
-        raise ValueError(
-            f"model {name!r} is no folder here, expected one, or a model of the "
-            "Hugging Face hub with the revision to use: owner/name@commit"
-        )
-    return {"pretrained_model_name_or_path": hub, "revision": revision}
-
-
 def _words(tokenizer):
     """The `tokenizers.Tokenizer` inside; a padding that was stored with it is switched off."""
     if not hasattr(tokenizer, "backend_tokenizer"):

@@ -102,7 +102,14 @@ class Prepare(Stage):
     folder: str = Field(
         "", description="xtreme_squad, mmarco: a folder that has their files; empty: downloaded"
     )
+    columns: dict[str, str] = Field(
+        {},
+        description="pairs, translate: our name of a column: the files' own, where it is another",
+    )
     languages: list[str] = Field([], description="language codes; []: all that the source has")
+    parallel: bool = Field(
+        True, description="train on pairs in two languages or more; false: on all, no arm may cross"
+    )
     keep: dict[str, Share] = Field({}, description="share of training pairs kept, by language")
     fold: Count = Field(0, description="which share of the facts or groups is held out for testing")
     folds: int = Field(5, ge=2, description="number of such shares")

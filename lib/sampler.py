@@ -52,6 +52,12 @@ def arm_name(strategy: str, alpha: float) -> str:
     return f"{strategy}({alpha:g})" if "alpha" in ARMS[strategy] else strategy
 
 
+def crosses(strategy: str, alpha: float) -> bool:
+    """Whether an arm answers questions in another language, so that it needs translations."""
+    mono, pair, keep = (alpha if share == "alpha" else share for share in ARMS[strategy])
+    return strategy == "cross-fixed" or pair > 0 or (mono + pair < 1 and keep < 1)
+
+
 @dataclass(frozen=True)
 class PairIndex:
     """Which pairs exist in which languages, and which must not meet in one batch.
@@ -65,6 +71,7 @@ class PairIndex:
     group      int32 [P], pairs of one group never share a batch (a passage lies in one group)
     negatives  optional CSR of explicit negatives: (offsets int64 [P+1], pairs int32 [N]), each
                named by pairs whose passage it is (see ParallelCorpus)
+    alone      whether pairs of a single language are drawn too; then no arm may cross languages
     """
 
     languages: tuple[str, ...]
@@ -72,6 +79,7 @@ class PairIndex:
     patterns: np.ndarray
     group: np.ndarray
     negatives: tuple[np.ndarray, np.ndarray] | None = None
+    alone: bool = False
 
     def __len__(self) -> int:
         """Number of pairs P."""
@@ -104,13 +112,8 @@ class PairIndex:
         bits = np.packbits(present, axis=1)  # sorts as the table does, in a hundredth of the time
         keys = bits.view(f"S{bits.shape[1]}").ravel()
         _, first, pattern = np.unique(keys, return_index=True, return_inverse=True)
-        return cls(
-            tuple(languages),
-            pattern.astype(np.int32),
-            present[first],
-            np.asarray(group, np.int32),
-            negatives,
-        )
+        pattern, group = pattern.astype(np.int32), np.asarray(group, np.int32)
+        return cls(tuple(languages), pattern, present[first], group, negatives)
 
 
 @dataclass(frozen=True)
@@ -218,10 +221,11 @@ def joint(weight: np.ndarray, shared: np.ndarray, languages: tuple[str, ...]) ->
 class Streams:
     """The pairs of every stream in a fixed order, though no stream is listed.
 
-    Pairs are sorted by pattern, so a stream is a union of whole runs of them. Pairs that exist in
-    one language only are in no stream: all arms draw from the same texts. Runs are counted in
-    about sqrt(K) blocks of as many patterns, so finding a place takes O(sqrt(K)) time.
+    Pairs are sorted by pattern, so a stream is a union of whole runs of them. Pairs of a single
+    language are in no stream (unless index.alone): all arms draw from the same texts. Runs are
+    counted in about sqrt(K) blocks of as many patterns: finding a place takes O(sqrt(K)) time.
 
+    drawn  bool [K]: patterns whose pairs are in any stream
     order  int32 [P], pairs by pattern
     until  int64 [L * L, blocks + 1], pairs of stream q * L + p before each block, and in all
     size   int64 [L * L], pairs of each stream
@@ -238,7 +242,8 @@ class Streams:
         self._first = np.cumsum(count) - count
         self._member = np.zeros((self.languages, padded), bool)
         self._member[:, :kinds] = index.patterns.T
-        self._count = np.where(self._member.sum(0) > 1, count, 0)
+        self.drawn = index.patterns.sum(1) > (0 if index.alone else 1)
+        self._count = np.where(np.pad(self.drawn, (0, padded - kinds)), count, 0)
         self.until = np.zeros((self.languages**2, padded // self._width + 1), np.int64)
         for block in range(padded // self._width):
             runs = slice(block * self._width, (block + 1) * self._width)
@@ -317,13 +322,18 @@ class Schedule:
         self.streams = Streams(index)
         self.weight = self._weigh(language_power)
         self._same = self._cross = np.diag(self.weight)  # chances of the streams
-        mixed = self._mono + self._pair < 1
-        crosses = self._pair > 0 or (mixed and self._keep < 1)
-        if crosses or strategy == "cross-fixed":
+        needs, mixed = crosses(strategy, alpha), self._mono + self._pair < 1
+        if needs and steps:
+            if index.alone:
+                raise ValueError(
+                    f"{arm_name(strategy, alpha)} needs translations, and the corpus is made for "
+                    "arms without (prepare.parallel: false; expected mono, x-x or en-en)"
+                )
             shared = self.streams.size.reshape(self._same.shape) > 0
             self._cross = joint(self.weight, shared, index.languages)
         keeps = self._mono > 0 or (mixed and self._keep > 0)
-        occurring = np.flatnonzero(self._same * keeps + self._cross * crosses)
+        leaves = needs and strategy != "cross-fixed"
+        occurring = np.flatnonzero(self._same * keeps + self._cross * leaves)
         self.streams.require_groups(occurring, batch_size)
         if explicit:
             self._require_negatives()
@@ -349,15 +359,8 @@ class Schedule:
         negatives = np.empty((len(pair), 0), np.int64)
         if self.explicit:
             negatives = self._negatives(step, pair, passage)
-        return Batch(
-            step,
-            KINDS[self._kind[step]],
-            pair,
-            question.astype(np.int16),
-            passage.astype(np.int16),
-            negatives,
-            substituted,
-        )
+        languages = question.astype(np.int16), passage.astype(np.int16)
+        return Batch(step, KINDS[self._kind[step]], pair, *languages, negatives, substituted)
 
     def _weigh(self, power: float) -> np.ndarray:
         """float64 [L], sums to 1. Raises ValueError where a language to be weighed has no pairs."""
@@ -377,11 +380,8 @@ class Schedule:
     def _draw(self, steps: int, batch_size: int) -> None:
         """Draw the streams [steps, B], and count for each row the earlier rows of its stream."""
         streams = len(self.streams.size)
-        self._kind = np.searchsorted(
-            np.cumsum([self._mono, self._pair]),
-            uniform(self.seed, BATCH_KIND, np.arange(steps)),
-            "right",
-        )
+        kind = uniform(self.seed, BATCH_KIND, np.arange(steps))
+        self._kind = np.searchsorted(np.cumsum([self._mono, self._pair]), kind, "right")
         self._stream = np.empty((steps, batch_size), np.min_scalar_type(streams))
         self._turn = np.empty((steps, batch_size), np.int32)
         used = np.zeros(streams, np.int64)
@@ -450,12 +450,11 @@ class Schedule:
         offsets, listed = self.index.negatives
         owner = np.repeat(np.arange(len(self.index)), np.diff(offsets))
         apart = self.index.group[listed] != self.index.group[owner]
-        parallel = self.index.patterns.sum(1) > 1
         short = np.zeros(len(self.index), bool)
         for exists in self.index.patterns.T[self.weight > 0]:
             usable = owner[apart & exists[self.index.pattern[listed]]]
             enough = np.bincount(usable, minlength=len(short)) >= self.explicit
-            short |= (exists & parallel)[self.index.pattern] & ~enough
+            short |= (exists & self.streams.drawn)[self.index.pattern] & ~enough
         if short.any():
             raise ValueError(
                 f"{short.sum()} pairs have fewer than explicit={self.explicit} "

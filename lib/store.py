@@ -328,3 +328,33 @@ def _flock(path: Path, wait: bool = False) -> int:
         os.close(handle)
         raise
     return handle
+
+
+# --- checkpoints -------------------------------------------------------------------------------
+
+
+def checkpoint_source(name: str) -> dict[str, str]:
+    """Arguments of from_pretrained for a folder (relative to the project) or name@revision.
+
+    Raises ValueError in one line for what is neither, or is a folder without a model: this needs no
+    torch, so it is asked before anything runs. Pickled weights are none, as they are never read."""
+    folder, where = ROOT / name, f"model {name!r}"
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ValueError(f"{where} has no config.json (expected a checkpoint of transformers)")
+        if not any(folder.glob("*.safetensors")):
+            pickled = sorted(
+                x.name for end in ("bin", "pt", "ckpt") for x in folder.glob(f"*.{end}")
+            )
+            has = f"its weights as pickle alone ({pickled[0]})" if pickled else "no weights"
+            raise ValueError(f"{where} has {has}, expected model.safetensors (save_pretrained)")
+        return {"pretrained_model_name_or_path": str(folder)}
+    if folder.is_file():
+        raise ValueError(f"{where} is a file (expected the folder of a checkpoint)")
+    hub, _, revision = name.partition("@")
+    if not revision:
+        raise ValueError(
+            f"{where} is no folder here, expected one, or a model of the "
+            "Hugging Face hub with the revision to use: owner/name@commit"
+        )
+    return {"pretrained_model_name_or_path": hub, "revision": revision}

@@ -274,6 +274,23 @@ def test_a_branch_of_the_hub_stands_for_its_first_commit(tmp_path):
     assert len([x for x in found.asked if x.startswith("GET /datasets")]) == 1
 
 
+def test_an_altered_file_of_the_hub_is_refused(tmp_path, monkeypatch):
+    """Its hash is looked at whenever it is used, as of any other file; the line says what to do."""
+    monkeypatch.setenv("BATCHES_CACHE", str(tmp_path))
+    place = tmp_path / f"hub/dataset/some/data/{SHA}/b.txt"
+    store.make_folder(place.parent)
+    place.write_bytes(BODY)
+    for _ in range(2):
+        assert downloads.hub("some/data", "b.txt", SHA) == place
+    record = place.with_name("b.txt.sha256")
+    assert record.read_text() == f"{HASH}  b.txt\n"
+    place.write_bytes(BODY[:-1])
+    said = f"{place}: is not the file that was", f"expected {HASH}", "remove it to have it"
+    refused(lambda: downloads.hub("some/data", "b.txt", SHA), *said, "or b.txt.sha256")
+    record.unlink()
+    assert downloads.hub("some/data", "b.txt", SHA) == place
+
+
 def test_without_the_hub_the_place_is_named(tmp_path):
     """In one line; put there by hand the file is found."""
     done = ask_hub(tmp_path, "http://127.0.0.1:9", "some/data", "b.txt", SHA)

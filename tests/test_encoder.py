@@ -330,13 +330,21 @@ def test_padding_of_a_downloaded_tokenizer_is_undone(folder, tmp_path):
         ("bert", {"max_length": 41}, "expected more than 2 .* and at most 40"),
         ("xlm-r", {"max_length": 41}, "expected more than 2 .* and at most 40"),
         ("missing", {}, "is no folder here, .* owner/name@commit"),
-        ("pickled", {}, "cannot be loaded"),
-        ("empty", {}, "cannot be loaded"),
+        ("bert/config.json", {}, "is a file \\(expected the folder of a checkpoint"),
+        (
+            "pickled",
+            {},
+            r"has its weights as pickle alone \(pytorch_model.bin\), expected model.safe",
+        ),
+        ("empty", {}, "has no config.json"),
+        ("bare", {}, "has no weights, expected model.safetensors"),
     ],
 )
 def test_unsuitable_checkpoints_are_refused(folder, name, changes, message):
     """In one line each, with nothing downloaded or unpickled."""
     (folder / "empty").mkdir(exist_ok=True)
+    (folder / "bare").mkdir(exist_ok=True)
+    (folder / "bare/config.json").write_text("{}")
     if name == "pickled" and not (folder / name).exists():
         save(
             folder / name,

@@ -200,6 +200,19 @@ def test_held_out_groups_are_in_no_training_row(tmp_path, outputs):
     assert shown[0] == shown[1] == shown[2] > set(small.test["passage_id"][:])
 
 
+def test_a_passage_of_two_groups_is_left_out(files):
+    """Answers that are the same text, and one that is another question's negative: they would be
+    false negatives in a batch, or be trained and tested on. In that language alone."""
+    file = files / mmarco.COLLECTION.format("german")
+    text = file.read_text().replace("german p 1002.", " german p  1001.")
+    file.write_text(text.replace("german p 5009.", "german p 1004."))
+    corpus = build(asked(files))
+    assert corpus.meta["dropped"] == {"passage of two groups": {"de": 3}}
+    found = rows_of(corpus, "pair", "language")
+    assert {pair for pair, language in found if language == "de"} == {"3", "5", "6"}
+    assert len(found) == 15
+
+
 def test_hygiene_is_counted_by_reason_and_language(files):
     """An empty, an over-long and an identical row; a negative that cannot be shown, or says what
     the answer says, costs its row."""
@@ -216,7 +229,13 @@ def test_hygiene_is_counted_by_reason_and_language(files):
     corpus = build(asked(files))
     assert corpus.meta["dropped"] == {
         reason: {"de": n}
-        for reason, n in (("empty", 1), ("few negatives", 2), ("identical", 1), ("over-long", 1))
+        for reason, n in (
+            ("empty", 1),
+            ("few negatives", 1),
+            ("identical", 1),
+            ("over-long", 1),
+            ("passage of two groups", 1),
+        )
     }
     assert [pair for pair, code in rows_of(corpus, "pair", "language") if code == "de"] == ["6"]
 

@@ -494,6 +494,107 @@ def test_a_path_that_is_not_there_names_the_study(tmp_path, capsys):
     assert capsys.readouterr().err == said
 
 
+ROWS = {
+    "parallel.jsonl": '{"pair": 1, "language": "en", "question": "Q?", "passage": "P."}\n',
+    "hub.csv": "anchor,positive\nQ?,P.\n",
+    "header.csv": "pair,language,question,passage\n",
+    "empty.jsonl": "",
+    "rows.xlsx": "",
+    "wide.jsonl": b"\xff\xfe{\0}\0",
+    "flat.jsonl": '{"id": 1, "question": "Q?"}\n',
+}
+
+
+def own(label, file, more=""):
+    """A study of one file of pairs; AT stands for its folder."""
+    return f"prepare: {{source: pairs, files: {{{label}: AT/{file}}}{more}}}"
+
+
+UNUSABLE = {
+    own("x", "hub.csv"): "hub.csv: has no column 'pair', 'language', 'question', 'pass",
+    own("en", "hub.csv", ", columns: {question: anchor, passage: positive}"): (
+        "hub.csv: has no column 'pair' (its columns: anchor, positive"
+    ),
+    own("x", "header.csv"): "header.csv: has no rows",
+    own("x", "empty.jsonl"): "empty.jsonl: has no rows",
+    own("x", "rows.xlsx"): "rows.xlsx: is of an unknown kind (expected .jsonl",
+    own("x", "wide.jsonl"): "wide.jsonl: row 1: is UTF-16",
+    own("x", "folder"): "prepare.files[x]: AT/folder: is not a file (expected one)",
+    "prepare: {source: squad, files: {en: AT/flat.jsonl}}": "flat.jsonl: row 1: has no col",
+    "prepare: {source: squad, files: {en: AT/hub.csv}, languages: [de]}": "no file of language",
+    "prepare: {source: bitext, files: {en: AT/hub.csv}}": "hub.csv: is a table by its name",
+    "prepare: {source: mmarco, folder: 'AT/folder'}": "folder has: none",
+    "prepare: {source: mmarco, languages: [ko]}": "mMARCO has no ko",
+    "prepare: {source: xtreme_squad, folder: 'AT/folder'}": "folder: has no file of language en",
+    "prepare: {source: xtreme_squad, folder: 'AT/hub.csv'}": "hub.csv: is not a folder",
+    "prepare: {source: xtreme_squad, languages: [en, fr]}": "XTREME's SQuAD has no fr",
+    "prepare: {source: translate, files: {en: AT/hub.csv}, languages: [de], translator: a/b}": (
+        "model 'a/b' is no folder here"
+    ),
+    "train: {model: owner/name}": "train.model: model 'owner/name' is no folder here",
+    "train: {model: 'AT/hub.csv'}": "train.model: AT/hub.csv: is not a folder",
+    "train: {model: 'AT/folder'}": "folder' has no config.json",
+    "train: {model: 'AT/pickled'}": "has its weights as pickle alone (pytorch_model.bin)",
+    "train: {model: 'AT/cls'}": "has pooling 'cls', train.pooling is 'mean' (expected 'cls')",
+}
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    """A folder of files and checkpoints, most of which will not do."""
+    for name, content in ROWS.items():
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    for name in ("folder", "pickled", "cls"):
+        (tmp_path / name).mkdir()
+    for name in ("pickled", "cls"):
+        (tmp_path / name / "config.json").write_text("{}")
+    (tmp_path / "pickled/pytorch_model.bin").write_text("")
+    (tmp_path / "cls/model.safetensors").write_text("")
+    (tmp_path / "cls/encoder.json").write_text('{"pooling": "cls"}')
+    return tmp_path
+
+
+@pytest.mark.parametrize("text", UNUSABLE)
+def test_what_cannot_be_used_is_said_before_anything_runs(inputs, text):
+    """As far as names, first rows and a checkpoint's configuration tell it, in one line."""
+    file = inputs / "s.yaml"
+    file.write_text(text.replace("AT", str(inputs)))
+    with pytest.raises(BadParameter) as error:
+        grid.startable(file)
+    message = str(error.value)
+    assert message.startswith(f"{file}: ") and "\n" not in message
+    assert UNUSABLE[text].replace("AT", str(inputs)) in message
+
+
+def test_what_can_be_used_starts(inputs):
+    """Files whose first row has what is needed; a checkpoint that is asked for as it is."""
+    for text in (
+        own("x", "parallel.jsonl"),
+        own("en", "hub.csv", ", parallel: false, columns: {question: anchor, passage: "
+                     "positive}") + "\ntrain: {strategy: mono}",
+        "train: {model: 'AT/cls', pooling: cls}",
+        "train: {model: owner/name@0123}",
+    ):  # fmt: skip
+        (inputs / "s.yaml").write_text(text.replace("AT", str(inputs)))
+        grid.startable(inputs / "s.yaml")
+
+
+def test_arms_that_need_translations_are_named(load):
+    """Where the corpus is made without; an untrained encoder needs none."""
+    own = "prepare: {source: pairs, files: {en: x.jsonl}, parallel: false}\n"
+    arms = "vary: {train.strategy: [mono, x-x, en-en]}"
+    assert len(load(own + arms).runs) == 3
+    load(own + "train: {strategy: mix, alpha: 1.0}")
+    load(own + "train: {steps: 0}")
+    for arm, name in (("cross", "cross"), ("cross-fixed", "cross-fixed"), ("mix", "mix(0.5)")):
+        with pytest.raises(BadParameter, match=re.escape(f"train.strategy: {name} needs transl")):
+            load(own + f"train: {{strategy: {arm}}}")
+    with pytest.raises(BadParameter, match="parallel: false does not go with source 'cldr'"):
+        load("prepare: {parallel: false}\ntrain: {strategy: mono}")
+    with pytest.raises(BadParameter, match="columns: 'anchor' .* source 'pairs' .*pair, language"):
+        load("prepare: {source: pairs, files: {en: x}, columns: {anchor: question}}")
+
+
 def test_what_named_settings_vary_cannot_be_set(tmp_path):
     """Else the value given would be passed over in silence."""
     file = tmp_path / "s.yaml"

@@ -3,6 +3,7 @@
 import doctest
 from bisect import bisect_right
 from collections import Counter, defaultdict
+from dataclasses import replace
 from itertools import accumulate, permutations
 
 import numpy as np
@@ -111,9 +112,8 @@ def slow_schedule(index, strategy, alpha, batch_size, steps, seed, weight, cross
     mono, pair_share, keep = (alpha if share == "alpha" else share for share in ARMS[strategy])
     kept, used = np.diag(weight), Counter()
     exists = [set(np.flatnonzero(index.patterns[k])) for k in index.pattern]
-    parallel = sorted(
-        (p for p in range(len(index)) if len(exists[p]) > 1), key=lambda p: (index.pattern[p], p)
-    )
+    drawn = [p for p in range(len(index)) if index.alone or len(exists[p]) > 1]
+    parallel = sorted(drawn, key=lambda p: (index.pattern[p], p))
     for step in range(steps):
         kind = slow_uniform(seed, 0, step)
         drawn = []
@@ -201,6 +201,46 @@ def test_equals_slow_bookkeeping(corpus, strategy, alpha, seed, power):
         assert batch.pair.tolist() == pair
         assert batch.question_language.tolist() == question
         assert batch.passage_language.tolist() == passage
+
+
+@quick
+@given(corpora(), st.sampled_from(["mono", "x-x", "en-en", "hybrid", "mix"]), st.integers(0, 99))
+def test_arms_without_translations_draw_pairs_of_one_language_too(corpus, strategy, seed):
+    """Where the corpus is made for them, every batch equals what bookkeeping over all pairs
+    gives, and each arm draws from all texts of its languages."""
+    index, batch_size = corpus
+    index = replace(index, alone=True)
+    made = {"alpha": 1, "batch_size": batch_size, "seed": seed}
+    schedule = Schedule(index, strategy, steps=12, **made)
+    weight = schedule.weight
+    expected = slow_schedule(index, strategy, 1, batch_size, 12, seed, weight, np.diag(weight))
+    for batch, (pair, question, passage) in zip(schedule, expected, strict=True):
+        assert batch.pair.tolist() == pair
+        assert batch.question_language.tolist() == question == passage
+    drawn = Counter(Schedule(index, strategy, steps=900, **made).streams.size.tolist())
+    present = index.patterns[index.pattern]
+    assert drawn == Counter((present.T.astype(int) @ present).ravel().tolist())
+
+
+@pytest.mark.parametrize("strategy", ARMS)
+def test_a_corpus_without_translations_refuses_arms_that_need_them(strategy):
+    """Unless nothing is trained; one language is enough for the others."""
+    index = PairIndex.from_present(["en"], np.ones((9, 1)), np.arange(9))
+    index = replace(index, alone=True)
+    Schedule(index, strategy, batch_size=3, steps=0)
+    if sampler.crosses(strategy, 0.5):
+        with pytest.raises(ValueError, match=r"needs translations.*expected mono, x-x or en-en"):
+            Schedule(index, strategy, batch_size=3, steps=5)
+    else:
+        batches = list(Schedule(index, strategy, batch_size=3, steps=5))
+        assert len({p for batch in batches for p in batch.pair.tolist()}) == 9
+
+
+def test_which_arms_need_translations():
+    """By shares; the ends of hybrid and mix are arms of their own."""
+    without = {(s, a) for s in ARMS for a in (0, 0.5, 1) if not sampler.crosses(s, a)}
+    own = {(s, a) for s in ("mono", "x-x", "en-en") for a in (0, 0.5, 1)}
+    assert without == own | {("hybrid", 1), ("mix", 1)}
 
 
 # --- hash and permutation -------------------------------------------------------------------

@@ -85,6 +85,28 @@ def save_model(folder: Path, dropout: float = 0.0) -> None:
     SentenceTransformer(modules=modules, device="cpu").save(str(folder))
 
 
+def test_a_saved_model_says_what_it_is(tmp_path):
+    """What this version writes is understood before a study begins: length, pooling, prompts."""
+    from lib.params import Train
+    from lib.training import pretrained
+
+    save_model(tmp_path)
+    asked = {"model": str(tmp_path), "max_length": 8}
+    pretrained.check(Train(**asked))
+    with pytest.raises(ValueError, match="has max_length 8, train.max_length is 128"):
+        pretrained.check(Train(model=str(tmp_path)))
+    for file, name, value, said in (
+        ("1_Pooling/config.json", "pooling_mode", "cls", "has pooling 'cls'"),
+        ("config_sentence_transformers.json", "prompts", {"query": "q "}, "question_prompt 'q '"),
+    ):
+        written = json.loads((tmp_path / file).read_text())
+        assert name in written
+        (tmp_path / file).write_text(json.dumps(written | {name: value}))
+        with pytest.raises(ValueError, match=said):
+            pretrained.check(Train(**asked))
+        (tmp_path / file).write_text(json.dumps(written))
+
+
 class Run:
     """One trainer on the schedule; `seen` has the texts [step][column] that its loss got."""
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from lib import store
 from lib.corpus import ParallelCorpus
 from lib.params import Prepare, checked
+from lib.sampler import Streams
 from lib.sources import bitext, files, pairs, squad
 
 DATA = store.ROOT.parent / "shared/data"
@@ -34,6 +35,8 @@ def asked(named, **others):
         "fold": 0,
         "folds": 1000,
         "keep": {},
+        "columns": {},
+        "parallel": True,
     }
     return SimpleNamespace(
         files={label: str(file) for label, file in named.items()}, **defaults | others
@@ -112,6 +115,33 @@ def test_every_format_holds_the_same_records(tmp_path, kind, packed):
     assert [record.row for record in found] == ([2, 3] if kind in (".csv", ".tsv") else [1, 2])
 
 
+def test_a_text_may_be_long(tmp_path):
+    """What JSON lines hold, CSV and TSV hold as well."""
+    long = [TABLE[0], TABLE[0] | {"passage": "x" * 200_000}]
+    for name in ("a.csv", "a.tsv", "a.jsonl"):
+        found = files.records(write_table(tmp_path / name, long))
+        assert [record.values for record in found] == long
+
+
+@pytest.mark.parametrize(
+    "field", ['"No," she said.', '"Heroes"', '""', '"', 'a "b" ""c""', '"a" and ""b""']
+)
+def test_quotes_in_a_tsv_are_text(tmp_path, field):
+    """Unless a whole field is quoted as CSV quotes it."""
+    found = files.records(put(tmp_path / "a.tsv", f"a\tb\r\n1\t{field}\r\n"))
+    assert [record.values for record in found] == [{"a": "1", "b": field}]
+
+
+@pytest.mark.parametrize("name", ["A.JSONL", "A.Csv", "A.TSV.GZ", "A.Parquet"])
+def test_capitals_in_a_name(tmp_path, name):
+    """Say the same."""
+    file = write_table(tmp_path / name.lower(), TABLE)
+    other = tmp_path / "x" / name
+    other.parent.mkdir()
+    other.write_bytes((tmp_path / name.lower()).read_bytes())
+    assert file and [record.values for record in files.records(str(other))] == TABLE
+
+
 def test_lines_end_at_line_feeds_only(tmp_path):
     """A byte order mark and carriage returns are no text; U+2028 and U+0085 end no line."""
     file = put(tmp_path / "a.txt", "\ufeffone\r\n\ntwo\u2028three\x85\nfour")
@@ -144,6 +174,11 @@ BAD = {
     "quote.csv": (b'a,b\n1,2\n"3,4\n', ["row 3", "broken CSV"]),
     "twice.tsv": (b"a\tb\ta\n", ["row 1", "names the column 'a' twice"]),
     "latin.csv": ("a,b\n1,é\n".encode("latin-1"), ["row 2", "not UTF-8"]),
+    "zwei.jsonl": ('{"a": 1}'.encode("utf-16"), ["row 1: is UTF-16 (expected UTF-8)"]),
+    "zwei.csv": ("a,b\n1,2\n".encode("utf-16-le"), ["row 1: has zero bytes (expected UTF-8)"]),
+    "pandas.tsv": (b'a\tb\n1\t"say ""no"" twice"\n', ["row 2: quotes a field as in CSV", ".csv"]),
+    "lines.tsv": (b'a\tb\n"say ""no"" \ttwice"\n', ["row 2: quotes a field as in CSV"]),
+    "quoted.tsv": (b'"a"\t"b"\n"1"\t"2"\n', ["row 1: quotes a field as in CSV"]),
     "text.parquet": (b"no parquet at all", ["row 1", "not readable as parquet"]),
     "rows.xlsx": (b"", ["unknown kind", ".jsonl"]),
 }
@@ -160,7 +195,7 @@ def test_a_bad_file_is_refused_by_name_and_row(tmp_path, name):
 def test_a_missing_file_or_a_folder_is_refused(tmp_path):
     """And named."""
     refused(lambda: list(files.records(str(tmp_path / "no.csv"))), "no.csv: no such file")
-    refused(lambda: list(files.lines(str(tmp_path))), str(tmp_path), "cannot be read")
+    refused(lambda: list(files.lines(str(tmp_path))), f"{tmp_path}: is a folder (expected a file)")
 
 
 def test_parquet_that_is_not_utf8_is_refused(tmp_path):
@@ -259,7 +294,7 @@ BAD_PAIRS = {
     "row 1: negative 'a' is the pair's own passage": [row("a", "en", negatives=["a"])],
     "row 1: negatives are not a JSON list": [row("a", "en", negatives="a b")],
     "row 1: negatives are not a list": [row("a", "en", negatives={"a": 1})],
-    "needs at least two": [row("a", "en")],
+    "own.jsonl: has language en alone (a parallel corpus needs at least two": [row("a", "en")],
 }
 
 
@@ -310,6 +345,102 @@ def test_dropped_rows_are_counted_by_reason_and_language(tmp_path):
     kept = [("a", "de"), ("a", "en"), ("d", "en"), ("d", "fr")]
     assert list(zip(corpus.rows["pair"][:], corpus.rows["language"][:], strict=True)) == kept
     assert len(corpus.pool) == 4
+
+
+HUB = [{"anchor": f"Why {n}?", "positive": f"Because {n}."} for n in range(5)]
+NAMED = {"question": "anchor", "passage": "positive"}
+
+
+def test_columns_of_other_names(tmp_path):
+    """A file's own names stand for ours; without `language` the file's label is its language."""
+    rows = [r | {"pair": n} for n, r in enumerate(HUB)]
+    english = put_jsonl(tmp_path / "a.jsonl", rows)
+    german = [{"pair": n, "anchor": f"Warum {n}?", "positive": f"Weil {n}."} for n in range(5)]
+    named = {"eng": english, "de": write_table(tmp_path / "b.csv", german)}
+    pairs.look(asked(named, columns=NAMED))
+    corpus = pairs.build_corpus(asked(named, columns=NAMED))
+    assert corpus.languages == ("de", "en") and set(corpus.rows["source"][:]) == {"de", "eng"}
+    assert corpus.rows["question"][:2] == ["Warum 0?", "Why 0?"]
+    swapped = [row("a", "en", "A?", "B."), row("a", "de", "C?", "D.")]
+    p = asked({"x": put_jsonl(tmp_path / "x.jsonl", swapped)}, columns={"question": "passage"})
+    assert pairs.read(p, numbered=False)[0]["question"] == "B."
+
+
+@pytest.mark.parametrize(
+    ("rows", "label", "asks", "parts"),
+    [
+        (HUB, "nq", {}, ["no column 'pair', 'language', 'question', 'passage' (its columns: "
+         "anchor, positive; name its columns in prepare.columns", "parallel: false", "files: {en"]),
+        (HUB, "en", {"columns": NAMED}, ["no column 'pair' (", "prepare.parallel: false"]),
+        (HUB, "en", {"columns": NAMED | {"group": "topic"}, "parallel": False},
+         ["no column 'topic' (its columns: anchor, positive"]),
+        ([], "en", {}, ["has no rows"]),
+    ],
+)  # fmt: skip
+def test_a_file_shows_at_once_what_it_lacks(tmp_path, rows, label, asks, parts):
+    """What it has, what was expected and what to do; the same line before and in the stage."""
+    p = asked({label: put_jsonl(tmp_path / "nq.jsonl", rows)}, **asks)
+    said = refused(lambda: pairs.look(p), "nq.jsonl: ", *parts)
+    assert refused(lambda: pairs.build_corpus(p)) == said
+
+
+def test_pairs_without_translations(tmp_path, capsys):
+    """Each row is a pair; a language that shares none with another is named, and trained on."""
+    named = {"en": put_jsonl(tmp_path / "a.jsonl", HUB), "fr": put_jsonl(tmp_path / "b.jsonl", HUB)}
+    p = asked({"en": named["en"]}, columns=NAMED, parallel=False)
+    corpus = pairs.build_corpus(p)
+    assert corpus.rows["pair"][:2] == ["en 1", "en 2"] and corpus.meta["parallel"] is False
+    assert corpus.index.alone and Streams(corpus.index).size.tolist() == [5]
+    capsys.readouterr()
+    both = pairs.build_corpus(asked(named, columns=NAMED, parallel=False))
+    assert Streams(both.index).size.tolist() == [5, 0, 0, 5]
+    assert capsys.readouterr().out.splitlines() == [
+        "language en: shares no pair with language fr: it is trained on by itself",
+        "language fr: shares no pair with language en: it is trained on by itself",
+    ]
+
+
+def test_some_pairs_without_translations(tmp_path):
+    """Asked for, all pairs are drawn from; otherwise those in two languages, as every arm can."""
+    rows = [*OWN[:2], row("c", "en", "Where?", "There.")]
+    file = put_jsonl(tmp_path / "x.jsonl", rows)
+    sizes = [
+        Streams(pairs.build_corpus(asked({"x": file}, parallel=x)).index).size.tolist()
+        for x in (True, False)
+    ]
+    assert sizes == [[1, 1, 1, 1], [1, 1, 1, 2]]
+
+
+def test_equal_passages_are_one_group(tmp_path, capsys):
+    """In one language, after cleaning, directly or through others: neither meet in a batch nor be
+    parted by the split. The group is the first by name."""
+    rows = [
+        row("a", "en", "A?", "Cafe\u0301  noir."), row("a", "de", "A!", "Eins."),
+        row("b", "en", "B?", "Café noir."), row("b", "de", "B!", "Zwei."),
+        row("c", "en", "C?", "Three."), row("c", "de", "C!", " Zwei. "),
+        row("d", "en", "D?", "Zwei."), row("d", "de", "D!", "Vier."),
+    ]  # fmt: skip
+    file = put_jsonl(tmp_path / "x.jsonl", rows)
+    corpus = pairs.build_corpus(asked({"x": file}))
+    assert corpus.rows["group"][:] == ["a"] * 6 + ["d"] * 2
+    assert corpus.rows["passage_id"][:] == list("aabbccdd")
+    assert corpus.meta["joined"] == 2
+    assert capsys.readouterr().out.startswith("2 groups hold a passage of another group")
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.sampled_from("xyzw")), max_size=25))
+def test_joined_groups_equal_slow_merging(drawn):
+    """Against merging any two groups that share a text until none do."""
+    rows = [{"group": str(g), "language": "en", "passage": t} for g, t in drawn]
+    parts = [{str(g)} for g in {g for g, _ in drawn}]
+    held = {text: {str(g) for g, t in drawn if t == text} for _, text in drawn}
+    for together in held.values():
+        merged = set().union(*(x for x in parts if x & together))
+        parts = [x for x in parts if not x & together] + [merged]
+    name = {group: min(part) for part in parts for group in part}
+    found, joined = files._joined(rows)
+    assert [r["group"] for r in found] == [name[str(g)] for g, _ in drawn]
+    assert joined == len({g for g, _ in drawn}) - len(parts)
 
 
 # --- the held-out split ------------------------------------------------------------------------
@@ -541,12 +672,57 @@ def changed(position, **others):
     return rows
 
 
+FLUSS = "Ö 𝔸 heißt so. Die Elbe ist lang. Im Süden ist die Elbe kurz. Die Elbe fließt."
+
+
+def starts(text, at):
+    """Where the `at`-th occurrence begins: characters, bytes of UTF-8, units of UTF-16."""
+    begin = -1
+    for _ in range(at + 1):
+        begin = FLUSS.index(text, begin + 1)
+    before = FLUSS[:begin]
+    return begin, len(before.encode()), len(before.encode("utf-16-le")) // 2
+
+
+@pytest.mark.parametrize("unit", [0, 1, 2])
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_answers_are_taken_where_they_are(tmp_path, capsys, unit, at):
+    """Whatever unit a file counts in; how many were elsewhere is in the manifest, and said."""
+    sentences = ["Die Elbe ist lang.", "Im Süden ist die Elbe kurz.", "Die Elbe fließt."]
+    begin = starts("Elbe", at)[unit]
+    about = {"id": "q1", "title": "Elbe", "context": FLUSS, "question": "Welcher Fluss?"}
+    german = [about | {"answers": {"text": ["Elbe"], "answer_start": [begin]}}]
+    corpus = build_squad(tmp_path, german=german)
+    assert corpus.rows["passage"][0] == sentences[at]
+    moved = int(begin != starts("Elbe", at)[0])
+    assert corpus.meta["moved"] == {"de": moved, "en": 0} and moved == (unit > 0)
+    assert ("de.json: 1 of 1 answers are elsewhere" in capsys.readouterr().out) == bool(moved)
+
+
+def test_the_nearest_answer_counts_and_a_missing_one_is_dropped(tmp_path, capsys):
+    """Offsets that are a little off, or behind the end; a text that is nowhere has no sentence."""
+    ends = [changed(1, answers={"text": ["Rhein"], "answer_start": [at]}) for at in (0, 2, 500, -5)]
+    for german in ends:
+        assert build_squad(tmp_path, ".jsonl", german=german).rows["passage"][0] == BY_HAND[0][2]
+    lost = changed(1, answers={"text": ["Donau"], "answer_start": [4]})
+    corpus = build_squad(tmp_path, ".jsonl", german=lost)
+    assert corpus.meta["dropped"]["no answer sentence"] == {"de": 1}
+    assert "de.jsonl: 0 of 5 answers are elsewhere than the file says, 1 nowhere (dropped)" in (
+        capsys.readouterr().out
+    )
+    whole = build_squad(tmp_path, ".jsonl", german=lost, passage="paragraph")
+    assert "no answer sentence" not in whole.meta["dropped"]
+
+
+def test_squad_in_one_language(tmp_path):
+    """For arms that need no translations."""
+    named = {"en": put_squad(tmp_path / "en.json", ENGLISH)}
+    corpus = squad.build_corpus(asked(named, parallel=False))
+    assert len(corpus.rows) == 4 and corpus.index.alone
+    refused(lambda: squad.build_corpus(asked(named)), "en.json: has language en alone")
+
+
 BAD_SQUAD = {
-    "de.jsonl: row 2: answer_start 500": changed(1, answers={"text": ["x"], "answer_start": [500]}),
-    "de.jsonl: row 1: answer_start 45": changed(
-        0, answers={"text": ["longer"], "answer_start": [45]}
-    ),
-    "de.jsonl: row 1: answer_start -5": changed(0, answers={"text": ["x"], "answer_start": [-5]}),
     "de.jsonl: row 1: answer_start 'a'": changed(0, answers={"text": ["x"], "answer_start": ["a"]}),
     "de.jsonl: row 3: id 'q4' is already in row 1": changed(2, id="q4"),
     "de.jsonl: row 4: id is null": changed(3, id=None),

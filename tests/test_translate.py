@@ -413,7 +413,7 @@ def test_what_is_no_translation_model(tmp_path, pieces, m2m):
     refused(lambda: Translator("facebook/nllb", tmp_path), "facebook/nllb", "@commit")
     BertConfig().save_pretrained(tmp_path / "bert")
     folder = str(tmp_path / "bert")
-    refused(lambda: Translator(folder, tmp_path), "no safetensors", "refs/pr")
+    refused(lambda: Translator(folder, tmp_path), "has no weights, expected model.safetensors")
     (tmp_path / "bert/model.safetensors").write_bytes(b"")
     refused(lambda: Translator(folder, tmp_path), "is of type bert", "Marian")
 
@@ -529,6 +529,8 @@ def asked(tmp_path, rows, **others):
         "fold": 0,
         "folds": 1000,
         "keep": {},
+        "columns": {},
+        "parallel": True,
     }
     return SimpleNamespace(**defaults | others)
 
@@ -611,7 +613,11 @@ def test_squad_passages(given_model, tmp_path):
         about = {"id": str(number), "title": "t", "context": context, "answers": answers}
         return about | {"question": f"Question {number}?"}
 
-    rows = [row(0, 15), row(1, 15), row(2, 20)]
+    rows = [
+        row(0, 15),
+        row(1, 15),
+        row(2, 20) | {"answers": {"text": ["lived"], "answer_start": [22]}},
+    ]
     sentences = asked(tmp_path, rows, translator=given_model, translate_from="squad")
     corpus = translate.build_corpus(sentences)
     german = {r["pair"]: r for r in corpus.rows if r["language"] == "de"}

@@ -126,6 +126,17 @@ def test_other_files_are_no_language(tmp_path):
         (folder / name).write_text("no data")
     (folder / "fr").mkdir()
     assert xtreme_squad.build_corpus(asked(folder)).languages == ("de", "en")
+    (folder / "de.jsonl").rename(folder / "DE.JSONL")
+    assert xtreme_squad.build_corpus(asked(folder)).languages == ("de", "en")
+
+
+def test_misplaced_answers_are_counted(tmp_path, capsys):
+    """Those that were found elsewhere, and those that were not."""
+    lost = [GERMAN[0], row("q2", RHEIN, "Wohin?", "immer", 0), row("q3", RHEIN, "Wo?", "Elbe", 0)]
+    folder = put(tmp_path / "x", en__json=ENGLISH, de__json=lost)
+    assert xtreme_squad.build_corpus(asked(folder)).meta["moved"] == {"de": 1, "en": 0}
+    said = "de.json: 1 of 3 answers are elsewhere than the file says, 1 nowhere (dropped)"
+    assert said in capsys.readouterr().out
 
 
 def test_only_the_languages_asked_for(tmp_path):

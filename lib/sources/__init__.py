@@ -1,7 +1,8 @@
 """Training pairs: one module a source. A module that states a SOURCE is one; nothing else names it.
 
 Such a module has `build_corpus(p)`, where p is lib.params.Prepare, which gives the corpus of one
-fold as a ParallelCorpus, and raises ValueError in one line, naming file and row.
+fold as a ParallelCorpus, and raises ValueError in one line, naming file and row. Where it reads
+files of a user it also has `look(p)`, which raises what the beginnings of these files show.
 """
 
 from __future__ import annotations
@@ -26,12 +27,16 @@ class Source:
     files       a file of each language: needed
     folder      of its files, in place of a download
     translator  a checkpoint: needed
+    columns     our names of columns that a file may name otherwise
+    alone       whether pairs may exist in one language only (p.parallel is false)
     scratch     its build_corpus takes a second argument, a new folder for what memory cannot hold
     """
 
     files: bool = False
     folder: bool = False
     translator: bool = False
+    columns: tuple[str, ...] = ()
+    alone: bool = False
     scratch: bool = False
 
 
@@ -68,6 +73,19 @@ def check(p: Prepare) -> None:
     if bool(p.translator) != source.translator:
         expected = "a checkpoint's name or folder" if source.translator else "none"
         raise ValueError(f"translator: {p.translator!r} {wrong} (expected {expected})")
+    if not p.parallel and not source.alone:
+        raise ValueError(f"parallel: false {wrong} (expected true)")
+    for name in p.columns:
+        if name not in source.columns:
+            expected = ", ".join(source.columns) or "none"
+            raise ValueError(f"columns: {name!r} {wrong} (expected {expected})")
+
+
+def look(p: Prepare) -> None:
+    """Raises ValueError where the beginnings of a user's files show that they will not do."""
+    made = module(p.source)
+    if hasattr(made, "look"):
+        made.look(p)
 
 
 def build_corpus(p: Prepare, scratch: Path) -> ParallelCorpus:

@@ -37,6 +37,15 @@ def build_corpus(p: Prepare) -> ParallelCorpus:
     return files.corpus(p, "bitext", languages, rows, Counter(), same_text=True)
 
 
+def look(p: Prepare) -> None:
+    """Raises ValueError for a file that is a table or empty, or does not go with the languages."""
+    for file in files.by_language(p.files, p.languages).values():
+        if files.kind(file) in files.KINDS:
+            raise ValueError(f"{file}: is a table by its name (expected lines of text)")
+        if not any(files.lines(file)):
+            raise ValueError(f"{file}: is empty")
+
+
 def _lines(file: str) -> list[str]:
     return [text for _, text in files.lines(file)]
 

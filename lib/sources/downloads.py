@@ -1,4 +1,4 @@
-"""Public files, downloaded once; those by URL are checked whenever they are used, by pooch.
+"""Public files, downloaded once, and compared with their hash whenever they are used.
 
 What a study reads must be the bytes that its report names. So a file counts only when its sha256 is
 the known one, also when it comes from the cache. Every error says where to put the file by hand.
@@ -56,9 +56,9 @@ def fetch(url: str, sha256: str | None, name: str) -> Path:
 
 
 def _retrieve(url: str, sha256: str | None, path: Path) -> None:
-    record = path.with_name(f"{path.name}.sha256")
-    if not sha256 and record.is_file():
-        sha256 = record.read_text(encoding="utf-8").partition(" ")[0] or None
+    record = _record(path)
+    if not sha256:
+        sha256 = _recorded(record)
     for left in path.parent.glob("tmp????????"):  # by a process that was killed in pooch
         left.unlink()
     pooch.get_logger().setLevel("WARNING")  # its lines would show users' folders in notebooks
@@ -66,8 +66,7 @@ def _retrieve(url: str, sha256: str | None, path: Path) -> None:
     pooch.retrieve(url, sha256, path.name, path.parent, downloader=get)
     path.chmod(0o644)  # a cache may be shared; pooch's temporary files are private
     if not sha256:
-        with store.atomic_file(record) as temporary:
-            temporary.write_text(f"{store.sha256(path)}  {path.name}\n", encoding="utf-8")
+        _keep(record, store.sha256(path))
 
 
 def _fault(error: Exception) -> str:
@@ -88,7 +87,8 @@ def hub(repo: str, path: str, revision: str, kind: str = "dataset") -> Path:
     """A file of a hub "dataset" or "model": cache_dir()/hub/<kind>/<repo>/<revision>/<path>.
 
     revision  a commit; or a branch: the commit it had when first used, kept there in commit.txt
-    Raises ValueError in one line, naming where to put the file by hand."""
+    The file is trusted on first use, and its hash kept in <path>.sha256; afterwards another one is
+    a ValueError, as is a failed download, in one line that says what to do."""
     folder = cache_dir() / "hub" / kind / repo / revision.replace("/", "--")
     try:
         if not (folder / path).is_file():
@@ -98,7 +98,36 @@ def hub(repo: str, path: str, revision: str, kind: str = "dataset") -> Path:
         reason = " ".join([f"{type(error).__name__}:", *str(error).strip().splitlines()[:1]])
         what = f"{kind} {repo}, {path} at {revision}: cannot be downloaded from the hub"
         raise ValueError(f"{what} ({reason}); {BY_HAND} {folder / path}") from None
+    _check_first_used(folder / path)
     return folder / path
+
+
+def _check_first_used(path: Path) -> None:
+    """Keep a file's hash, or compare it with the one kept. Raises ValueError for another file."""
+    record, found = _record(path), store.sha256(path)
+    known = _recorded(record)
+    if not known:
+        _keep(record, found)
+    elif known != found:
+        raise ValueError(
+            f"{path}: is not the file that was used first (its sha256 is {found}, expected "
+            f"{known}): remove it to have it downloaded again, or {record.name} to use it all the "
+            "same"
+        )
+
+
+def _record(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _recorded(record: Path) -> str | None:
+    """The hash that is kept; None where there is none."""
+    return (record.is_file() and record.read_text(encoding="utf-8").partition(" ")[0]) or None
+
+
+def _keep(record: Path, sha256: str) -> None:
+    with store.atomic_file(record) as temporary:
+        temporary.write_text(f"{sha256}  {record.stem}\n", encoding="utf-8")
 
 
 def _from_hub(repo: str, path: str, revision: str, kind: str, folder: Path) -> None:

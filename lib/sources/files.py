@@ -7,6 +7,7 @@ shown as they were given. Tables are read row by row; only a JSON document is re
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import json
@@ -29,7 +30,12 @@ from lib.sources.assemble import corpus_of_rows
 from lib.sources.text import number, share, sift
 
 LICENCE = "as stated by the files' owner"
+KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 READ_ERRORS = (OSError, EOFError, zlib.error, UnicodeDecodeError, pa.ArrowException)
+# A text that JSON lines hold is not too long for CSV. The module has one limit for a whole process;
+# so it is raised once and for all, and nobody finds it changed on the way.
+csv.field_size_limit(2**31 - 1)
 
 
 @dataclass(frozen=True)
@@ -96,23 +102,30 @@ def kind(file: str) -> str:
     return Path(file.lower().removesuffix(".gz")).suffix
 
 
+def first(file: str) -> Record:
+    """The first row, which shows kind and columns. Raises ValueError where there is none."""
+    for found in records(file):
+        return found
+    raise ValueError(f"{file}: has no rows")
+
+
 def records(file: str) -> Iterator[Record]:
     """The rows of a .jsonl, .json (a list of objects), .csv, .tsv or .parquet file, plain or .gz.
 
     CSV is read by RFC 4180 (fields may be quoted), TSV without quoting (IANA's
-    text/tab-separated-values). Raises ValueError naming file and row."""
-    readers = {
-        ".jsonl": _json_lines,
-        ".json": _json_list,
-        ".csv": _csv,
-        ".tsv": _csv,
-        ".parquet": _parquet,
-    }
-    if kind(file) not in readers:
-        raise ValueError(
-            f"{file}: is of an unknown kind (expected {' '.join(readers)}, plain or .gz)"
-        )
+    text/tab-separated-values); a TSV that is quoted all the same is refused, since nothing says how
+    its texts are meant. Raises ValueError naming file and row."""
+    check_kind(file)
+    readers = dict(zip(KINDS, (_json_lines, _json_list, _csv, _csv, _parquet), strict=True))
     return readers[kind(file)](file)
+
+
+def check_kind(file: str) -> None:
+    """Raises ValueError for a table whose name does not say what it is."""
+    if kind(file) not in KINDS:
+        raise ValueError(
+            f"{file}: is of an unknown kind (expected {' '.join(KINDS)}, plain or .gz)"
+        )
 
 
 def _open(file: str) -> BinaryIO:
@@ -125,6 +138,10 @@ def _fault(file: str, row: int, error: Exception) -> ValueError:
     match error:
         case FileNotFoundError():
             return ValueError(f"{file}: no such file")
+        case IsADirectoryError():
+            return ValueError(f"{file}: is a folder (expected a file)")
+        case UnicodeDecodeError() if row == 1 and error.object[:2] in UTF_16:
+            words = "is UTF-16 (expected UTF-8)"
         case UnicodeDecodeError():
             words = f"is not UTF-8 (byte 0x{error.object[error.start]:02x})"
         case EOFError() | zlib.error() | gzip.BadGzipFile():
@@ -143,6 +160,8 @@ def lines(file: str) -> Iterator[tuple[int, str]]:
         with _open(file) as stream:
             for raw in stream:
                 text = raw.decode().rstrip("\r\n")
+                if row == 1 and "\0" in text:  # UTF-16 of ASCII, without a byte order mark
+                    raise ValueError(f"{file}: row 1: has zero bytes (expected UTF-8)")
                 yield row, text.removeprefix("\ufeff") if row == 1 else text
                 row += 1
     except READ_ERRORS as error:
@@ -178,20 +197,42 @@ def _json_lines(file: str) -> Iterator[Record]:
 
 
 def _csv(file: str) -> Iterator[Record]:
-    tabs = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if kind(file) == ".tsv" else {}
+    tsv = kind(file) == ".tsv"
+    tabs = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tsv else {}
     reader = csv.reader((text + "\n" for _, text in lines(file)), strict=True, **tabs)
     try:
         columns = next(reader, [])
+        if tsv:
+            _check_unquoted(file, 1, columns)
         twice = [name for name, times in Counter(columns).items() if times > 1]
         if twice:
             raise ValueError(f"{file}: row 1: names the column {twice[0]!r} twice")
         for fields in filter(None, reader):
+            if tsv:
+                _check_unquoted(file, reader.line_num, fields)
             if len(fields) != len(columns):
                 words = f"has {len(fields)} fields (expected {len(columns)}, as in the header)"
                 raise ValueError(f"{file}: row {reader.line_num}: {words}")
             yield Record(file, reader.line_num, dict(zip(columns, fields, strict=True)))
     except csv.Error as error:
         raise ValueError(f"{file}: row {reader.line_num}: is broken CSV ({error})") from None
+
+
+def _is_quoted(field: str) -> bool:
+    """Whether a field is quoted as in CSV: it begins with a quote, and those in it are doubled, as
+    hardly a plain text has them. A closing quote may stand in a later line."""
+    inside = field[1:].replace('""', "")
+    return field[:1] == '"' and '""' in field[1:] and '"' not in inside[:-1]
+
+
+def _check_unquoted(file: str, row: int, fields: list[str]) -> None:
+    """Raises ValueError for a quoted field in a TSV. Names in the header have no quotes at all."""
+    for field in fields:
+        if _is_quoted(field) or (row == 1 and field[:1] == '"'):
+            raise ValueError(
+                f"{file}: row {row}: quotes a field as in CSV, {_short(field)} (expected a TSV "
+                "without quoting; or the same table as .csv, .jsonl or .parquet)"
+            )
 
 
 def _parquet(file: str) -> Iterator[Record]:
@@ -248,25 +289,33 @@ def corpus(
     rows: list[dict],
     dropped: Counter,
     same_text: bool = False,
+    join: bool = True,
 ) -> ParallelCorpus:
     """The corpus of one fold out of a source's rows.
 
     languages  code -> its file ("" where files hold several languages), for messages
     rows       may hold other languages too; English ones show what was left untranslated
     dropped    {(reason, language): number} of rows that the source itself has dropped
-    Raises ValueError if a language has no pairs, or none that another one has."""
-    if len(languages) < 2:
-        raise ValueError("languages: a parallel corpus needs at least two")
+    join       whether groups with the same passage text become one
+    Raises ValueError if a language has no pairs, or (unless p.parallel is false) none that another
+    one has."""
+    if p.parallel and len(languages) < 2:
+        named = ", ".join(p.files.values()) or "files"
+        only = f"language {', '.join(languages)} alone" if languages else "no language"
+        needed = f"a parallel corpus needs at least two{_way_out(same_text)}"
+        raise ValueError(f"{named}: has {only} ({needed})")
     english = {row["pair"]: row["question"] for row in rows if row["language"] == "en"}
     wanted = [row for row in rows if row["language"] in languages]
     kept, faults = sift(wanted, english, p.max_chars, same_text)
     dropped = Counter({k: n for k, n in dropped.items() if k[1] in languages}) + faults
-    _check_parallel(kept, languages, dropped)
+    _check_parallel(kept, languages, dropped, p.parallel, _way_out(same_text))
+    kept, joined = _joined(kept) if join else (kept, 0)
     train, test, pool = held_out(kept, p.fold, p.folds)
     train = [row for row in train if _is_kept(row, p.keep)]
     for language in sorted(languages.keys() - {row["language"] for row in train}):
         raise ValueError(f"{_place(language, languages)}: no pair is left to train on")
     meta = {"source": source, **_version(p.files), "licence": LICENCE, "dropped": _table(dropped)}
+    meta |= {"joined": joined, "parallel": p.parallel}
     return corpus_of_rows(_with_known_negatives(train), meta, test, pool)
 
 
@@ -283,8 +332,34 @@ def _with_known_negatives(rows: list[dict]) -> list[dict]:
     return [row | {"negatives": [x for x in row["negatives"] if x in known]} for row in rows]
 
 
-def _check_parallel(rows, languages: Mapping[str, str], dropped: Counter) -> None:
-    """Every language has pairs, and pairs that some other language has."""
+def _joined(rows: list[dict]) -> tuple[list[dict], int]:
+    """The rows, groups that hold the same passage text in a language being one, directly or through
+    others; and how many groups lost their name. Which of two such passages is meant, no encoder can
+    tell: in one batch each would be a false negative, and in two folds be trained and tested on."""
+    root: dict[str, str] = {}
+    first: dict[tuple[str, str], str] = {}
+
+    def find(group: str) -> str:
+        while (above := root.get(group, group)) != group:
+            root[group] = root.get(above, above)
+            group = root[group]
+        return group
+
+    for row in rows:
+        other = first.setdefault((row["language"], row["passage"]), row["group"])
+        least, most = sorted((find(other), find(row["group"])))
+        if least != most:
+            root[most] = least
+    if root:
+        print(f"{len(root)} groups hold a passage of another group: they are one group with it")
+    return [row | {"group": find(row["group"])} for row in rows], len(root)
+
+
+def _check_parallel(
+    rows: list[dict], languages: Mapping[str, str], dropped: Counter, needed: bool, way_out: str
+) -> None:
+    """Every language has pairs, and pairs that some other language has; where that is not needed,
+    a language without is named."""
     pairs: dict[str, set] = {language: set() for language in languages}
     for row in rows:
         pairs[row["language"]].add(row["pair"])
@@ -296,7 +371,15 @@ def _check_parallel(rows, languages: Mapping[str, str], dropped: Counter) -> Non
     for language, pair_ids in pairs.items():
         if all(times[pair] == 1 for pair in pair_ids):
             others = ", ".join(_place(x, languages) for x in languages if x != language)
-            raise ValueError(f"{_place(language, languages)}: shares no pair with {others}")
+            alone = f"{_place(language, languages)}: shares no pair with {others or 'another one'}"
+            if needed:
+                raise ValueError(f"{alone} (expected translations{way_out})")
+            print(f"{alone}: it is trained on by itself")
+
+
+def _way_out(same_text: bool) -> str:
+    """What goes without translations; parallel sentences do not."""
+    return "" if same_text else "; prepare.parallel: false trains on pairs without"
 
 
 def _place(language: str, languages: Mapping[str, str]) -> str:

@@ -98,24 +98,28 @@ SELECT id, coalesce(name, id) AS name
 FROM (SELECT passage AS id FROM questions UNION SELECT passage FROM negatives)
 LEFT JOIN groups ON passage = id
 """
+# Texts that are passages of two groups: which of them is meant, no encoder can tell.
+TWINS = """
+CREATE OR REPLACE TABLE twins AS
+SELECT mark FROM passage_texts JOIN passages USING (id) WHERE language = $code
+GROUP BY mark HAVING min(name) <> max(name)
+"""
 PAIRS = """
 SELECT questions.id AS pair, language, question_texts.text AS question,
-    passage_texts.text AS passage, english.text AS english
+    passage_texts.text AS passage, english.text AS english,
+    passage_texts.mark IN (FROM twins) AS twin
 FROM questions JOIN question_texts USING (id) JOIN passage_texts USING (language)
 LEFT JOIN question_texts AS english ON english.id = questions.id AND english.language = 'en'
 WHERE passage_texts.id = questions.passage AND language = $code
 """
-# A trained question needs all its negatives, to be shown and unlike its answer.
+# A trained question needs all its negatives, to be shown. None says what its answer says.
 SIFTED = """
 INSERT INTO sifted
 WITH good AS (
     SELECT questions.id, count(*) AS times
     FROM negatives JOIN questions USING (id)
     JOIN passage_texts AS negative ON negative.id = negatives.passage
-    JOIN passage_texts AS answer
-    ON answer.id = questions.passage AND answer.language = negative.language
     WHERE negative.language = $code AND negative.chars BETWEEN 1 AND $chars
-        AND negative.mark <> answer.mark
     GROUP BY ALL)
 SELECT id, language, tested, tested OR chosen, tested OR coalesce(times, 0) = $most
 FROM clean JOIN questions USING (id) LEFT JOIN good USING (id) WHERE language = $code
@@ -210,9 +214,7 @@ class Paths:
     @classmethod
     def find(cls, p: Prepare) -> Paths:
         """Raises ValueError for a language that mMARCO lacks, or a file that is not there."""
-        for code in p.languages:
-            if code not in NAMES:
-                raise ValueError(f"languages: mMARCO has no {code} (it has: {' '.join(NAMES)})")
+        _check_languages(p.languages)
         place = _local(p.folder) if p.folder else _hub
         codes = sorted(p.languages) or [x for x in NAMES if not p.folder or _has_any(p.folder, x)]
         if len(codes) < 2:
@@ -225,6 +227,19 @@ class Paths:
             {code: place(QUESTIONS.format(NAMES[code])) for code in question_codes},
             {code: place(COLLECTION.format(NAMES[code])) for code in codes},
         )
+
+
+def look(p: Prepare) -> None:
+    """Raises ValueError for a language that mMARCO lacks, or a folder that lacks a file."""
+    _check_languages(p.languages)
+    if p.folder:
+        Paths.find(p)
+
+
+def _check_languages(codes: Iterable[str]) -> None:
+    for code in codes:
+        if code not in NAMES:
+            raise ValueError(f"languages: mMARCO has no {code} (it has: {' '.join(NAMES)})")
 
 
 def _is_file(folder: str, name: str) -> bool:
@@ -393,10 +408,12 @@ def _enter(db, table: str, parts: Iterable[pa.Table | pa.RecordBatch]) -> None:
 def _sift(db, p, codes: Iterable[str]) -> Counter:
     """Make the table sifted and the views; returns {(reason, language): number dropped}.
 
-    Text hygiene as for every source; then training rows with fewer than H negatives in their
-    language are dropped, for "few negatives"."""
+    Text hygiene as for every source; then rows whose passage is one of another group too, for
+    "passage of two groups"; then training rows with fewer than H negatives in their language, for
+    "few negatives"."""
     dropped = Counter()
     for code in codes:
+        db.execute(TWINS, {"code": code})
         _enter(db.cursor(), "clean", _parts(_clean(db, p, code, dropped)))
         db.execute(SIFTED, {"code": code, "chars": p.max_chars, "most": p.hard_negatives})
     db.execute(VIEWS)
@@ -412,6 +429,9 @@ def _clean(db, p, code: str, dropped: Counter) -> Iterator[tuple]:
         good, faults = sift(block, english, p.max_chars)
         dropped.update(faults)
         for row in good:
+            if row["twin"]:
+                dropped["passage of two groups", code] += 1
+                continue
             pair = row["pair"]
             yield pair, code, share(f"keep {pair} {code}") < p.keep.get(code, 1.0)
 

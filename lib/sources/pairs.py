@@ -3,19 +3,22 @@
 One or more .jsonl, .csv, .tsv or .parquet files (plain or .gz) with a row for each pair in each
 language and the columns
 
-    pair        the same in every language
-    language    any usual code
+    pair        the same in every language; needed for translations alone (p.parallel)
+    language    any usual code; where it is absent, the file's label is its language
     question, passage
     passage_id  optional: the same for translations of one passage; else the pair
     group       optional: what must be neither split nor mixed in a batch; else the passage_id
     negatives   optional: passage_ids that do not answer the question, a list or its JSON
+
+A file's own names of these columns are p.columns.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator
+from dataclasses import replace
 
 from lib.corpus import ParallelCorpus
 from lib.languages import language_code
@@ -23,7 +26,8 @@ from lib.params import Prepare
 from lib.sources import Source, files
 from lib.sources.files import Record
 
-SOURCE = Source(files=True)
+COLUMNS = ("pair", "language", "question", "passage", "passage_id", "group", "negatives")
+SOURCE = Source(files=True, columns=COLUMNS, alone=True)
 
 
 def build_corpus(p: Prepare) -> ParallelCorpus:
@@ -31,34 +35,82 @@ def build_corpus(p: Prepare) -> ParallelCorpus:
 
     Raises ValueError naming file and row."""
     languages = sorted(map(language_code, p.languages))
-    rows = read(p.files)
+    rows = read(p, numbered=not p.parallel)
     codes = languages or sorted({row["language"] for row in rows})
     return files.corpus(p, "pairs", dict.fromkeys(codes, ""), rows, Counter())
 
 
-def read(named: Mapping[str, str]) -> list[dict]:
-    """The rows of the files, label -> file. Raises ValueError naming file and row."""
+def look(p: Prepare) -> None:
+    """Raises ValueError for a file of another kind, without rows, or without a needed column."""
+    look_at(p, numbered=not p.parallel)
+
+
+def look_at(p: Prepare, numbered: bool) -> None:
+    """The same. numbered: as for `read`."""
+    for label, file in p.files.items():
+        _check_columns(files.first(file), label, p.columns, numbered)
+
+
+def read(p: Prepare, numbered: bool) -> list[dict]:
+    """The rows of p.files. numbered: whether rows of a file without a column `pair` are a pair
+    each, named by label and row. Raises ValueError naming file and row."""
     rows, places = [], Places()
-    for label, file in named.items():
-        for record in files.records(file):
-            row = _row(record, label)
+    look_at(p, numbered)
+    for label, file in p.files.items():
+        for record in _records(file, p.columns):
+            row = _row(record, label, numbered)
             places.add(row, record)
             rows.append(row)
     _share_negatives(rows, places)
     return rows
 
 
-def _row(record: Record, source: str) -> dict:
-    pair = record.key("pair")
+def _records(file: str, columns: dict[str, str]) -> Iterator[Record]:
+    """The rows with our names of columns."""
+    for record in files.records(file):
+        own = {ours: record[theirs] for ours, theirs in columns.items()}
+        yield replace(record, values=record.values | own)
+
+
+def _check_columns(first: Record, label: str, columns: dict[str, str], numbered: bool) -> None:
+    """Raises ValueError unless a file's first row has what is needed, saying what it has."""
+    needed = {"question", "passage", *columns}
+    needed |= (set() if numbered else {"pair"}) | (set() if _is_language(label) else {"language"})
+    names = [columns.get(x, x) for x in COLUMNS if x in needed]
+    lacking = [x for x in names if x not in first.values]
+    if not lacking:
+        return
+    have = ", ".join(map(str, first.values)) or "none"
+    hints = ["name its columns in prepare.columns, as {question: QUERY}"]
+    if "pair" in lacking:
+        hints.append("without translations: prepare.parallel: false")
+    if "language" in lacking:
+        hints.append(f"of one language: label it so, as files: {{en: ...}}, not {label}")
+    raise ValueError(
+        f"{first.file}: has no column {', '.join(map(repr, lacking))} (its columns: {have}; "
+        f"{'; '.join(hints)})"
+    )
+
+
+def _is_language(label: str) -> bool:
+    try:
+        return bool(language_code(label))
+    except ValueError:
+        return False
+
+
+def _row(record: Record, label: str, numbered: bool) -> dict:
+    numbered = numbered and "pair" not in record.values
+    pair = f"{label} {record.row}" if numbered else record.key("pair")
     passage = _key_or(record, "passage_id", pair)
     row = {
         "pair": pair,
-        "language": _language(record),
+        "language": _language(record, label),
         "question": record.text("question"),
         "passage": record.text("passage"),
         "passage_id": passage,
         "group": _key_or(record, "group", passage),
-        "source": source,
+        "source": label,
     }
     return row | ({"negatives": _negatives(record)} if "negatives" in record.values else {})
 
@@ -68,8 +120,8 @@ def _key_or(record: Record, column: str, default: str) -> str:
     return default if record.values.get(column) in (None, "") else record.key(column)
 
 
-def _language(record: Record) -> str:
-    name = record.text("language")
+def _language(record: Record, label: str) -> str:
+    name = record.text("language") if "language" in record.values else label
     try:
         return language_code(name)
     except ValueError as error:

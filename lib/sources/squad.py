@@ -15,7 +15,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import regex
@@ -25,7 +25,7 @@ from lib.params import Prepare
 from lib.sources import Source, files
 from lib.sources.files import Record
 
-SOURCE = Source(files=True)
+SOURCE = Source(files=True, alone=True)
 
 # Ends of sentences: a full-width mark; another mark before white space, unless the next word is
 # in lower case (abbreviations); a line's end. Closing quotes and brackets belong to the sentence.
@@ -35,7 +35,8 @@ END = regex.compile(r"""[。！？][」』”’）]*|[.!?।؟]+["'”’»)\]]
 @dataclass(frozen=True)
 class Question:
     """A question in one language. paragraph: the file's own name of it; shared: whether this name
-    is the same in every language. passage None: no sentence is known to hold the answer."""
+    is the same in every language. passage None: no sentence is known to hold the answer; moved:
+    one does, although the answer is not where the file says."""
 
     id: str
     text: str
@@ -44,6 +45,7 @@ class Question:
     shared: bool
     answerable: bool
     suspect: bool
+    moved: bool = False
 
     def fault(self, unanswerable: bool) -> str | None:
         """Why it cannot be used; None: it can."""
@@ -71,13 +73,41 @@ def read(
     languages = files.by_language(p.files, p.languages if languages is None else languages)
     first = "en" if "en" in every else min(every, default="")
     order = [first, *(x for x in languages if x != first)] if every else []
-    return {language: list(questions(every[language], p.passage, search)) for language in order}
+    found = {language: list(questions(every[language], p.passage, search)) for language in order}
+    for language, own in found.items():
+        moved, lost = sum(q.moved for q in own), sum(q.answerable and not q.passage for q in own)
+        if moved or lost:
+            print(
+                f"{every[language]}: {moved} of {len(own)} answers are elsewhere than the file "
+                f"says, {lost} nowhere (dropped)"
+            )
+    return found
 
 
-def corpus(p: Prepare, source: str, questions: dict[str, list[Question]]) -> ParallelCorpus:
-    """The corpus of one fold out of what was read. source: the name that its rows bear."""
+def look(p: Prepare) -> None:
+    """Raises ValueError for a file of another kind or, where it is flat, without a needed column
+    in its first row; and for files that do not go with the languages."""
+    for file in files.by_language(p.files, p.languages).values():
+        look_at(file)
+
+
+def look_at(file: str) -> None:
+    """The same of one file."""
+    if files.kind(file) != ".json":
+        first = files.first(file)
+        for column in ("id", "context", "question"):
+            first[column]
+
+
+def corpus(
+    p: Prepare, source: str, questions: dict[str, list[Question]], join: bool = True
+) -> ParallelCorpus:
+    """The corpus of one fold out of what was read. source: the name that its rows bear; join: as
+    for files.corpus. meta["moved"] says how many answers were found elsewhere, by language."""
     languages = files.by_language(p.files, p.languages)
-    return files.corpus(p, source, languages, *rows(p, source, questions))
+    made = files.corpus(p, source, languages, *rows(p, source, questions), join=join)
+    moved = {language: sum(q.moved for q in questions[language]) for language in languages}
+    return replace(made, meta=made.meta | {"moved": moved})
 
 
 def rows(
@@ -170,8 +200,9 @@ def _is_same(a: dict[str, str], b: dict[str, str]) -> bool:
 def questions(file: str, passage: str, search: bool = False) -> Iterator[Question]:
     """The questions of a file; their passage is the answer's "sentence" or its "paragraph".
 
-    search  whether an answer that is not where the file says is searched for in its context, as
-            machine translations need; one that is not there exactly once has no sentence
+    search  how an answer that is not where the file says is found: where offsets count other units
+            or are a little off (False), the nearest one is meant; where machine translation moved
+            it (True), only one that is in its context exactly once is sure
     Raises ValueError naming file and row (of SQuAD JSON: the question's running number)."""
     first_row: dict[str, int] = {}
     numbers: dict[str, dict[str, int]] = {}
@@ -200,7 +231,7 @@ def _question(
 ) -> Question:
     """A flat record's question. numbers: title -> context -> running number, filled here."""
     context, answer = record.text("context"), _answer(record)
-    place = answer and (_searched if search else _stated)(record, *answer)
+    place = answer and _found(record, context, *answer, search)
     answerable = record.values.get("answerable")
     if answerable is None:
         impossible = record.values.get("is_impossible")
@@ -210,6 +241,7 @@ def _question(
         title, shared = str(record.values.get("title", "")), False
         known = numbers.setdefault(title, {})
         name = f"{title}#{known.setdefault(context, len(known))}"
+    by_place = passage == "sentence" and record.values.get("answer_sentence") is None
     return Question(
         id=record.key("id"),
         text=record.text("question"),
@@ -218,6 +250,7 @@ def _question(
         shared=shared,
         answerable=bool(answerable),
         suspect=bool(record.values.get("suspect")),
+        moved=by_place and bool(place) and place[0] != answer[0],
     )
 
 
@@ -233,34 +266,44 @@ def _answer(record: Record) -> tuple[object, str] | None:
     return None if start in (None, -1) and not text else (start, str(text or ""))
 
 
-def _stated(record: Record, start: object, text: str) -> tuple[int, int] | None:
-    """Where an answer begins and ends in the context; None where the file says that it was not
-    found (null, or -1 as str.find says it).
+def _found(
+    record: Record, context: str, start: object, text: str, search: bool
+) -> tuple[int, int] | None:
+    """Where an answer begins and ends in its context; None where it is not there, or where the
+    file says so (null, or -1 as str.find says it) and it is not searched for.
 
-    Raises ValueError for an answer outside its context."""
-    if start in (None, -1):
+    Raises ValueError for a start that is no number, unless it is searched for."""
+    if not search:
+        if start in (None, -1):
+            return None
+        if type(start) is not int:
+            raise record.fault(f"answer_start {start!r} is no whole number")
+    if _is_inside(context, start, text) and (text or not search):
+        if context.startswith(text, start):
+            return start, start + len(text)
+    at = _once(context, text) if search else _nearest(context, start, text)
+    return None if at is None else (at, at + len(text))
+
+
+def _once(context: str, text: str) -> int | None:
+    return context.index(text) if text and context.count(text) == 1 else None
+
+
+def _nearest(context: str, start: int, text: str) -> int | None:
+    """The place of a text where `start` counts bytes of UTF-8 or units of UTF-16, as other
+    programming languages do; else the one that is nearest to it."""
+    if not text or text not in context:
         return None
-    if not _is_inside(record, start, text):
-        raise record.fault(
-            f"answer_start {start!r} with {len(text)} characters lies outside its context "
-            f"({len(record.text('context'))} characters)"
-        )
-    return start, start + len(text)
+    for code, width in (("utf-8", 1), ("utf-16-le", 2)):
+        at = len(context.encode(code)[: width * max(start, 0)].decode(code, "ignore"))
+        if context.startswith(text, at):
+            return at
+    places = (match.start() for match in regex.finditer(regex.escape(text), context))
+    return min(places, key=lambda at: abs(at - start))
 
 
-def _searched(record: Record, start: object, text: str) -> tuple[int, int] | None:
-    """The same where the context has the answer there, or else exactly once; otherwise None."""
-    context = record.text("context")
-    if text and _is_inside(record, start, text) and context.startswith(text, start):
-        return start, start + len(text)
-    if text and context.count(text) == 1:
-        return context.index(text), context.index(text) + len(text)
-    return None
-
-
-def _is_inside(record: Record, start: object, text: str) -> bool:
-    size = len(record.text("context"))
-    return type(start) is int and 0 <= start < size and start + len(text) <= size
+def _is_inside(context: str, start: object, text: str) -> bool:
+    return type(start) is int and 0 <= start <= len(context) - max(len(text), 1)
 
 
 def _sentence(record: Record, place: tuple[int, int] | None, answerable: bool) -> str | None:

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict, replace
 
+from lib import store
 from lib.corpus import ParallelCorpus
 from lib.languages import language_code
 from lib.params import Prepare
 from lib.sources import Source, files, pairs, squad
 from lib.sources.text import sift
 
-SOURCE = Source(files=True, translator=True)
+SOURCE = Source(files=True, translator=True, columns=pairs.COLUMNS, alone=True)
 
 SIDES = ("question", "passage")
 EXAMPLES = 20  # failed texts that the manifest lists for a reason and language
@@ -43,6 +44,17 @@ def build_corpus(p: Prepare) -> ParallelCorpus:
     return replace(corpus, meta=corpus.meta | {"translation": about})
 
 
+def look(p: Prepare) -> None:
+    """Raises ValueError for languages or an English file that will not do."""
+    _languages(p)
+    _check_files(p)
+    store.checkpoint_source(p.translator)
+    if p.translate_from == "squad":
+        squad.look_at(p.files["en"])
+    else:
+        pairs.look_at(p, numbered=True)
+
+
 def _languages(p) -> list[str]:
     """Languages of the corpus, sorted. Raises ValueError where none is to be made."""
     languages = sorted(set(map(language_code, p.languages)))
@@ -54,18 +66,23 @@ def _languages(p) -> list[str]:
 
 
 def _english(p) -> tuple[list[dict], Counter]:
-    """The rows to translate, and {(reason, language): number} of those that were dropped."""
-    if set(p.files) != {"en"}:
-        labels = ", ".join(p.files) or "none"
-        raise ValueError(f"files: are of {labels} (expected one, of en: the others are made)")
+    """The rows to translate, and {(reason, language): number} of those that were dropped. Rows of a
+    table without the column `pair` are a pair each: their translations are made here."""
+    _check_files(p)
     if p.translate_from == "squad":
         rows, dropped = squad.rows(p, "translate", squad.read(p, languages=["en"]))
     else:
-        rows, dropped = pairs.read(p.files), Counter()
+        rows, dropped = pairs.read(p, numbered=True), Counter()
     for other in sorted({row["language"] for row in rows} - {"en"}):
         raise ValueError(f"{p.files['en']}: has rows in {other} (expected en alone)")
     english, faults = sift(rows, {}, p.max_chars)
     return english, dropped + faults
+
+
+def _check_files(p) -> None:
+    if set(p.files) != {"en"}:
+        labels = ", ".join(p.files) or "none"
+        raise ValueError(f"files: are of {labels} (expected one, of en: the others are made)")
 
 
 def _translated(english: list[dict], by_language: dict) -> tuple[list[dict], Counter]:

@@ -231,7 +231,7 @@ class Translator:
 
 def _folder(name: str) -> Path:
     """The folder of a checkpoint, downloaded where it is on the hub. Raises ValueError."""
-    source = encoder.checkpoint_source(name)
+    source = store.checkpoint_source(name)
     folder = source.pop("pretrained_model_name_or_path")
     if source:
         from huggingface_hub import snapshot_download as download

@@ -32,9 +32,10 @@ from lib.params import (
     short,
     spelled,
 )
-from lib.sampler import arm_name
+from lib.sampler import arm_name, crosses
 from lib.store import ROOT
 from lib.study.paths import study_dir
+from lib.training import pretrained
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,11 @@ def load_study(path: str | Path, changes: Iterable[str] = ()) -> Study:
 
 
 def startable(path: str | Path, changes: Iterable[str] = ()) -> Study:
-    """load_study, with the files and folders that the study names looked for as well."""
+    """load_study, with the files and folders that the study names looked for, and looked at."""
     study = load_study(path, changes)
     try:
         check_paths(study)
+        check_inputs(study)
     except BadParameter as error:
         raise BadParameter(f"{path}: {error}") from None
     return study
@@ -84,7 +86,7 @@ def check_paths(study: Study) -> None:
     """Raise BadParameter for a file or folder that a study names and that is not there: said before
     hours of training and not after. Names of checkpoints on a hub are not looked up."""
     for p in study.corpora.values():
-        _check_named({f"prepare.files[{label}]": file for label, file in p.files.items()})
+        _check_named({f"prepare.files[{label}]": file for label, file in p.files.items()}, "file")
         _check_named({"prepare.folder": p.folder, "prepare.translator": _as_path(p.translator)})
     for run in study.runs.values():
         _check_named({"train.model": _as_path(run.train.model)})
@@ -92,15 +94,33 @@ def check_paths(study: Study) -> None:
         _check_named({f"evaluate.benchmarks[{name}].folder": spec.folder for name, spec in specs})
 
 
+def check_inputs(study: Study) -> None:
+    """Raise BadParameter for files and checkpoints that cannot be used, as far as their beginnings
+    and their configuration show it: what stages would find out later."""
+    looks = {p.model_dump_json(exclude={"run", "fold"}): p for p in study.corpora.values()}
+    for p in looks.values():
+        try:
+            sources.look(p)
+        except ValueError as error:
+            raise BadParameter(f"prepare: {error}") from None
+    for run in study.runs.values():
+        try:
+            pretrained.check(run.train)
+        except ValueError as error:
+            raise BadParameter(f"train.model: {error}") from None
+
+
 def _as_path(checkpoint: str) -> str:
     """The checkpoint's name where it can only be a path."""
     return checkpoint if checkpoint.startswith(("/", "./", "../")) else ""
 
 
-def _check_named(named: Mapping[str, str]) -> None:
+def _check_named(named: Mapping[str, str], kind: str = "folder") -> None:
     for where, path in named.items():
         if path and not (ROOT / path).exists():
             raise BadParameter(f"{where}: {path}: no such file or folder")
+        if path and (ROOT / path).is_dir() != (kind == "folder"):
+            raise BadParameter(f"{where}: {path}: is not a {kind} (expected one)")
 
 
 def freeze(study: Study) -> None:
@@ -257,6 +277,7 @@ def _expand(name: str, data: dict[str, Any]) -> Study:
                 f"train.validate_every: {train.validate_every} does not go with prepare.dev 0 "
                 "(expected prepare.dev over 0)"
             )
+        _check_translations(prepare, train)
         if train.run in runs:
             raise BadParameter(f"vary: two runs would be called {train.run}")
         if corpora.setdefault(prepare.run, prepare) != prepare:
@@ -266,6 +287,16 @@ def _expand(name: str, data: dict[str, Any]) -> Study:
     analyse = Analyse(study=name, **base["analyse"])
     _check_benchmarks(Evaluate(**base["evaluate"]).benchmarks, analyse.benchmark)
     return Study(name, corpora, runs, analyse)
+
+
+def _check_translations(prepare: Prepare, train: Train) -> None:
+    """Raise BadParameter for an arm that needs translations on a corpus that is made for those that
+    do not: they draw from texts that it cannot."""
+    if train.steps and not prepare.parallel and crosses(train.strategy, train.alpha):
+        raise BadParameter(
+            f"train.strategy: {arm_name(train.strategy, train.alpha)} needs translations, which "
+            "does not go with prepare.parallel false (expected mono, x-x or en-en)"
+        )
 
 
 def _check_benchmarks(specs: Mapping[str, BenchmarkSpec], subject: str) -> None:

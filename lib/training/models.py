@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 
 from lib import store
-from lib.encoder import Encoder, Settings, checkpoint_source, loading
+from lib.encoder import Encoder, Settings, loading
 from lib.params import Train
+from lib.training import pretrained
 
 SPECIAL = {
     "pad_token": "[PAD]",
@@ -34,6 +35,7 @@ def build_encoder(params: Train, tokenizer_file: Path) -> Encoder:
     )
     with _seeded(params.seed):
         if params.model:
+            _check_settings(params)
             model, tokenizer = _checkpoint(params.model)
         else:
             tokenizer = _tokenizer(tokenizer_file)
@@ -100,13 +102,29 @@ def _small(params: Train, tokenizer):
     )
 
 
+def _check_settings(params: Train) -> None:
+    """Raises ValueError for a checkpoint that would lose some of what it is, on the hub too."""
+    pretrained.check(params)
+    source = store.checkpoint_source(params.model)
+    if "revision" in source:
+        from huggingface_hub import snapshot_download
+
+        with loading(params.model):
+            folder = snapshot_download(
+                source["pretrained_model_name_or_path"],
+                revision=source["revision"],
+                allow_patterns=pretrained.FILES,
+            )
+        pretrained.check_folder(Path(folder), params)
+
+
 def _checkpoint(name: str):
     """Model and tokenizer of a folder or of hub name@revision.
 
     No code that comes with a model is run and no pickle is read. Raises ValueError in one line."""
     from transformers import AutoConfig, AutoTokenizer
 
-    source = checkpoint_source(name) | {"trust_remote_code": False}
+    source = store.checkpoint_source(name) | {"trust_remote_code": False}
     with loading(name):
         config = AutoConfig.from_pretrained(**source)
     kind = _encoder_class(name, config)

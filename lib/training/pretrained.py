@@ -1,0 +1,112 @@
+"""What a checkpoint says of itself beside its weights, read before anything is loaded.
+
+A checkpoint of sentence-transformers is a chain of modules: how token vectors become one, what
+stands before a text, layers behind the pooling. What lib.encoder does not do would be left out in
+silence, and the model be another one than its name says. So it is refused, or the parameter is
+named that says the same. No torch is needed: a study is checked before its first stage.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lib import store
+from lib.params import Train
+
+# What says it, also on the hub; of modules the folders that modules.json names.
+FILES = [
+    "modules.json",
+    "config_sentence_transformers.json",
+    "sentence_bert_config.json",
+    "tokenizer_config.json",
+    "encoder.json",
+    "[0-9]*_*/config.json",
+]
+# sentence-transformers' own names of what it puts before texts, the first that there is.
+PROMPTS = {"question": ("query",), "passage": ("document", "passage", "corpus")}
+
+
+def check(p: Train) -> None:
+    """Raises ValueError in one line where p.model is no checkpoint, or one that p does not load as
+    it is meant. Of the hub only the name is looked at; `check_folder` is for its files."""
+    if p.model:
+        source = store.checkpoint_source(p.model)
+        if "revision" not in source:
+            check_folder(Path(source["pretrained_model_name_or_path"]), p)
+
+
+def check_folder(folder: Path, p: Train) -> None:
+    """Raises ValueError in one line for what is not applied, naming the parameter if it can be."""
+    modules = _read(folder / "modules.json") or []
+    about = _read(folder / "config_sentence_transformers.json")
+    reads = _read(folder / "sentence_bert_config.json")
+    own = _read(folder / "encoder.json")
+    if (what := about.get("model_type", "SentenceTransformer")) != "SentenceTransformer":
+        _refuse(p, f"is a {what}")
+    kinds = [_kind(p, module) for module in modules]
+    for kind, module in zip(kinds, modules, strict=True):
+        if kind == "Pooling":
+            _check_pooling(p, _read(folder / module["path"] / "config.json"))
+    similarity = about.get("similarity_fn_name") or "cosine"
+    if similarity != "cosine" and "Normalize" not in kinds:
+        _refuse(p, f"compares vectors by {similarity} and not by cosine")
+    tokenizer = _read(folder / "tokenizer_config.json")
+    if reads.get("do_lower_case") and not tokenizer.get("do_lower_case"):
+        _refuse(p, "puts texts in lower case")
+    for side in PROMPTS:
+        if prompt := own.get(f"{side}_prompt") or _prompt(side, about):
+            _compare(p, f"{side}_prompt", prompt)
+    if own:
+        _compare(p, "pooling", own["pooling"])
+    written = tokenizer.get("model_max_length") if modules else None  # by newer versions
+    longest = own.get("max_length") or reads.get("max_seq_length") or written or p.max_length
+    if p.max_length > longest:
+        _compare(p, "max_length", longest, " or less")
+
+
+def _kind(p: Train, module: dict[str, Any]) -> str:
+    """Transformer, Pooling or Normalize. Raises ValueError for any other module."""
+    package, _, kind = str(module["type"]).rpartition(".")
+    known = kind in ("Transformer", "Pooling", "Normalize")
+    if not known or not package.startswith("sentence_transformers."):
+        _refuse(p, f"has a module {module['type']} ({module['path']})")
+    return kind
+
+
+def _check_pooling(p: Train, config: dict[str, Any]) -> None:
+    """Older versions say pooling_mode_cls_token: true and the like, newer ones a name."""
+    old = [key.removeprefix("pooling_mode_") for key, on in config.items() if on is True]
+    old = [key.removesuffix("_tokens").removesuffix("_token") for key in old if "prompt" not in key]
+    modes = config.get("pooling_mode", old or "mean")
+    modes = [modes] if isinstance(modes, str) else [*modes]
+    if modes not in (["mean"], ["cls"]):
+        _refuse(p, f"pools by {' and '.join(map(str, modes))}")
+    _compare(p, "pooling", modes[0])
+    if config.get("include_prompt") is False and (p.question_prompt or p.passage_prompt):
+        _refuse(p, "leaves prompts out of its pooling")
+
+
+def _prompt(side: str, about: dict[str, Any]) -> str:
+    """What is put before the questions or passages; "" where nothing is said."""
+    prompts = about.get("prompts") or {}
+    names = (*PROMPTS[side], about.get("default_prompt_name"))
+    return next((prompts[name] for name in names if prompts.get(name)), "")
+
+
+def _compare(p: Train, parameter: str, theirs: Any, more: str = "") -> None:
+    ours = getattr(p, parameter)
+    if ours != theirs:
+        raise ValueError(
+            f"model {p.model!r} has {parameter} {theirs!r}, train.{parameter} is {ours!r} "
+            f"(expected {theirs!r}{more})"
+        )
+
+
+def _refuse(p: Train, what: str) -> None:
+    raise ValueError(f"model {p.model!r} {what}, which is not applied here")
+
+
+def _read(file: Path) -> Any:
+    """The value of a JSON file; {} where there is none. Raises ValueError."""
+    return store.read_json(file) if file.is_file() else {}
