@@ -104,9 +104,9 @@ def _seal(folder: Path, meta: dict[str, Any]) -> None:
     """Write the manifest and flush everything below `folder`."""
     if (folder / "manifest.json").exists() or {"files", "sealed"} & meta.keys():
         raise ValueError("manifest.json and its `files` are written by atomic_folder alone")
-    files = {f.relative_to(folder).as_posix(): sha256(f) for f in _files(folder)}
-    write_json(folder / "manifest.json", sealed({"files": files, **meta}))
-    for below in (*_files(folder), *(d for d in folder.rglob("*") if d.is_dir()), folder):
+    hashes = {f.relative_to(folder).as_posix(): sha256(f) for f in files(folder)}
+    write_json(folder / "manifest.json", sealed({"files": hashes, **meta}))
+    for below in (*files(folder), *(d for d in folder.rglob("*") if d.is_dir()), folder):
         _flush(below)
 
 
@@ -175,7 +175,7 @@ def verify(folder: Path, made_from: dict[str, Any] | None = None) -> dict[str, A
     manifest = read_json(folder / "manifest.json")
     if not is_sealed(manifest) or not isinstance(manifest.get("files"), dict):
         raise Damaged(f"{folder / 'manifest.json'}: was altered after it was written")
-    present = {f.relative_to(folder).as_posix() for f in _files(folder)} - {"manifest.json"}
+    present = {f.relative_to(folder).as_posix() for f in files(folder)} - {"manifest.json"}
     for name in sorted(present - manifest["files"].keys()):
         raise Damaged(f"{folder / name}: is not among what was written there")
     compare(folder, manifest["files"])
@@ -240,10 +240,10 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _files(folder: Path) -> list[Path]:
+def files(folder: Path) -> list[Path]:
     """Every file below a folder but hidden ones, which file managers and editors leave there."""
-    files = (f for f in folder.rglob("*") if f.is_file())
-    return sorted(f for f in files if "/." not in f"/{f.relative_to(folder).as_posix()}")
+    found = (f for f in folder.rglob("*") if f.is_file())
+    return sorted(f for f in found if "/." not in f"/{f.relative_to(folder).as_posix()}")
 
 
 def remember(folder: Path, params: dict[str, Any], may_change: Collection[str] = ()) -> None:

@@ -7,9 +7,10 @@ names file and key, and is found before anything runs.
 from __future__ import annotations
 
 import itertools
+import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from lib.params import (
 )
 from lib.sampler import arm_name, crosses
 from lib.store import ROOT
+from lib.study import inputs
 from lib.study.paths import study_dir
 from lib.training import pretrained
 
@@ -55,6 +57,7 @@ class Study:
     runs: dict[str, RunParams]
     analyse: Analyse
     file: str = ""  # what it was read from, seen from ROOT
+    contents: dict[str, str] = field(default_factory=dict)  # path -> hash, of what it names
 
 
 def load_study(path: str | Path, changes: Iterable[str] = ()) -> Study:
@@ -82,16 +85,29 @@ def startable(path: str | Path, changes: Iterable[str] = ()) -> Study:
     return study
 
 
+def with_contents(study: Study) -> Study:
+    """The study with hashes of all that it names, which may take a while the first time."""
+    found = [inputs.contents(p) for p in _stages(study)]
+    return replace(study, contents={k: x for one in found for k, x in one.items()})
+
+
+def _stages(study: Study) -> list[Stage]:
+    """The parameters of all its stages; of those that name the same inputs one."""
+    every = [*study.corpora.values()]
+    every += [p for run in study.runs.values() for p in (run.train, run.evaluate)]
+    return list({json.dumps(inputs.named(p)): p for p in every}.values())
+
+
 def check_paths(study: Study) -> None:
     """Raise BadParameter for a file or folder that a study names and that is not there: said before
     hours of training and not after. Names of checkpoints on a hub are not looked up."""
-    for p in study.corpora.values():
-        _check_named({f"prepare.files[{label}]": file for label, file in p.files.items()}, "file")
-        _check_named({"prepare.folder": p.folder, "prepare.translator": _as_path(p.translator)})
-    for run in study.runs.values():
-        _check_named({"train.model": _as_path(run.train.model)})
-        specs = run.evaluate.benchmarks.items()
-        _check_named({f"evaluate.benchmarks[{name}].folder": spec.folder for name, spec in specs})
+    for p in _stages(study):
+        for where, path in inputs.named(p).items():
+            kind = "file" if where.startswith("prepare.files") else "folder"
+            if not (ROOT / path).exists():
+                raise BadParameter(f"{where}: {path}: no such file or folder")
+            if (ROOT / path).is_dir() != (kind == "folder"):
+                raise BadParameter(f"{where}: {path}: is not a {kind} (expected one)")
 
 
 def check_inputs(study: Study) -> None:
@@ -110,19 +126,6 @@ def check_inputs(study: Study) -> None:
             raise BadParameter(f"train.model: {error}") from None
 
 
-def _as_path(checkpoint: str) -> str:
-    """The checkpoint's name where it can only be a path."""
-    return checkpoint if checkpoint.startswith(("/", "./", "../")) else ""
-
-
-def _check_named(named: Mapping[str, str], kind: str = "folder") -> None:
-    for where, path in named.items():
-        if path and not (ROOT / path).exists():
-            raise BadParameter(f"{where}: {path}: no such file or folder")
-        if path and (ROOT / path).is_dir() != (kind == "folder"):
-            raise BadParameter(f"{where}: {path}: is not a {kind} (expected one)")
-
-
 def freeze(study: Study) -> None:
     """Write the expanded study to outputs/<study>/study.json, which stages and analysis read."""
     runs = {
@@ -135,6 +138,7 @@ def freeze(study: Study) -> None:
         "corpora": corpora,
         "runs": runs,
         "analyse": study.analyse.model_dump(),
+        "contents": study.contents,
     }
     store.write_json(study_dir(study.name) / "study.json", frozen)
 
@@ -149,7 +153,8 @@ def load_frozen(name: str) -> Study:
             key: RunParams(Train(**run["train"]), Evaluate(**run["evaluate"]))
             for key, run in data["runs"].items()
         }
-        return Study(name, corpora, runs, Analyse(**data["analyse"]), str(data.get("file", "")))
+        analyse, file_of = Analyse(**data["analyse"]), str(data.get("file", ""))
+        return Study(name, corpora, runs, analyse, file_of, dict(data["contents"]))
     except FileNotFoundError:
         raise BadParameter(f"{file}: no such study; `make study` starts one") from None
     except (KeyError, TypeError, AttributeError, ValueError) as error:

@@ -10,13 +10,13 @@ import ast
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from lib import params, store
 from lib.store import ROOT
-from lib.study import paths, seal
+from lib.study import inputs, paths, seal
 from lib.study.grid import Study
 
 NOTEBOOKS = {
@@ -42,10 +42,11 @@ PRODUCTS = {
 }
 # All that it writes there, but checkpoints, which may go.
 WRITTEN = {
-    "prepare": ("params.json", "01_prepare.ipynb", "data/**/*", "figures/*"),
+    "prepare": ("params.json", "inputs.json", "01_prepare.ipynb", "data/**/*", "figures/*"),
     "train": (
-        "params.json", "02_train.ipynb", "model/**/*", "train_log.parquet", "train_time.parquet",
-        "validation.json", "exposure.json", "cost.json", "provenance.json", "figures/train/*",
+        "params.json", "inputs.json", "02_train.ipynb", "model/**/*", "train_log.parquet",
+        "train_time.parquet", "validation.json", "exposure.json", "cost.json", "provenance.json",
+        "figures/train/*",
     ),
     "evaluate": (
         "03_evaluate.ipynb", "scores/**/*", "metrics.json", "mteb/**/*", "figures/evaluate/*",
@@ -69,6 +70,7 @@ class Job:
     params: params.Stage | None
     needs: tuple[Job, ...]
     code: tuple[str, ...]  # of the notebook's code cells
+    contents: dict[str, str] = field(default_factory=dict)  # path -> hash, of what it names
 
     @property
     def name(self) -> str:
@@ -116,9 +118,10 @@ class Job:
         return self.stamp_on([need.stamp for need in self.needs])
 
     def stamp_on(self, upstream: list[str]) -> str:
-        """sha256 of parameters, upstream stamps and code."""
+        """sha256 of parameters, what is in the files they name, upstream stamps and code."""
         asked = self.params.model_dump(exclude={*self.params.may_change}) if self.params else {}
-        text = json.dumps([self.stage, asked, upstream, self.code], sort_keys=True)
+        parts = [self.stage, asked, self.contents, upstream, self.code]
+        text = json.dumps(parts, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def recorded(self) -> dict:
@@ -166,19 +169,21 @@ class Job:
 def plan(study: Study) -> list[Job]:
     """Every job of a study, each after those it needs. Raises BadNotebook."""
     code = {stage: read_notebook(stage) for stage in NOTEBOOKS}
+
+    def job(key: str, folder: Path, p: params.Stage, *needs: Job) -> Job:
+        found = {path: study.contents.get(path, "") for path in inputs.named(p).values()}
+        return Job(p.name(), key, folder, p, needs, code[p.name()], found)
+
     corpora = {
-        key: Job("prepare", key, paths.corpus_dir(study.name, key), p, (), code["prepare"])
-        for key, p in study.corpora.items()
+        key: job(key, paths.corpus_dir(study.name, key), p) for key, p in study.corpora.items()
     }
     trains, evaluates = [], []
     for key, run in study.runs.items():
-        folder, corpus = paths.run_dir(study.name, key), corpora[run.train.corpus]
-        trains.append(Job("train", key, folder, run.train, (corpus,), code["train"]))
-        evaluates.append(
-            Job("evaluate", key, folder, run.evaluate, (trains[-1],), code["evaluate"])
-        )
+        folder = paths.run_dir(study.name, key)
+        trains.append(job(key, folder, run.train, corpora[run.train.corpus]))
+        evaluates.append(job(key, folder, run.evaluate, trains[-1]))
     report = paths.report_dir(study.name)
-    analyse = Job("analyse", "", report, study.analyse, tuple(evaluates), code["analyse"])
+    analyse = job("", report, study.analyse, *evaluates)
     return [*corpora.values(), *trains, *evaluates, analyse,
             Job("report", "", report, None, (analyse,), ())]  # fmt: skip
 

@@ -17,7 +17,7 @@ from lib.corpus import ParallelCorpus
 from lib.metrics import REFERENCES
 from lib.params import Prepare
 from lib.sources.cldr_facts import shuffled
-from lib.study import paths
+from lib.study import inputs, paths
 from lib.study.evaluate import with_references
 from lib.training.provenance import provenance
 from lib.training.tokenizer import tokenizer_texts, train_tokenizer
@@ -28,9 +28,10 @@ COUNTED = 100_000  # rows whose tokens are counted
 def prepare(p: Prepare) -> ParallelCorpus:
     """The corpus of `p`: read if its folder verifies, else built and written whole.
 
-    Raises ValueError for parameters that the source refuses, or that differ from the folder's."""
+    Raises ValueError for parameters that the source refuses, and for those, or inputs, that are
+    not what the folder was made from."""
     folder = paths.corpus_dir(p.study, p.run)
-    store.remember(folder, p.model_dump())
+    inputs.remember(folder, p)
     data = folder / "data"
     return store.made(partial(ParallelCorpus.load, data), partial(_make, p, data))
 

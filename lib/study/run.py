@@ -19,7 +19,7 @@ from pathlib import Path
 
 from lib import params, store
 from lib.store import ROOT
-from lib.study import cluster, grid, paths, seal
+from lib.study import cluster, grid, inputs, paths, seal
 from lib.study.cluster import Cluster
 from lib.study.grid import Study
 from lib.study.plan import Job, plan, shown
@@ -36,7 +36,7 @@ def run_study(path: str, cores: int, changes: Iterable[str] = (), profile: str =
     changes: as in grid.load_study. profile: of a cluster, in place of this machine's cores. Raises
     BadParameter, BadNotebook, store.Busy or OSError, each with one clear line."""
     away = cluster.read(profile) if profile else None
-    study = grid.startable(path, changes)
+    study = grid.with_contents(grid.startable(path, changes))
     jobs = plan(study)
     folder = paths.study_dir(study.name)
     store.make_folder(folder)
@@ -100,7 +100,8 @@ def _refuse_other_file(study: Study, path: str) -> None:
         frozen = grid.load_frozen(study.name)
     except params.BadParameter:
         return  # nothing is there yet, or nothing to believe
-    same = frozen.file == study.file or replace(frozen, file=study.file) == study
+    other = replace(frozen, file=study.file, contents=study.contents)
+    same = frozen.file == study.file or other == study
     if not same and (ROOT / frozen.file).is_file():
         raise params.BadParameter(
             f"{path}: {shown(paths.study_dir(study.name))} belongs to another study, "
@@ -116,6 +117,7 @@ def _refuse_other_parameters(jobs: list[Job], path: str) -> None:
             try:
                 asked, may_change = job.params.model_dump(), job.params.may_change
                 clash = store.difference(store.read_json(file), asked, may_change)
+                clash = clash or inputs.changed(job.folder, job.contents)
             except store.Damaged as damage:
                 again = f"remove {shown(job.folder)} to have it made again"
                 raise store.Damaged(f"{damage}; {again}") from None

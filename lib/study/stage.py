@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lib import params, store
 from lib.store import ROOT
-from lib.study import grid, paths, seal
+from lib.study import grid, inputs, paths, seal
 from lib.study.plan import PRODUCTS, Job, notebook_path, plan, shown
 
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -41,7 +41,9 @@ def run_stage(study: str, stage: str, key: str) -> None:
         begin = time.monotonic()
         try:
             _require_whole(job)
+            _require_same_inputs(job)
             _work(job, study)
+            _require_same_inputs(job)
             seconds = round(time.monotonic() - begin, 1)
             job.record(stamp, seconds)
         except Exception as error:
@@ -57,6 +59,14 @@ def _require_whole(job: Job) -> None:
     for need in job.ancestors:
         for file, fault in need.faults().items():
             raise store.Damaged(f"{shown(file)}: {fault}")
+
+
+def _require_same_inputs(job: Job) -> None:
+    """Raises ValueError for an input that is not what it was when the study was started."""
+    found = inputs.contents(job.params) if job.params else {}
+    for path, digest in found.items():
+        if digest != job.contents[path]:
+            raise ValueError(f"{path}: was changed after the study was started; start it again")
 
 
 def _work(job: Job, study: str) -> None:

@@ -1,0 +1,114 @@
+"""The files and folders that a study names: what is in them is part of its identity.
+
+Hashes are remembered in outputs/<study>/inputs.json with size and times of the file, as git does,
+so that a start costs a look at each file, and a reading of those alone that may have changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+
+from lib import store
+from lib.params import Evaluate, Prepare, Stage, Train
+from lib.store import ROOT
+from lib.study import paths
+
+FILE = "inputs.json"
+LARGE = 1 << 30  # bytes that take seconds to read, which is said
+SETTLED = 1.0  # seconds after which a file that changes again has another time
+
+
+def named(p: Stage) -> dict[str, str]:
+    """Where parameters name a file or folder of this machine -> its path, as it is written there.
+
+    Of checkpoints only what is a path, or a folder here: the others are names on a hub."""
+    match p:
+        case Prepare():
+            found = {f"prepare.files[{label}]": file for label, file in p.files.items()}
+            found |= {"prepare.folder": p.folder, "prepare.translator": _local(p.translator)}
+        case Train():
+            found = {"train.model": _local(p.model)}
+        case Evaluate():
+            specs = p.benchmarks.items()
+            found = {f"evaluate.benchmarks[{name}].folder": spec.folder for name, spec in specs}
+        case _:
+            found = {}
+    return {where: path for where, path in found.items() if path}
+
+
+def _local(checkpoint: str) -> str:
+    """The checkpoint's name where it is not a hub's."""
+    is_path = checkpoint.startswith(("/", "./", "../"))
+    return checkpoint if is_path or (checkpoint and (ROOT / checkpoint).exists()) else ""
+
+
+def contents(p: Stage) -> dict[str, str]:
+    """Path -> hash of what is in it, of all that the parameters name and that is there."""
+    file = paths.study_dir(p.study) / FILE
+    known = _known(file)
+    found = {}
+    for path in sorted(set(named(p).values())):
+        if (ROOT / path).exists():
+            found[path] = _digest(ROOT / path, known)
+    if known != _known(file):
+        store.write_json(file, known)
+    return found
+
+
+def _known(file: Path) -> dict[str, list]:
+    """What was remembered; nothing where that cannot be read."""
+    try:
+        known = store.read_json(file)
+    except (OSError, store.Damaged):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _digest(path: Path, known: dict[str, list]) -> str:
+    """sha256 of a file; of a folder, that of its files' names and hashes."""
+    if path.is_file():
+        return _file_digest(path, known)
+    files = {f.relative_to(path).as_posix(): _file_digest(f, known) for f in store.files(path)}
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest()
+
+
+def _file_digest(path: Path, known: dict[str, list]) -> str:
+    name, facts = str(path), os.stat(path)
+    marks = [facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino]
+    *seen, digest = known.get(name, [""])
+    if seen == marks:
+        return digest
+    if facts.st_size > LARGE:
+        print(f"{path}: reading it once, to know it again ...", flush=True)
+    digest = store.sha256(path)
+    known.pop(name, None)
+    if time.time() - facts.st_ctime > SETTLED:
+        known[name] = [*marks, digest]
+    return digest
+
+
+def remember(folder: Path, p: Stage) -> None:
+    """store.remember the parameters, and what is in the files that they name.
+
+    Raises ValueError naming the first parameter, or file, that is another now."""
+    store.remember(folder, p.model_dump(), p.may_change)
+    found = contents(p)
+    if clash := changed(folder, found):
+        raise ValueError(f"{folder}: {clash}; remove that folder or choose another run name")
+    if found:
+        store.write_json(folder / FILE, found)
+
+
+def changed(folder: Path, found: dict[str, str]) -> str:
+    """The first input that is not as it was when the folder was begun, in words; "" if none is."""
+    if not (folder / FILE).exists():
+        return ""
+    recorded = store.read_json(folder / FILE)
+    for path, digest in found.items():
+        if recorded.get(path, digest) != digest:
+            return f"was made from {path} as it was before it changed"
+    return ""

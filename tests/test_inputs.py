@@ -1,0 +1,156 @@
+"""What is in a study's inputs is part of it: an edited file is noticed, wherever it is named."""
+
+import json
+import os
+import time
+
+import pytest
+from test_study_run import Place, planned
+
+from lib import store
+from lib.params import BadParameter, Evaluate, Prepare, Train
+from lib.study import grid, inputs, plan, run, stage
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    found = Place(tmp_path)
+    for name in ("BATCHES_OUTPUTS", "BATCHES_NOTEBOOKS"):
+        monkeypatch.setenv(name, found.environment[name])
+    return found
+
+
+def write_pairs(file, word="a"):
+    rows = [
+        {"pair": i, "language": language, "passage_id": i, "group": i,
+         "question": f"{word} {i}", "passage": f"{language} {i}"}
+        for i in range(9) for language in ("de", "en")
+    ]  # fmt: skip
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def study_of(place, more=""):
+    """A study that names a file, a benchmark's folder and a checkpoint."""
+    write_pairs(place.folder / "pairs.jsonl")
+    for name in ("bench", "model"):
+        (place.folder / name).mkdir(exist_ok=True)
+        (place.folder / name / "config.json").write_text('{"model_type": "bert"}')
+        (place.folder / name / "x.safetensors").write_text("")
+    return place.study(
+        f"prepare: {{source: pairs, files: {{all: {place.folder}/pairs.jsonl}}}}\n"
+        f"train: {{model: {place.folder}/model, steps: 2}}\n"
+        "evaluate: {benchmarks: {heldout: {format: heldout}, "
+        f"b: {{format: beir, folder: {place.folder}/bench, languages: [en], split: test}}}}}}\n"
+        + (more or "vary: {train.seed: [0]}\n")
+    )
+
+
+EDITED = {
+    "pairs.jsonl": {"prepare base", "train seed=0", "evaluate seed=0", "analyse", "report"},
+    "model/config.json": {"train seed=0", "evaluate seed=0", "analyse", "report"},
+    "bench/x.safetensors": {"evaluate seed=0", "analyse", "report"},
+}
+
+
+@pytest.mark.parametrize("edited", EDITED)
+def test_an_edited_input_reaches_what_depends_on_it(place, edited):
+    """Stamps hold hashes of contents: other bytes, other stamps; another time alone changes none.
+    Nothing tells by size and times of the file, which may be set."""
+    path, file = study_of(place), place.folder / edited
+
+    def stamps():
+        study = grid.with_contents(grid.load_study(path))
+        return {job.name: job.stamp for job in plan.plan(study)}
+
+    first = stamps()
+    assert first != {name: job.stamp for name, job in planned(path).items()}
+    before = file.stat()
+    os.utime(file)
+    assert stamps() == first
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + b"~")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    second = stamps()
+    assert {name for name in first if first[name] != second[name]} == EDITED[edited]
+
+
+def test_seeds_are_not_trained_on_two_versions_of_the_data(place):
+    """A run begun before the edit stops the study before anything starts, naming both."""
+    path = study_of(place)
+    jobs = {job.name: job for job in plan.plan(grid.with_contents(grid.load_study(path)))}
+    inputs.remember(jobs["prepare base"].folder, jobs["prepare base"].params)
+    write_pairs(place.folder / "pairs.jsonl", word="b")
+    path = study_of(place, "vary: {train.seed: [0, 1]}\n")
+    write_pairs(place.folder / "pairs.jsonl", word="c")
+    study = grid.with_contents(grid.load_study(path))
+    with pytest.raises(BadParameter) as caught:
+        run._refuse_other_parameters(plan.plan(study), path)
+    assert str(caught.value) == (
+        f"{path}: {jobs['prepare base'].folder} was made from {place.folder}/pairs.jsonl as it was "
+        f"before it changed (expected the same; `make clean STUDY={path}` starts afresh)"
+    )
+    with pytest.raises(ValueError, match="as it was before it changed; remove that folder or"):
+        inputs.remember(jobs["prepare base"].folder, jobs["prepare base"].params)
+
+
+def test_an_input_that_changes_while_the_study_runs(place, monkeypatch):
+    """Before a stage begins, or while it works: it fails, and no stamp vouches for it."""
+    path = study_of(place)
+    study = grid.with_contents(grid.load_study(path))
+    grid.freeze(study)
+    job = {job.name: job for job in plan.plan(grid.load_frozen("tiny"))}["prepare base"]
+    assert job.contents == {
+        f"{place.folder}/pairs.jsonl": study.contents[str(place.folder / "pairs.jsonl")]
+    }
+
+    def edit(_):
+        write_pairs(place.folder / "pairs.jsonl", word="other")
+
+    monkeypatch.setattr(stage, "_run_notebook", edit)
+    for _ in range(2):
+        with pytest.raises(stage.StageFailed, match="pairs.jsonl: was changed after the study was"):
+            stage.run_stage("tiny", "prepare", "base")
+        assert not job.ok.exists()
+
+
+def test_named_inputs():
+    """Of checkpoints, paths and folders that are there; a name on a hub is its revision."""
+    specs = {"a": {"format": "beir", "folder": "x/y"}, "heldout": {"format": "heldout"}}
+    assert inputs.named(Evaluate(benchmarks=specs)) == {"evaluate.benchmarks[a].folder": "x/y"}
+    assert inputs.named(Prepare(files={"en": "a.csv"}, translator="org/x@1")) == {
+        "prepare.files[en]": "a.csv"
+    }
+    assert inputs.named(Train(model="lib")) == {"train.model": "lib"}
+    assert inputs.named(Train(model="./absent")) == {"train.model": "./absent"}
+    assert inputs.named(Train(model="org/name@abc")) == {}
+
+
+def test_a_hash_is_computed_once(place, monkeypatch):
+    """Until the file changes; a file that has just changed is not remembered, since a change in the
+    same moment would have its size and times. Damage to what is remembered costs time alone."""
+    path = study_of(place)
+    p = next(iter(grid.load_study(path).corpora.values()))
+    read = []
+    monkeypatch.setattr(
+        store, "sha256", lambda file, hashed=store.sha256: read.append(file) or hashed(file)
+    )
+    first = inputs.contents(p)
+    assert inputs.contents(p) == first and len(read) == 2
+    monkeypatch.setattr(time, "time", lambda now=time.time: now() + 10)
+    assert inputs.contents(p) == inputs.contents(p) == first and len(read) == 3
+    (place.outputs / "tiny" / inputs.FILE).write_text("[")
+    assert inputs.contents(p) == first and len(read) == 4
+    (place.folder / "pairs.jsonl").unlink()
+    assert inputs.contents(p) == {}
+
+
+def test_a_folder_is_its_names_and_contents(place):
+    """Hidden files apart, which come and go."""
+    folder, known = place.folder / "some", {}
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "a").write_text("x")
+    first = inputs._digest(folder, known)
+    (folder / ".DS_Store").write_text("x")
+    assert inputs._digest(folder, known) == first
+    (folder / "sub" / "a").rename(folder / "sub" / "b")
+    assert inputs._digest(folder, known) != first
