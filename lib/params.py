@@ -30,8 +30,10 @@ FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=,-]*")
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")  # part of a folder's name
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
+# Upper bounds are far beyond use: what passes them is a slip, and would fill memory first.
+Count = Annotated[int, Field(ge=0, le=10**9)]
+Positive = Annotated[int, Field(ge=1, le=10**9)]
+Size = Annotated[int, Field(ge=1, le=2**16)]
 Device = Literal["auto", "cpu", "cuda"]
 Negatives = Literal["in_batch", "explicit", "both"]
 Pooling = Literal["mean", "cls"]
@@ -112,7 +114,7 @@ class Prepare(Stage):
     )
     keep: dict[str, Share] = Field({}, description="share of training pairs kept, by language")
     fold: Count = Field(0, description="which share of the facts or groups is held out for testing")
-    folds: int = Field(5, ge=2, description="number of such shares")
+    folds: int = Field(5, ge=2, le=10**6, description="number of such shares")
     dev: float = Field(0.0, ge=0, lt=1, description="share of held-out groups for validation")
     pool: Count = Field(0, description="cldr, mmarco: distractors a language in the pool; 0: all")
     form: Literal["sentences", "cards"] = Field(
@@ -133,7 +135,9 @@ class Prepare(Stage):
         "pairs", description="translate: format of the English file"
     )
     max_chars: Positive = Field(2000, description="files: rows with a longer text are dropped")
-    vocabulary: int = Field(8000, ge=300, description="size of the tokenizer's vocabulary")
+    vocabulary: int = Field(
+        8000, ge=300, le=2 * 10**6, description="size of the tokenizer's vocabulary"
+    )
 
     @field_validator("languages")
     @classmethod
@@ -188,23 +192,23 @@ class Train(Stage):
         **_limits("language_power"),
         description="language weight ~ pairs ** power: 0 uniform, 1 by size",
     )
-    batch_size: int = Field(128, ge=2, description="question-passage pairs an update")
+    batch_size: int = Field(128, ge=2, le=2**20, description="question-passage pairs an update")
     negatives: Negatives = Field("in_batch", description="what a question is contrasted with")
-    explicit: int = Field(
-        0, **_limits("explicit"), description="explicit negatives a row; over 0 unless in_batch"
-    )
+    explicit: Count = Field(0, description="explicit negatives a row; over 0 unless in_batch")
     temperature: float = Field(0.0, ge=0, description="of the loss; 0: .1, .05 of a checkpoint")
     symmetric: bool = Field(False, description="also contrast each passage with the questions")
     model: str = Field("", description="checkpoint name or folder; empty: small, from scratch")
-    width: Positive = Field(64, description="from scratch: size of hidden states")
-    layers: Positive = Field(1, description="from scratch: number of layers")
-    heads: Positive = Field(2, description="from scratch: attention heads, a divisor of width")
+    width: Size = Field(64, description="from scratch: size of hidden states")
+    layers: Size = Field(1, description="from scratch: number of layers")
+    heads: Size = Field(2, description="from scratch: attention heads, a divisor of width")
     dropout: float = Field(0.0, ge=0, lt=1, description="from scratch: dropout")
     pooling: Pooling = Field("mean", description="token states to one vector")
     question_prompt: str = Field("", description="text before each question")
     passage_prompt: str = Field("", description="text before each passage")
-    max_length: int = Field(0, ge=4, description="tokens of a text; 0: 64, 128 of a checkpoint")
-    steps: int = Field(600, **_limits("steps"), description="updates; 0: the untrained encoder")
+    max_length: int = Field(
+        0, ge=4, le=2**17, description="tokens of a text; 0: 64, 128 of a checkpoint"
+    )
+    steps: Count = Field(600, description="updates; 0: the untrained encoder")
     learning_rate: float = Field(0.0, gt=0, description="peak; 0: 3e-3, 3e-5 of a checkpoint")
     weight_decay: float = Field(0.01, ge=0, description="of AdamW")
     warmup: Share = Field(0.1, description="share of the steps in which the learning rate rises")
@@ -215,7 +219,7 @@ class Train(Stage):
     precision: Literal["fp32", "bf16"] = Field("fp32", description="of products, not of weights")
     compile: bool = Field(False, description="by torch.compile: other last bits after a stop")
     chunk: Count = Field(0, description="texts in memory at a time, for another forward; 0: all")
-    ranks: Positive = Field(1, description="processes that share each batch, a GPU each if any")
+    ranks: Size = Field(1, description="processes that share each batch, a GPU each if any")
     checkpoint_every: Positive = Field(200, description="steps between checkpoints")
     keep_checkpoints: Positive = Field(1, description="how many of the latest are kept")
     log_every: Positive = Field(50, description="steps between lines of the log")
@@ -225,7 +229,7 @@ class Train(Stage):
     )
     # torch takes one bit more, but tables hold int64
     seed: int = Field(0, ge=0, le=2**63 - 1, description="of initial weights and of batches")
-    threads: Positive = Field(1, description="CPU threads; results depend on it in the last bits")
+    threads: Size = Field(1, description="CPU threads; results depend on it in the last bits")
     device: Device = Field("auto", description="cuda where there is one, or as said")
 
     @model_validator(mode="before")
@@ -301,8 +305,8 @@ class Evaluate(Stage):
         description="name: what is evaluated (docs/benchmarks.md); the first is the report's own",
     )
     mteb: list[str] = Field([], description="also these tasks or benchmarks of the mteb package")
-    encode_batch: Positive = Field(256, description="texts encoded at a time")
-    threads: Positive = Field(1, description="CPU threads")
+    encode_batch: Size = Field(256, description="texts encoded at a time")
+    threads: Size = Field(1, description="CPU threads")
     device: Device = Field("auto", description="cuda where there is one, or as said")
 
     @field_validator("benchmarks")
@@ -406,17 +410,18 @@ def _explain(model: type[Stage], name: str, error: Mapping[str, Any]) -> str:
         return f"{what} (expected {EXPECTED[kind]}{quotes})"
     if kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal"):
         bounds = [] if error["loc"][1:] else model.model_fields[name].metadata
-        return f"{short(value)} is out of range (expected {_range(bounds) or '0 to 1'})"
+        expected = _range(bounds, whole=kind.startswith("less")) or "0 to 1"
+        return f"{short(value)} is out of range (expected {expected})"
     return f"{short(value)}: {error['msg']}"
 
 
-def _range(bounds: list) -> str:
-    """The annotated bounds in words."""
+def _range(bounds: list, whole: bool) -> str:
+    """The annotated bounds in words; an upper one that is far beyond use only if `whole`."""
     low = next((b.ge for b in bounds if isinstance(b, Ge)), None)
     above = next((b.gt for b in bounds if isinstance(b, Gt)), None)
     high = next((b.le for b in bounds if isinstance(b, Le)), None)
     below = next((b.lt for b in bounds if isinstance(b, Lt)), None)
-    if low is not None and high is not None:
+    if low is not None and high is not None and (whole or high < 2**16):
         return f"{low} to {high}"
     words = [f"{low} or more"] * (low is not None) + [f"more than {above}"] * (above is not None)
     words += [f"less than {below}"] * (below is not None)
@@ -424,7 +429,7 @@ def _range(bounds: list) -> str:
 
 
 def _kind(value: Any) -> str:
-    if value in (math.inf, -math.inf) or value != value:
+    if isinstance(value, float) and not math.isfinite(value):
         return "not finite"
     names = {str: "text", bool: "true/false", int: "a number", float: "a decimal number",
              list: "a list", dict: "a mapping"}  # fmt: skip
@@ -432,9 +437,9 @@ def _kind(value: Any) -> str:
 
 
 def short(value: Any) -> str:
-    if value in (None, "", [], {}):
-        return "empty" if value != "" else "''"
-    text = repr(value)
+    if value is None or (isinstance(value, list | dict) and not value):
+        return "empty"
+    text = " ".join(repr(value).split())  # of an array it has lines
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 

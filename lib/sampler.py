@@ -43,6 +43,7 @@ LIMITS = {
     "alpha": (0, 1), "language_power": (0, 1), "batch_size": (1, None),
     "steps": (0, None), "seed": (0, 2**64 - 1), "explicit": (0, None),
 }  # fmt: skip
+ROWS = 2**31  # of a schedule, which are fewer
 # What a draw is for, hashed after the seed, so that no two purposes share draws.
 BATCH_KIND, BATCH_STREAM, ROW_KIND, ROW_STREAM, PAIR, RESERVE, PARTNER, NEGATIVE = range(8)
 
@@ -315,7 +316,7 @@ class Schedule:
     ):
         _check_limits(strategy, alpha=alpha, language_power=language_power, steps=steps,
                       batch_size=batch_size, seed=seed, explicit=explicit)  # fmt: skip
-        if steps * batch_size >= 2**31:
+        if steps * batch_size >= ROWS:
             raise ValueError(f"steps={steps} make 2**31 rows or more")
         self.index, self.strategy, self.seed, self.explicit = index, strategy, seed, explicit
         self._mono, self._pair, self._keep = (alpha if s == "alpha" else s for s in ARMS[strategy])

@@ -1,8 +1,8 @@
 """The one way anything reaches the disk: whole or not at all, and checked before it is believed.
 
 A run may be killed at any moment. So an artefact is written beside its place, flushed to the disk
-and renamed; a folder carries a manifest of hashes, its own among them, and counts only when that
-verifies: what is listed is what is there, and every byte of it as it was written.
+and renamed; a folder carries a manifest of hashes, its own among them, and counts only when they
+hold: what is listed is what is there.
 """
 
 from __future__ import annotations
@@ -224,10 +224,8 @@ def sealed(value: dict[str, Any]) -> dict[str, Any]:
 
 def is_sealed(value: Any) -> bool:
     """Whether a mapping read back is what `sealed` made of it."""
-    if not isinstance(value, dict):
-        return False
-    rest = {name: x for name, x in value.items() if name != "sealed"}
-    return value.get("sealed") == _digest(rest)
+    rest = dict(value) if isinstance(value, dict) else {}
+    return rest.pop("sealed", None) == _digest(rest)
 
 
 def _digest(value: dict[str, Any]) -> str:
@@ -303,10 +301,10 @@ def lock(file: Path) -> Iterator[int]:
 
 @contextmanager
 def _held(handle: int) -> Iterator[int]:
-    """Write our process id into a lock file, and let go of it at the end."""
+    """Write process and machine into a lock file, and let go of it at the end."""
     try:
         os.truncate(handle, 0)
-        os.pwrite(handle, str(os.getpid()).encode(), 0)
+        os.pwrite(handle, f"{os.getpid()} on {os.uname().nodename}".encode(), 0)
         yield handle
     finally:
         os.close(handle)
@@ -321,7 +319,7 @@ def _flock(path: Path, wait: bool = False) -> int:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
-        holder = "" if path.is_dir() else os.pread(handle, 20, 0).decode(errors="replace")
+        holder = "" if path.is_dir() else os.pread(handle, 99, 0).decode(errors="replace")
         os.close(handle)
         raise Busy(f"in use by process {holder or 'unknown'}") from None
     except BaseException:

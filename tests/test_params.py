@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -246,6 +247,21 @@ MISTAKES = {
     "(expected it once)",
     f"train: {{seed: {2**63}}}": f"train.seed: {2**63} is out of range (expected 0 to {2**63 - 1})",
     "train: {alpha: 0.1": "line 1: expected ',' or '}', but got '<stream end>' (expected YAML)",
+    "[" * 2000 + "]" * 2000: "is nested too deeply (expected a mapping of each stage)",
+    "train: {seed: 2024-01-01}": "train.seed: datetime.date(2024, 1, 1) is date (expected a whole "
+    "number)",
+    'train: {model: "\\uD800"}': "train.model: holds a lone surrogate (expected Unicode text)",
+    'vary: {arm: {"\\uD800": {train.seed: 1}}}': "vary.arm.\\ud800.train.seed: holds a lone "
+    "surrogate (expected Unicode text)",
+    "width: 3": "width: unknown section (did you mean train.width?)",
+    "train: {steps: 99999999999999999999999}": "train.steps: 99999999999999999999999 is out of "
+    "range (expected 0 to 1000000000)",
+    "train: {steps: 17000000}": "train.steps: 17000000 of batch_size 128 make 2**31 pairs or more "
+    "(expected fewer)",
+    "train: {max_length: 100000000}": "train.max_length: 100000000 is out of range (expected 4 to "
+    "131072)",
+    "prepare: {vocabulary: 1000000000000}": "prepare.vocabulary: 1000000000000 is out of range "
+    "(expected 300 to 2000000)",
     "just words": "is 'just words' (expected prepare, train, evaluate, analyse, vary)",
     "": "is empty (expected prepare, train, evaluate, analyse, vary)",
     "a: !!python/name:os.system x": "line 1: could not determine a constructor for the tag "
@@ -268,6 +284,14 @@ def test_what_may_not_be_set_is_not_suggested(load, name):
         load(f"vary: {{{name}: [1]}}")
     suggested = str(caught.value).partition("unknown parameter")[2]
     assert suggested and not re.search(r"\b(study|run|corpus)\b", suggested)
+
+
+@pytest.mark.parametrize("value", [np.int64(3), np.array([1, 2]), np.zeros((40, 40)), np.bool_(1)])
+def test_a_value_of_numpy_in_a_cell(value):
+    """It is refused in one line, as every value that is no literal."""
+    cell = Train().model_dump() | {"steps": value}
+    with pytest.raises(BadParameter, match=r"^train\.steps: .* \(expected a whole number\)$"):
+        Train.from_cell(cell)
 
 
 def test_the_largest_seed_is_one_everywhere(load):

@@ -163,7 +163,7 @@ def flip(file: Path, where: float = 0.5) -> None:
 
 def test_damage_never_reaches_a_figure(toy):
     """Scores that were changed, a table and an exposure that are gone: named and made again to the
-    same tables. A bit in an encoder and in the references: found when they are read."""
+    same tables. A bit in the references or in an encoder: found when they are read."""
     folder = toy[1] / "outputs/toy"
     scores = folder / "runs/arm=mono,seed=0/scores/heldout.parquet"
     pd.read_parquet(scores).assign(ap=1.0).to_parquet(scores, index=False)
@@ -171,7 +171,7 @@ def test_damage_never_reaches_a_figure(toy):
     (folder / "runs/arm=cross,seed=1/exposure.json").unlink()
     flip(folder / "corpus/seed=0/benchmarks/heldout/references.parquet")
     said = finish(start(toy[1]))
-    assert said.count("making it again") == 4 and "heldout.parquet: was altered" in said
+    assert said.count("making it again") == 3 and "heldout.parquet: was altered" in said
     assert tables(toy[1]) == tables(toy[0])
     flip(folder / "runs/arm=mono,seed=1/model/model.safetensors")
     (folder / "runs/arm=mono,seed=1/scores/heldout.parquet").unlink()

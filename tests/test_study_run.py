@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ import pytest
 from lib import store
 from lib.params import BadParameter
 from lib.store import ROOT
-from lib.study import cells, grid, plan, run, stage
+from lib.study import cells, grid, paths, plan, run, stage
 from lib.study import progress as telling
 from lib.study.__main__ import main
 
@@ -86,6 +87,12 @@ found = {k: store.read_json(paths.run_dir(p.study, k) / "metrics.json")
 store.write_json(paths.report_dir(p.study) / "tables" / "table.json", found)
 """,
 }
+LITTER = """
+import os, tempfile
+from pathlib import Path
+left = tempfile.mkdtemp()
+Path(os.environ["BATCHES_OUTPUTS"], "tiny/left.txt").write_text(f"{left} {os.environ['HOME']}")
+"""
 LINE = re.compile(
     r"\[ ?\d+/\d+\] \w+( [\w=,]+)? +\d+ s( \(an earlier start\))?   elapsed \d+:\d\d"
     r"(, about \d+:\d\d left)?"
@@ -425,7 +432,7 @@ def test_clean_removes_one_study(place, capsys):
         (place.outputs / name / "runs").mkdir(parents=True)
     assert main(["clean", place.study("train: {alpha: 2}")]) == 0
     assert [f.name for f in place.outputs.iterdir()] == ["other"]
-    assert main(["clean", "params/tiny.yaml"]) == 0
+    assert main(["clean", str(place.folder / "tiny.yaml")]) == 0
     assert main(["clean", "params/reference.yaml"]) == 2
     assert "nothing to remove" in capsys.readouterr().out
 
@@ -727,7 +734,8 @@ def test_killed_anywhere_it_goes_on_to_the_same_result(place):
     (place.outputs / "hold").touch()  # or the orphan might be done before anybody waits for it
     code, lines = place.run("run", path)
     assert code == 1
-    assert lines == [f"tiny: in use by process {process.pid}; nothing was started"]
+    holder = f"{process.pid} on {os.uname().nodename}"
+    assert lines == [f"tiny: in use by process {holder}; nothing was started"]
     code, lines = place.run("clean", path)
     assert code == 1 and folder.exists() and "in use" in lines[0]
     process.kill()
@@ -811,6 +819,67 @@ def test_make_takes_names_as_they_are(place, name):
     done = subprocess.run([*command, study], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and not trap.exists()
     assert done.stderr.splitlines()[0] == f"{study[6:]}: cannot be read (No such file or directory)"
+
+
+@pytest.mark.parametrize("cores", ["0", "-1", "two", "1.5", "\u00b2"])
+def test_cores_are_a_whole_number(place, capsys, cores):
+    """And not quietly another one."""
+    with pytest.raises(SystemExit):
+        main(["run", place.study(GRID), f"--cores={cores}"])
+    assert f"{cores!r} cores (expected a whole number from 1)" in capsys.readouterr().err
+
+
+def test_a_gpu_that_is_not_there_is_missed_at_once(place, capsys, monkeypatch):
+    """On this machine; what a cluster has is not known here."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    path = place.study("evaluate: {device: cuda}")
+    assert main(["run", path]) == 2
+    said = f"{path}: evaluate.device is 'cuda', but torch finds no GPU here, expected"
+    assert capsys.readouterr().err.startswith(said)
+    assert not (place.outputs / "tiny").exists()
+
+
+def test_braces_in_a_folder(place, capsys, monkeypatch):
+    """Snakemake and papermill would take them for something to fill in."""
+    monkeypatch.setenv("BATCHES_OUTPUTS", str(place.folder / "a{b}"))
+    assert main(["run", place.study(GRID)]) == 2
+    folder = place.folder / "a{b}/tiny"
+    assert capsys.readouterr().err == (
+        f"{folder}: has a brace in its name (expected another folder)\n"
+    )
+    assert not folder.exists()
+
+
+def test_outputs_are_seen_from_the_project(monkeypatch):
+    """Wherever a stage is started."""
+    monkeypatch.setenv("BATCHES_OUTPUTS", "some/where")
+    assert paths.outputs() == ROOT / "some/where"
+
+
+def test_clean_removes_folders_of_studies_alone(place, capsys):
+    """Not what a link leads to; a mistyped name is an error."""
+    path = place.study(GRID)
+    (place.folder / "elsewhere").mkdir()
+    (place.outputs / "tiny").symlink_to(place.folder / "elsewhere")
+    assert main(["clean", path]) == 2 and (place.folder / "elsewhere").exists()
+    assert "tiny: is a link (expected a folder" in capsys.readouterr().err
+    assert main(["clean", str(place.folder / "tyni.yaml")]) == 2
+    assert "tyni.yaml: no such study" in capsys.readouterr().err
+
+
+def test_nothing_is_left_in_temporary_folders(place, monkeypatch):
+    """What a stage and the programs below it leave there goes with the study; where home cannot be
+    written, they have another."""
+    write_notebooks(place.folder / "notebooks", CODE | {"train": LITTER + CODE["train"]})
+    common = place.folder / "tmp"
+    common.mkdir()
+    monkeypatch.setenv("TMPDIR", str(common))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setenv("HOME", os.devnull)
+    assert main(["run", place.study("train: {steps: 1}"), "--cores", "1"]) == 0
+    left, home = (place.outputs / "tiny/left.txt").read_text().split()
+    assert left.startswith(f"{common}/batches-") and home.startswith(f"{common}/batches-")
+    assert list(common.iterdir()) == []
 
 
 def test_several_changes_in_one_text(place, capsys):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pandas as pd
 from IPython.display import HTML, Markdown
 
@@ -30,11 +32,15 @@ def about(
         f"**Training data** {source}: {sum(rows.values()):,} rows in {len(rows)} "
         f"languages ({', '.join(rows)}). **Benchmark** {results.name} ({spec.format}): "
         f"{results.cells['question_language'].nunique()} languages. **Encoder** "
-        f"{', '.join(models)}. **Training** {each('steps')} steps of {each('batch_size')} pairs, "
-        f"seeds {seeds}. Figures hold for this data, this encoder and this length of training."
-        + f"\n\n**Note.** {note}"
-        * bool(note)
+        f"{', '.join(map(_plain, models))}. **Training** {each('steps')} steps of "
+        f"{each('batch_size')} pairs, seeds {seeds}. Figures hold for this data, this "
+        "encoder and this length of training." + f"\n\n**Note.** {_plain(note)}" * bool(note)
     )
+
+
+def _plain(text: str) -> str:
+    """A user's text as Markdown that shows it as it is: no HTML, no markup."""
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(text.split()))
 
 
 def left_out(runs: list[ScoredRun]) -> Markdown:

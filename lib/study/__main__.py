@@ -20,7 +20,7 @@ from pathlib import Path
 
 from lib import params, store
 from lib.study import cells, grid
-from lib.study.plan import BadNotebook
+from lib.study.plan import BadNotebook, shown
 from lib.study.run import clean, run_study
 from lib.study.stage import StageFailed, run_stage
 
@@ -59,8 +59,10 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(one)
         return command
 
-    run = add("run", lambda o: run_study(o.path, max(1, o.cores), o.changes, o.profile), "path")
-    run.add_argument("--cores", type=int, default=_cores(), help="CPU cores of this machine (all)")
+    run = add("run", lambda o: run_study(o.path, o.cores, o.changes, o.profile), "path")
+    run.add_argument(
+        "--cores", type=_count, default=_cores(), help="CPU cores of this machine (all)"
+    )
     run.add_argument("--profile", default="", help="folder of a Snakemake profile: a cluster")
     check = add("check", lambda o: _check(o.path, o.changes), "path")
     for command in (run, check):
@@ -83,6 +85,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _count(text: str) -> int:
+    """A number of cores; anything else is one line of argparse."""
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) <= 2**16:
+        raise argparse.ArgumentTypeError(f"{text!r} cores (expected a whole number from 1)")
+    return int(text)
+
+
 def _changes(text: str) -> list[str]:
     """Changes of a text, each beginning with stage.parameter=; values may hold blanks."""
     return re.split(r"\s+(?=\w+\.\w+=)", text.strip())
@@ -96,7 +105,7 @@ def _render(path: str) -> int:
     from lib.study.report import render
 
     try:
-        print(f"report: {render(Path(path).stem)}")
+        print(f"report: {shown(render(Path(path).stem))}")
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1

@@ -33,7 +33,7 @@ from lib.params import (
     short,
     spelled,
 )
-from lib.sampler import arm_name, crosses
+from lib.sampler import ROWS, arm_name, crosses
 from lib.store import ROOT
 from lib.study import inputs
 from lib.study.paths import study_dir
@@ -197,9 +197,25 @@ def _read_yaml(path: str | Path) -> dict[str, Any]:
         raise BadParameter(f"{line}{problem} (expected {expected})") from None
     except (YAMLError, ValueError) as error:
         raise BadParameter(f"is not YAML ({' '.join(str(error).split())})") from None
+    except RecursionError:
+        raise BadParameter("is nested too deeply (expected a mapping of each stage)") from None
+    _refuse_surrogates(data)
     if not isinstance(data, dict):
         raise BadParameter(f"is {short(data)} (expected prepare, train, evaluate, analyse, vary)")
     return data
+
+
+def _refuse_surrogates(value: Any, where: str = "") -> None:
+    """Raise BadParameter naming the key where a text is not Unicode: YAML can escape anything."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            _refuse_surrogates(part, f"{where}.{key}".removeprefix("."))
+        return
+    try:
+        f"{where} {json.dumps(value, ensure_ascii=False, default=str)}".encode()
+    except UnicodeEncodeError:
+        what = "holds a lone surrogate (expected Unicode text)"
+        raise BadParameter(f"{ascii(where)[1:-1]}: {what}") from None
 
 
 def _change(data: dict[str, Any], change: str) -> None:
@@ -215,8 +231,8 @@ def _change(data: dict[str, Any], change: str) -> None:
         raise BadParameter(f"{name}: is varied by the study (expected a parameter that is not)")
     try:
         value = YAML(typ="safe", pure=True).load(text) if text else ""
-    except YAMLError:
-        raise BadParameter(f"{name}: {text!r} is not a YAML value") from None
+    except (YAMLError, ValueError, RecursionError):
+        raise BadParameter(f"{name}: {short(text)} is not a YAML value") from None
     mapping = _mapping(data.get(stage, {}), stage, "its parameters")
     data[stage] = {**mapping, parameter: value}
 
@@ -268,7 +284,10 @@ def _expand(name: str, data: dict[str, Any]) -> Study:
     """The study that a parsed file describes. Raises BadParameter."""
     for key in data:
         if key not in (*STAGES, "vary"):
-            raise BadParameter(f"{key}: unknown section{nearest(key, (*STAGES, 'vary'))}")
+            parameters = [f"{s}.{n}" for s in STAGES for n in STAGES[s].model_fields if n == key]
+            hint = f" (did you mean {parameters[0]}?)" if parameters else ""
+            hint = hint or nearest(key, (*STAGES, "vary"))
+            raise BadParameter(f"{key}: unknown section{hint}")
     base = {stage: _base(stage, data.get(stage, {})) for stage in STAGES}
     vary = _mapping(data.get("vary", {}), "vary", "axes")
     axes = [_axis(axis, spec) for axis, spec in vary.items()]
@@ -277,12 +296,7 @@ def _expand(name: str, data: dict[str, Any]) -> Study:
     runs: dict[str, RunParams] = {}
     for settings in itertools.product(*(axis.settings for axis in axes)):
         prepare, train = _grid_point(name, base, axes, settings)
-        if train.validate_every and not prepare.dev:
-            raise BadParameter(
-                f"train.validate_every: {train.validate_every} does not go with prepare.dev 0 "
-                "(expected prepare.dev over 0)"
-            )
-        _check_translations(prepare, train)
+        _check_point(prepare, train)
         if train.run in runs:
             raise BadParameter(f"vary: two runs would be called {train.run}")
         if corpora.setdefault(prepare.run, prepare) != prepare:
@@ -352,6 +366,21 @@ def _grid_point(name: str, base: dict, axes: list[Axis], settings: tuple) -> tup
     prepare = models["prepare"].model_copy(update={"study": name, "run": corpus})
     train = models["train"].model_copy(update={"study": name, "run": run, "corpus": corpus})
     return prepare, train
+
+
+def _check_point(prepare: Prepare, train: Train) -> None:
+    """Raise BadParameter for what neither stage could refuse alone, or would only later."""
+    if train.validate_every and not prepare.dev:
+        raise BadParameter(
+            f"train.validate_every: {train.validate_every} does not go with prepare.dev 0 "
+            "(expected prepare.dev over 0)"
+        )
+    if train.steps * train.batch_size >= ROWS:
+        raise BadParameter(
+            f"train.steps: {train.steps} of batch_size {train.batch_size} make 2**31 pairs or "
+            "more (expected fewer)"
+        )
+    _check_translations(prepare, train)
 
 
 def _check_source(p: Prepare, point: str) -> None:

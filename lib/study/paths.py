@@ -9,8 +9,9 @@ from lib.store import ROOT
 
 
 def outputs() -> Path:
-    """The folder of all results: BATCHES_OUTPUTS where set, else outputs/ of the project."""
-    return Path(os.environ.get("BATCHES_OUTPUTS") or ROOT / "outputs").resolve()
+    """The folder of all results: BATCHES_OUTPUTS where set, seen from the project's folder, else
+    its outputs/."""
+    return (ROOT / (os.environ.get("BATCHES_OUTPUTS") or "outputs")).resolve()
 
 
 def study_dir(study: str) -> Path:

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from lib import params, store
 from lib.store import ROOT
@@ -36,9 +37,13 @@ def run_study(path: str, cores: int, changes: Iterable[str] = (), profile: str =
     changes: as in grid.load_study. profile: of a cluster, in place of this machine's cores. Raises
     BadParameter, BadNotebook, store.Busy or OSError, each with one clear line."""
     away = cluster.read(profile) if profile else None
-    study = grid.with_contents(grid.startable(path, changes))
-    jobs = plan(study)
+    study = grid.startable(path, changes)
     folder = paths.study_dir(study.name)
+    _require_usable(folder)
+    study = grid.with_contents(study)
+    jobs = plan(study)
+    if not away:
+        _require_gpu(jobs, path)
     store.make_folder(folder)
     with _alone(study.name) as lock:
         _refuse_other_file(study, path)
@@ -53,9 +58,29 @@ def run_study(path: str, cores: int, changes: Iterable[str] = (), profile: str =
         print(progress.opening(study), flush=True)
         code = 0
         if len(progress.done) < len(jobs):
-            code = _schedule(folder, progress, away or cores, lock)
+            with _places(away) as places:
+                code = _schedule(folder, progress, away or cores, lock, places)
             progress.look()
     return closing(progress, code, folder)
+
+
+def _require_usable(folder: Path) -> None:
+    """Raises BadParameter for a place that Snakemake or papermill cannot work in."""
+    for path in (ROOT, folder):
+        if {"{", "}"} & {*str(path)}:
+            raise params.BadParameter(f"{path}: has a brace in its name (expected another folder)")
+
+
+def _require_gpu(jobs: list[Job], path: str) -> None:
+    """Raises BadParameter where a stage asks for a GPU, and this machine has none."""
+    job = next((job for job in jobs if getattr(job.params, "device", "") == "cuda"), None)
+    if job:
+        from lib.encoder import pick_device
+
+        try:
+            pick_device("cuda")
+        except ValueError as error:
+            raise params.BadParameter(f"{path}: {job.stage}.{error}") from None
 
 
 def _remove_altered(jobs: list[Job]) -> None:
@@ -128,9 +153,22 @@ def _refuse_other_parameters(jobs: list[Job], path: str) -> None:
                 )
 
 
-def _schedule(folder: Path, progress: Progress, where: Cluster | int, lock: int) -> int:
+@contextmanager
+def _places(away: Cluster | None) -> Iterator[dict[str, str]]:
+    """Environment of all that is started: a folder for temporary files, removed at the end with
+    what other programs forget there, and a home for their caches where the user's is read-only."""
+    home = os.path.expanduser("~")
+    usable = os.path.isdir(home) and os.access(home, os.W_OK)
+    with TemporaryDirectory(prefix="batches-", ignore_cleanup_errors=True) as folder:
+        here = {} if away else {"TMPDIR": folder}  # other machines do not have it
+        yield here if usable else here | {"HOME": folder}
+
+
+def _schedule(
+    folder: Path, progress: Progress, where: Cluster | int, lock: int, places: dict[str, str]
+) -> int:
     """Run Snakemake to its end, on a cluster or so many cores of this machine, showing what the
-    stages tell; its exit status."""
+    stages tell; its exit status. places: environment variables, as of `_places`."""
     events = Events(folder)
     away = isinstance(where, Cluster)
     command = [
@@ -144,7 +182,7 @@ def _schedule(folder: Path, progress: Progress, where: Cluster | int, lock: int)
         scheduler = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=os.environ | {"BATCHES_STUDY": folder.name},
+            env=os.environ | {"BATCHES_STUDY": folder.name} | places,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -226,7 +264,13 @@ def clean(path: str) -> None:
     """Remove outputs/<study> and nothing else. Raises Busy while the study runs."""
     name = "lab" if Path(path).stem == "lab" else grid.study_name(path)
     folder = paths.study_dir(name)
+    if folder.is_symlink():
+        raise params.BadParameter(
+            f"{shown(folder)}: is a link (expected a folder; to remove the link is up to you)"
+        )
     if not folder.is_dir():
+        if name != "lab" and not Path(path).is_file():
+            raise params.BadParameter(f"{path}: no such study, and no {shown(folder)}")
         print(f"{shown(folder)}: nothing to remove")
         return
     with _alone(name):
