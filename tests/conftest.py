@@ -1,9 +1,19 @@
 """Fixtures that more than one test file uses."""
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
+
+
+def pytest_configure(config):
+    """Temporary files of the tests, and of all programs they start, lie in one folder that goes
+    with them; xdist's workers have it from whoever starts them."""
+    if not hasattr(config, "workerinput"):
+        os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="tests-")
+        config.add_cleanup(lambda: shutil.rmtree(tempfile.tempdir, ignore_errors=True))
 
 
 @pytest.fixture
