@@ -6,13 +6,14 @@ memory, or, where that is not possible, `evaluate(task)`, which gives a table of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:  # pandas, below these, is half a second that each stage would
     from lib.benchmark import Benchmark
     from lib.corpus import ParallelCorpus
     from lib.params import BenchmarkSpec
+
+Item = TypeVar("Item")
+TOLD = 30.0  # seconds between two lines of progress
 
 
 @dataclass(frozen=True)
@@ -160,3 +164,13 @@ def evaluate(task: Task) -> pd.DataFrame:
     check(task.spec)
     spec = task.spec.model_copy(update={"languages": _languages(task.spec)})
     return module(spec.format).evaluate(replace(task, spec=spec))
+
+
+def told(items: Iterable[Item], line: Callable[[Item], str]) -> Iterator[Item]:
+    """The items as they come; every half minute the `line` of one is printed."""
+    last = time.monotonic()
+    for item in items:
+        if time.monotonic() - last >= TOLD:
+            last = time.monotonic()
+            print(line(item), flush=True)
+        yield item
