@@ -129,7 +129,10 @@ def load_benchmark(name: str, spec: BenchmarkSpec, corpus: ParallelCorpus) -> Be
             )
     wanted = [x for x in benchmark.languages if not spec.languages or x in spec.languages]
     if spec.trained:
+        others = [x for x in wanted if x not in corpus.languages]
         wanted = [x for x in wanted if x in corpus.languages]
+        if others and wanted:
+            print(f"{name}: left out, since not trained on: {' '.join(others)}", flush=True)
     if not wanted:
         raise ValueError(
             f"benchmark {name!r}: none of its languages is left "
@@ -147,16 +150,27 @@ def restricted(
     pool = languages if pool is None else pool
     if set(languages) & set(pool) >= set(benchmark.languages):
         return benchmark
-    kept, place = [], []
-    for table, wanted in (benchmark.questions, languages), (benchmark.candidates, pool):
-        chosen = table["language"].isin(wanted).to_numpy()
-        kept.append(table[chosen].reset_index(drop=True))
-        place.append(np.where(chosen, np.cumsum(chosen) - 1, -1))
-    question, candidate = place[0][benchmark.question], place[1][benchmark.candidate]
-    both = (question >= 0) & (candidate >= 0)
-    return benchmark.from_pairs(
-        benchmark.name, *kept, question[both], candidate[both], benchmark.grade[both]
+    asked = benchmark.questions["language"].isin(languages).to_numpy()
+    return part(benchmark, asked, benchmark.candidates["language"].isin(pool).to_numpy())[0]
+
+
+def part(
+    benchmark: Benchmark, asked: np.ndarray, found: np.ndarray
+) -> tuple[Benchmark, np.ndarray]:
+    """The benchmark of some questions and candidates (bool masks), and which of its relevant pairs
+    are left (bool [N])."""
+    pairs = asked[benchmark.question] & found[benchmark.candidate]
+    question, candidate = (np.cumsum(mask) - 1 for mask in (asked, found))
+    smaller = benchmark.from_pairs(
+        benchmark.name,
+        benchmark.questions[asked].reset_index(drop=True),
+        benchmark.candidates[found].reset_index(drop=True),
+        question[benchmark.question[pairs]],
+        candidate[benchmark.candidate[pairs]],
+        benchmark.grade[pairs],
+        benchmark.unused,
     )
+    return smaller, pairs
 
 
 def evaluate(task: Task) -> pd.DataFrame:

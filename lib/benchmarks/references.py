@@ -12,12 +12,12 @@ from dataclasses import replace
 import numpy as np
 
 from lib.benchmark import Benchmark
-from lib.benchmarks import told
+from lib.benchmarks import part, told
 from lib.metrics import REFERENCES, Ranks
 from lib.search import SCALE, Tile, relevant_ranks, tile_rows
 from lib.sources.text import characters, runs, share
 
-SCORES = 2_000_000_000  # of a ranker on a benchmark: some minutes
+SCORES = 1_000_000_000  # of a ranker on a benchmark: a minute or two
 
 
 def sampled(benchmark: Benchmark, scores: int = SCORES) -> Benchmark:
@@ -39,25 +39,7 @@ def sampled(benchmark: Benchmark, scores: int = SCORES) -> Benchmark:
         f"(a fixed sample) over all {len(benchmark.candidates):,} candidates",
         flush=True,
     )
-    return _part(benchmark, chosen, np.ones(len(benchmark.candidates), bool))[0]
-
-
-def _part(
-    benchmark: Benchmark, asked: np.ndarray, found: np.ndarray
-) -> tuple[Benchmark, np.ndarray]:
-    """The benchmark of some questions and candidates (bool masks), and which of its relevant pairs
-    are left (bool [N])."""
-    pairs = asked[benchmark.question] & found[benchmark.candidate]
-    rows = [np.cumsum(mask) - 1 for mask in (asked, found)]
-    part = Benchmark.from_pairs(
-        benchmark.name,
-        benchmark.questions[asked].reset_index(drop=True),
-        benchmark.candidates[found].reset_index(drop=True),
-        rows[0][benchmark.question[pairs]],
-        rows[1][benchmark.candidate[pairs]],
-        benchmark.grade[pairs],
-    )
-    return part, pairs
+    return part(benchmark, chosen, np.ones(len(benchmark.candidates), bool))[0]
 
 
 def reference_ranks(benchmark: Benchmark, name: str, seed: int = 0) -> Ranks:
@@ -79,8 +61,8 @@ def reference_ranks(benchmark: Benchmark, name: str, seed: int = 0) -> Ranks:
         asked = np.zeros(len(benchmark.questions), bool)
         asked[benchmark.question[found[benchmark.candidate]]] = True
         if asked.any():
-            part, pairs = _part(benchmark, asked, found)
-            own[pairs] = _bm25_ranks(part, terms, f"{name} in {language}").pool
+            own_pool, pairs = part(benchmark, asked, found)
+            own[pairs] = _bm25_ranks(own_pool, terms, f"{name} in {language}").pool
     return replace(ranks, own=own)
 
 

@@ -189,7 +189,7 @@ def _articles(file: str) -> Iterator[Record]:
     for number, article in enumerate(document.parts("data")):
         title = article.values.get("title") or f"article {number}"
         for paragraph in article.parts("paragraphs"):
-            about = {"title": title, "context": paragraph.text("context")}
+            about = {"title": title, "context": paragraph.raw("context")}
             for question in paragraph.parts("qas"):
                 row += 1
                 yield Record(file, row, question.values | about)
@@ -199,7 +199,7 @@ def _question(
     record: Record, numbers: dict[str, dict[str, int]], passage: str, search: bool
 ) -> Question:
     """A flat record's question. numbers: title -> context -> running number, filled here."""
-    context, answer = record.text("context"), _answer(record)
+    context, answer = record.raw("context"), _answer(record)
     place = answer and (_searched if search else _stated)(record, *answer)
     answerable = record.values.get("answerable")
     if answerable is None:
@@ -243,14 +243,14 @@ def _stated(record: Record, start: object, text: str) -> tuple[int, int] | None:
     if not _is_inside(record, start, text):
         raise record.fault(
             f"answer_start {start!r} with {len(text)} characters lies outside its context "
-            f"({len(record.text('context'))} characters)"
+            f"({len(record.raw('context'))} characters)"
         )
     return start, start + len(text)
 
 
 def _searched(record: Record, start: object, text: str) -> tuple[int, int] | None:
     """The same where the context has the answer there, or else exactly once; otherwise None."""
-    context = record.text("context")
+    context = record.raw("context")
     if text and _is_inside(record, start, text) and context.startswith(text, start):
         return start, start + len(text)
     if text and context.count(text) == 1:
@@ -259,7 +259,7 @@ def _searched(record: Record, start: object, text: str) -> tuple[int, int] | Non
 
 
 def _is_inside(record: Record, start: object, text: str) -> bool:
-    size = len(record.text("context"))
+    size = len(record.raw("context"))
     return type(start) is int and 0 <= start < size and start + len(text) <= size
 
 
@@ -269,7 +269,7 @@ def _sentence(record: Record, place: tuple[int, int] | None, answerable: bool) -
     given = record.values.get("answer_sentence")
     if given is not None:
         return record.text("answer_sentence")
-    return None if place is None else sentence(record.text("context"), *place)
+    return None if place is None else sentence(record.raw("context"), *place)
 
 
 @lru_cache(maxsize=256)  # neighbouring questions share their context
