@@ -229,7 +229,7 @@ def test_beir_sets_of_their_own_are_relevant_within_a_language(tmp_path, differs
     assert "relevant in its own language only" in capsys.readouterr().out
 
 
-def test_beir_one_subfolder(tmp_path):
+def test_beir_one_subfolder(tmp_path, capsys):
     """One language of a multilingual set is a set of one language; a missing one is named."""
     put_beir(tmp_path / "de")
     put_beir(tmp_path / "fr")
@@ -240,6 +240,9 @@ def test_beir_one_subfolder(tmp_path):
         str(tmp_path),
         "no file of language it",
     )
+    put(tmp_path / "it" / "queries.jsonl", "")
+    beir.load_benchmark("nano", asked(tmp_path))
+    assert f"{tmp_path}/it: holds no corpus.jsonl and is left out" in capsys.readouterr().out
     put_beir(tmp_path / "xx9")
     refused(
         lambda: beir.load_benchmark("nano", asked(tmp_path)),

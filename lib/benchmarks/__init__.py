@@ -180,11 +180,13 @@ def evaluate(task: Task) -> pd.DataFrame:
     return module(spec.format).evaluate(replace(task, spec=spec))
 
 
-def told(items: Iterable[Item], line: Callable[[Item], str]) -> Iterator[Item]:
-    """The items as they come; every half minute the `line` of one is printed."""
+def told(items: Iterable[tuple[int, Item]], line: str) -> Iterator[tuple[int, Item]]:
+    """Numbered items as they come; every half minute the number of one is printed.
+
+    line: with {} where the number stands"""
     last = time.monotonic()
     for item in items:
         if time.monotonic() - last >= TOLD:
             last = time.monotonic()
-            print(line(item), flush=True)
+            print(line.format(f"{item[0]:,}"), flush=True)
         yield item

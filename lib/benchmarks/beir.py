@@ -98,7 +98,9 @@ def _folders(folder: str, languages: list[str]) -> dict[str, str]:
         raise ValueError(f"{folder}: no such folder")
     if len(languages) < 2 and _has_corpus(root):
         return files.by_language({(languages or ["en"])[0]: folder}, ())
-    folders = {x.name: str(Path(folder) / x.name) for x in sorted(root.iterdir()) if _has_corpus(x)}
+    folders = {x.name: str(Path(folder) / x.name) for x in sorted(root.iterdir()) if x.is_dir()}
+    for name in [name for name in folders if not _has_corpus(root / name)]:
+        print(f"{folders.pop(name)}: holds no corpus.jsonl and is left out", flush=True)
     if not folders:
         raise ValueError(
             f"{folder}: holds neither corpus.jsonl nor folders named by language that do"

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from lib.benchmarks import told
 from lib.sources.text import is_dense, words
 
 if TYPE_CHECKING:
@@ -139,7 +140,8 @@ class _Index:
         self.texts = list(dict.fromkeys(texts))
         keys = {kind: array("q") for kind in KINDS}
         owners = {kind: array("i") for kind in KINDS}
-        for number, text in enumerate(self.texts):
+        line = f"leak audit: {{}} of {len(self.texts):,} benchmark texts read"
+        for number, text in told(enumerate(self.texts), line):
             for kind, hashes in _keys(text).items():
                 keys[kind].extend(hashes)
                 owners[kind].extend([number] * len(hashes))
@@ -158,7 +160,7 @@ class _Index:
     def matches(self, training: Iterable[str]) -> dict[str, dict[str, str]]:
         """kind -> benchmark text -> the first training text that overlaps with it."""
         matches, seen = {kind: {} for kind in KINDS}, set()
-        for text in training:
+        for _, text in told(enumerate(training), "leak audit: {} training texts compared"):
             if (key := hash(text)) in seen:
                 continue
             if len(seen) < REMEMBERED:

@@ -83,7 +83,7 @@ def evaluate(
     row and are reported by `say`. Raises ValueError in one line that names file and row."""
     parts = [
         _language(language, paths, Path(task.index) / language, memory_mib, say)
-        for language, paths in _layout(task.spec).items()
+        for language, paths in _layout(task.spec, say).items()
     ]
     ranks = []
     for part in parts:
@@ -139,7 +139,7 @@ def _scores(benchmark: Benchmark, rank: np.ndarray) -> pd.DataFrame:
 # --- which files -------------------------------------------------------------------------------
 
 
-def _layout(spec) -> dict[str, Files]:
+def _layout(spec, say: Callable[[str], None] = print) -> dict[str, Files]:
     """Code -> files of the languages asked for (none: all that have topics), sorted."""
     split = spec.split or "dev"
     layout = LAYOUT.format(split=split)
@@ -150,6 +150,9 @@ def _layout(spec) -> dict[str, Files]:
     paths = _paths(spec.folder, split)
     if not paths["topics"]:
         raise ValueError(f"{spec.folder}: holds no topics of split {split} (expected {layout})")
+    others = () if spec.languages else paths["docs"].keys() - paths["topics"].keys()
+    for code in sorted(others):
+        say(f"{spec.folder}: {code} has documents but no topics of split {split}; left out")
     try:
         wanted = files.by_language({code: code for code in paths["topics"]}, spec.languages)
         return {

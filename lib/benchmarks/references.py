@@ -72,9 +72,8 @@ def _bm25_ranks(benchmark: Benchmark, terms: Callable[[str], list[str]], what: s
 
 
 def _ranks(benchmark: Benchmark, tiles: Iterable[Tile], what: str) -> Ranks:
-    size = len(benchmark.questions)
-    line = f"{benchmark.name}: {what}: question {{first:,}} of {size:,}"
-    return relevant_ranks(told(tiles, lambda tile: line.format(first=tile[0])), benchmark)
+    line = f"{benchmark.name}: {what}: {{}} of {len(benchmark.questions):,} questions"
+    return relevant_ranks(told(tiles, line), benchmark)
 
 
 def random_tiles(benchmark: Benchmark, seed: int = 0) -> Iterator[Tile]:
