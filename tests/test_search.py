@@ -17,7 +17,7 @@ from lib.benchmark import Benchmark
 from lib.benchmarks import references
 from lib.benchmarks.references import reference_ranks
 from lib.metrics import Ranks
-from lib.search import relevant_ranks, tiles
+from lib.search import relevant_ranks, tile_rows, tiles
 
 XQUAD = Path(__file__).parents[1] / "../shared/data/xquad-r"
 FIELDS = ("own", "pool", "alone", "tied", "top10")
@@ -429,6 +429,40 @@ def test_oracle_is_perfect_in_its_own_language_only():
     ]
     error = math.sqrt(((pool**2 - 1) / 12).mean() / (~own).sum())
     assert abs((ranks.own[~own] - (pool + 1) / 2).mean()) < 4 * error
+
+
+def test_large_benchmarks_are_sampled(capsys):
+    """Within the bound nothing changes; above it each language keeps as many questions, those of
+    one group together and all of a small language, and their ranks are those of the whole."""
+    size = {"x": 40, "y": 40, "z": 3}
+    languages = np.repeat(list(size), list(size.values()))
+    groups = np.concatenate([np.arange(n) for n in size.values()]).astype(str)
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(list("abcdefgh"), 4)) for _ in languages]
+    questions = _table("question_id", languages, texts).assign(group=groups)
+    candidates = _table("candidate_id", languages, texts)
+    pairs = np.nonzero(groups[:, None] == groups)
+    benchmark = Benchmark.from_pairs("large", questions, candidates, *pairs)
+    assert references.sampled(benchmark, 83 * 83) is benchmark and not capsys.readouterr().out
+    sample = references.sampled(benchmark, 83 * 30)
+    assert sample.questions["language"].value_counts().to_dict() == {"x": 10, "y": 10, "z": 3}
+    assert len(sample.candidates) == 83
+    chosen = sample.questions.groupby("language")["group"].agg(set)
+    assert chosen["x"] == chosen["y"]
+    assert "answer 23 of 83 questions (a fixed sample)" in capsys.readouterr().out
+    whole, some = (reference_ranks(b, "bm25_words") for b in (benchmark, sample))
+    keys = ["question_id", "language"]
+    rows = pd.MultiIndex.from_frame(questions[keys]).get_indexer_for(
+        pd.MultiIndex.from_frame(sample.questions[keys])
+    )
+    kept = np.isin(benchmark.question, rows)
+    for name in ("own", "pool", "alone", "tied"):
+        np.testing.assert_array_equal(getattr(whole, name)[kept], getattr(some, name))
+
+
+def test_tiles_are_no_larger_for_more_candidates():
+    """256 questions of few candidates, fewer of many, one at least."""
+    assert [tile_rows(n) for n in (0, 1000, 2**16, 2**20, 2**40)] == [256, 256, 256, 16, 1]
 
 
 def test_unknown_reference_is_refused():
