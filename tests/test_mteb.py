@@ -254,7 +254,7 @@ def test_custom_task_knows_its_data():
 
 @pytest.mark.parametrize(
     ("ours_code", "mtebs"),
-    [("en", "eng-Latn"), ("zh", "zho-Hans"), ("zh-Hant", "zho-Hant"), ("ar", "ara-Arab")]
+    [("en", "eng-Latn"), ("zh", "zho-Hans"), ("ko", "kor-Hang"), ("zh-Hant", "zho-Hant"), ("ar", "ara-Arab")]
     + [("fr-CA", "fra-Latn"), ("sr-Latn", "srp-Latn"), ("ceb", "ceb-Latn"), ("hi", "hin-Deva")],
 )
 def test_language(ours_code, mtebs):
