@@ -7,7 +7,7 @@ cross, multi and one-target follow from the languages of the two sides.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 
@@ -31,6 +31,7 @@ class Benchmark:
     question    int32 [N], row numbers into `questions`, sorted
     candidate   int32 [N], row numbers into `candidates`, sorted within a question
     grade       float32 [N], gain of each relevant pair, > 0 (1 where relevance is yes or no)
+    unused      what of its files is of no use, in words -> how often (published files have such)
     """
 
     name: str
@@ -39,6 +40,7 @@ class Benchmark:
     question: np.ndarray
     candidate: np.ndarray
     grade: np.ndarray
+    unused: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self):
         _check_table(self, "questions", QUESTION_COLUMNS)
@@ -54,6 +56,7 @@ class Benchmark:
         question: ArrayLike,
         candidate: ArrayLike,
         grade: ArrayLike | None = None,
+        unused: dict[str, int] | None = None,
     ) -> Benchmark:
         """A benchmark from relevant pairs in any order; without `grade` every pair has grade 1."""
         question, candidate = np.asarray(question, np.int32), np.asarray(candidate, np.int32)
@@ -66,6 +69,7 @@ class Benchmark:
             question[order],
             candidate[order],
             grade[order].astype(np.float32),
+            dict(unused or {}),
         )
 
     @cached_property

@@ -1,7 +1,7 @@
 """One spelling for each language.
 
-CLDR says `zh`, XQuAD-R `zh`, NTREX `zho-CN`, Tatoeba `cmn`, mteb `zho_Hans`. Tables that join such
-sources need one code, and a mistyped language must fail before anything runs.
+CLDR says `zh`, XQuAD-R `zh`, NTREX `zho-CN`, Tatoeba `cmn`, FLORES and mteb `zho_Hans`. Tables that
+join such sources need one code, and a mistyped language must fail before anything runs.
 """
 
 from __future__ import annotations
@@ -15,14 +15,20 @@ SUBTAGS = re.compile(
     r"(?P<language>[A-Za-z]{2,3})([-_](?P<script>[A-Za-z]{4}))?([-_](?P<territory>[A-Za-z]{2}|\d{3}))?"
 )
 
+# Members that FLORES-200 names where others name the whole, and that CLDR does not say are it.
+MEMBERS = {"pbt": "ps", "quy": "qu", "fuv": "ff"}
+# Scripts that are part of one: what FLORES and mteb call Korean's or Japanese's.
+PARTS = {"Hang": "Kore", "Hira": "Jpan", "Kana": "Jpan"}
+
 
 @lru_cache(maxsize=1024)
 def language_code(name: str) -> str:
     """The project's code of a language: the shortest BCP 47 spelling, by CLDR's own tables.
 
-    Takes BCP 47 (`pt-BR`, `zh_Hans`) and ISO 639-3 with or without script or territory (`eng`,
-    `srp-Latn`, `zho-TW`). What the language implies is left out, the script being preferred to the
-    territory: `zho-CN` is `zh`, `zho-TW` is `zh-Hant`, `por-BR` is `pt`, `fra-CA` is `fr-CA`.
+    Takes BCP 47 (`pt-BR`, `zh_Hans`; also codes of old, `iw`) and ISO 639-3 with or without script
+    or territory (`eng`, `srp-Latn`, `zho-TW`, FLORES' `kor_Hang`). What the language implies is
+    left out, the script being preferred to the territory: `zho-CN` is `zh`, `zho-TW` is `zh-Hant`,
+    `por-BR` is `pt`, `fra-CA` is `fr-CA`.
 
     Raises ValueError for anything that CLDR does not know."""
     tag = SUBTAGS.fullmatch(name)
@@ -32,6 +38,7 @@ def language_code(name: str) -> str:
     script = tag["script"].title() if tag["script"] else None
     territory = tag["territory"].upper() if tag["territory"] else None
     # An alias may imply more than a language: `prs` is `fa_AF`.
+    language = MEMBERS.get(language, language)
     alias = get_global("language_aliases").get(language, language).split("_")
     for part in alias[1:]:
         if len(part) == 4:
@@ -39,6 +46,8 @@ def language_code(name: str) -> str:
         else:
             territory = territory or part
     language = alias[0]
+    if PARTS.get(script) == _full(language, None, None)[1]:
+        script = None
     if not _is_known(language, script, territory):
         raise ValueError(_unknown(name))
     return _shortest(language, script, territory)

@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from lib.languages import language_code
-from lib.sampler import ARMS, LIMITS
+from lib.sampler import ARMS
 
 FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=,-]*")
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")  # part of a folder's name
@@ -41,11 +41,6 @@ Pooling = Literal["mean", "cls"]
 
 class BadParameter(ValueError):
     """A parameter is unknown, mistyped or out of range; the message is one line."""
-
-
-def _limits(name: str) -> dict[str, float]:
-    """The bounds that the sampler sets, as arguments of a Field."""
-    return {k: x for k, x in zip(("ge", "le"), LIMITS[name], strict=True) if x is not None}
 
 
 def _folder_name(value: str) -> str:
@@ -184,13 +179,9 @@ class Train(Stage):
 
     corpus: str = Field("base", description="the run of 01_prepare to train on")
     strategy: Literal[tuple(ARMS)] = Field("hybrid", description="how batches are composed")
-    alpha: float = Field(
-        0.5, **_limits("alpha"), description="monolingual share of batches (hybrid) or rows (mix)"
-    )
-    language_power: float = Field(
-        0.0,
-        **_limits("language_power"),
-        description="language weight ~ pairs ** power: 0 uniform, 1 by size",
+    alpha: Share = Field(0.5, description="monolingual share of batches (hybrid) or rows (mix)")
+    language_power: Share = Field(
+        0.0, description="language weight ~ pairs ** power: 0 uniform, 1 by size"
     )
     batch_size: int = Field(128, ge=2, le=2**20, description="question-passage pairs an update")
     negatives: Negatives = Field("in_batch", description="what a question is contrasted with")

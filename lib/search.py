@@ -15,7 +15,8 @@ import numpy as np
 from lib.benchmark import Benchmark
 from lib.metrics import Ranks, mid_places
 
-ROWS = 256  # questions a tile
+ROWS = 256  # questions a tile, at most
+CELLS = 2**24  # scores a tile, at most
 COLUMNS = 1024  # candidates a matrix product; bounds the float64 copies, not the result
 GRID = 2.0**24  # steps of a unit vector's entries
 SCALE = 1_000_000  # steps of a score
@@ -24,8 +25,13 @@ TOP = 10
 Tile = tuple[int, np.ndarray]
 
 
+def tile_rows(candidates: int) -> int:
+    """Questions a tile, so that what a tile takes does not grow with the number of candidates."""
+    return max(1, min(ROWS, CELLS // max(candidates, 1)))
+
+
 def tiles(
-    question_vectors: np.ndarray, candidate_vectors: np.ndarray, rows: int = ROWS
+    question_vectors: np.ndarray, candidate_vectors: np.ndarray, rows: int | None = None
 ) -> Iterator[Tile]:
     """Tiles of int32 scores rint(1e6 * cosine) of float vectors [Q, d] and [C, d].
 
@@ -43,6 +49,7 @@ def tiles(
             f"{np.shape(question_vectors)}, candidates {np.shape(candidate_vectors)}"
         )
     candidates = _unit(candidate_vectors, "candidate", 0)
+    rows = rows or tile_rows(len(candidates))
     for first in range(0, len(question_vectors), rows):
         block = _unit(question_vectors[first : first + rows], "question", first).astype(np.float64)
         scores = np.empty((len(block), len(candidates)), np.int32)

@@ -15,7 +15,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -292,11 +292,9 @@ def locked(folder: Path, say: Callable[[str], None] = print) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def lock(file: Path) -> Iterator[int]:
+def lock(file: Path) -> AbstractContextManager[int]:
     """Hold a lock file; yields its descriptor. Raises Busy if another process holds it."""
-    with _held(_flock(file)) as handle:
-        yield handle
+    return _held(_flock(file))
 
 
 @contextmanager
@@ -334,18 +332,14 @@ def _flock(path: Path, wait: bool = False) -> int:
 def checkpoint_source(name: str) -> dict[str, str]:
     """Arguments of from_pretrained for a folder (relative to the project) or name@revision.
 
-    Raises ValueError in one line for what is neither, or is a folder without a model: this needs no
-    torch, so it is asked before anything runs. Pickled weights are none, as they are never read."""
+    Raises ValueError in one line for what is neither, or is a folder without a model."""
     folder, where = ROOT / name, f"model {name!r}"
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ValueError(f"{where} has no config.json (expected a checkpoint of transformers)")
         if not any(folder.glob("*.safetensors")):
-            pickled = sorted(
-                x.name for end in ("bin", "pt", "ckpt") for x in folder.glob(f"*.{end}")
-            )
-            has = f"its weights as pickle alone ({pickled[0]})" if pickled else "no weights"
-            raise ValueError(f"{where} has {has}, expected model.safetensors (save_pretrained)")
+            what = "no *.safetensors (weights as pickle are not read)"
+            raise ValueError(f"{where} has {what}, expected what save_pretrained writes")
         return {"pretrained_model_name_or_path": str(folder)}
     if folder.is_file():
         raise ValueError(f"{where} is a file (expected the folder of a checkpoint)")

@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib import metrics, search
+from lib import benchmarks, metrics, search
 from lib.benchmarks import Task, beir, collection, references, tatoeba
+from lib.params import BenchmarkSpec
 
 TATOEBA = Path(__file__).parents[2] / "shared" / "data" / "tatoeba"
 needs_tatoeba = pytest.mark.skipif(not TATOEBA.is_dir(), reason=f"Tatoeba is not in {TATOEBA}")
@@ -117,6 +118,63 @@ def test_beir_figures_by_hand(tmp_path):
     assert mono.r100.tolist() == [1, 1] and mono.ap[1] == pytest.approx((1 + 2 / 3) / 2)
 
 
+def test_beir_counts_what_published_files_lack(tmp_path, capsys):
+    """Judgements of absent documents and questions, an empty question that nothing judges, a row
+    twice, documents without any text: said with their first place, kept in `unused`."""
+    corpus, queries = [*CORPUS, CORPUS[0]], [*QUERIES, {"_id": "q9", "text": " \x07"}]
+    qrels = [*QRELS, ("q1", "d7", "1"), ("q7", "d1", "1"), ("q1", "d8", "0")]
+    put_beir(tmp_path, corpus, queries, qrels)
+    found = beir.load_benchmark("nano", asked(tmp_path))
+    whole = beir.load_benchmark("nano", asked(put_beir(tmp_path / "whole")))
+    assert relevant(found) == relevant(whole) and found.digest == whole.digest
+    assert whole.unused == {"documents without text": 1}
+    assert found.unused == whole.unused | {
+        "documents given twice": 1,
+        "questions without text": 1,
+        "judgements of documents that are not there": 2,
+        "judgements of questions that are not there": 1,
+    }
+    told = capsys.readouterr().out
+    place = f"{tmp_path}/qrels/test.tsv: row 7"
+    assert f"nano: 2 judgements of documents that are not there (first: {place})" in told
+    put_beir(tmp_path, qrels=[("q1", "d7", "1")])
+    refused(lambda: beir.load_benchmark("nano", asked(tmp_path)), "no question of language en")
+
+
+def test_ids_are_one_spelling(tmp_path):
+    """Files that write an id in two Unicode forms name one thing; two ids that are one are not."""
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    put_beir(tmp_path, [{"_id": composed, "text": "a"}], QUERIES, [("q1", apart, "1")])
+    found = beir.load_benchmark("nano", asked(tmp_path))
+    assert relevant(found) == {("q1", "en", composed, "en"): 1}
+    both = [{"_id": composed, "text": "a"}, {"_id": apart, "text": "b"}]
+    put_beir(tmp_path, both, QUERIES, [("q1", apart, "1")])
+    refused(lambda: beir.load_benchmark("nano", asked(tmp_path)), "corpus.jsonl: row 2", composed)
+
+
+def test_texts_go_through_the_hygiene_of_training_pairs(tmp_path):
+    """Whatever the format: composed, without controls and halves of surrogate pairs."""
+    dirty = " Cafe\u0301\t\ud83d\x00noir\ufeff"
+    put(tmp_path / "queries.jsonl", json.dumps({"_id": "q1", "text": dirty}))
+    put(tmp_path / "corpus.jsonl", json.dumps({"_id": "d1", "text": dirty}))
+    put_tsv(tmp_path / "qrels" / "test.tsv", HEADER, ("q1", "d1", "1"))
+    spec = BenchmarkSpec(format="beir", folder=str(tmp_path))
+    found = benchmarks.load_benchmark("x", spec, None)
+    assert found.questions.text.tolist() == found.candidates.text.tolist() == ["Caf\u00e9 noir"]
+    assert len(found.digest) == 40
+
+    put_pair(tmp_path, "deu", ["Cafe\u0301 \x00 noir"], ["a  b"])
+    seen = []
+
+    def encode(texts, kind):
+        seen.extend(texts)
+        return np.eye(len(texts))
+
+    spec = BenchmarkSpec(format="tatoeba", folder=str(tmp_path))
+    benchmarks.evaluate(Task("t", spec, encode, "", Path()))
+    assert seen == ["Caf\u00e9 noir", "a b"]
+
+
 def test_beir_split_and_language(tmp_path):
     """Another split has its own judgements; the one language may be any code."""
     put_beir(tmp_path)
@@ -171,7 +229,7 @@ def test_beir_sets_of_their_own_are_relevant_within_a_language(tmp_path, differs
     assert "relevant in its own language only" in capsys.readouterr().out
 
 
-def test_beir_one_subfolder(tmp_path):
+def test_beir_one_subfolder(tmp_path, capsys):
     """One language of a multilingual set is a set of one language; a missing one is named."""
     put_beir(tmp_path / "de")
     put_beir(tmp_path / "fr")
@@ -182,6 +240,9 @@ def test_beir_one_subfolder(tmp_path):
         str(tmp_path),
         "no file of language it",
     )
+    put(tmp_path / "it" / "queries.jsonl", "")
+    beir.load_benchmark("nano", asked(tmp_path))
+    assert f"{tmp_path}/it: holds no corpus.jsonl and is left out" in capsys.readouterr().out
     put_beir(tmp_path / "xx9")
     refused(
         lambda: beir.load_benchmark("nano", asked(tmp_path)),
@@ -205,7 +266,11 @@ BAD_BEIR = {
     "truncated": ("corpus.jsonl.gz", PACKED[:-3000], ["row ", "damaged or end early"]),
     "broken": ("corpus.jsonl", '{"_id": "d1", "text": "a"}\n{"_id":\n', ["row 2", "broken JSON"]),
     "not utf-8": ("queries.jsonl", b'{"_id": "q1", "text": "\xe9"}\n', ["row 1", "not UTF-8"]),
-    "twice": ("queries.jsonl", '{"_id": "q1", "text": "a"}\n' * 2, ["row 2", "'q1'", "earlier"]),
+    "twice": (
+        "queries.jsonl",
+        '{"_id": "q1", "text": "a"}\n{"_id": "q1", "text": "b"}\n',
+        ["row 2", "'q1'", "earlier", "another text"],
+    ),
     "no id": ("corpus.jsonl", '{"id": "d1", "text": "a"}\n', ["row 1", "no column '_id'"]),
     "number": ("corpus.jsonl", '{"_id": "d1", "text": 5}\n', ["row 1", "text is 5"]),
     "blank": ("queries.jsonl", '{"_id": "q1", "text": " "}\n', ["row 1", "text is empty"]),
@@ -213,8 +278,6 @@ BAD_BEIR = {
     "header": ("qrels/test.tsv", "q1\td1\t1\nq3\td2\t1\n", ["row 2", "no column 'query-id'"]),
     "grade": ("qrels/test.tsv", tsv(HEADER, "q1 d1 yes".split()), ["row 2", "score is 'yes'"]),
     "nan": ("qrels/test.tsv", tsv(HEADER, "q1 d1 nan".split()), ["row 2", "score is 'nan'"]),
-    "question": ("qrels/test.tsv", tsv(HEADER, "q7 d1 1".split()), ["row 2", "query-id 'q7'"]),
-    "document": ("qrels/test.tsv", tsv(HEADER, "q1 d7 0".split()), ["row 2", "corpus-id 'd7'"]),
     "fields": ("qrels/test.tsv", tsv(HEADER, "q1 d1".split()), ["row 2", "2 fields"]),
     "contradiction": (
         "qrels/test.tsv",
@@ -403,11 +466,11 @@ def test_tatoeba_faults(small):
     put(english, "one\n")
     refused(read, "tatoeba.cmn-eng.cmn has 2 lines", "tatoeba.cmn-eng.eng 1")
     put(english, "one\n \n")
-    refused(read, f"{english}: row 2: is empty")
+    assert read() == [("cmn", ["一"], ["one"])]
     put(english, b"one\ntw\xf6\n")
     refused(read, f"{english}: row 2: is not UTF-8")
-    put(english, "")
-    refused(read, f"{english}: has no sentences")
+    put(english, " \n\n")
+    refused(read, "tatoeba.cmn-eng.cmn: has no sentences")
     english.unlink()
     refused(read, f"{english}: no such file")
     refused(lambda: tatoeba.score(np.ones((2, 3)), np.ones((3, 3))), "2 source and 3 target")
@@ -552,6 +615,21 @@ def test_mkqa(tmp_path):
     assert chinese.questions.text.tolist() == ["谁", "何时"]
 
 
+def test_collection_counts_what_published_files_lack(tmp_path, capsys):
+    """An empty question that nothing judges, and judgements of what is not there."""
+    rows = [*ASKED, {"id": 4, "language": "de", "question": None}]
+    put_collection(tmp_path, rows=rows)
+    put_tsv(tmp_path / "qrels.tsv", *GRADES, ("1", "p9", "1"), ("9", "p1", "1"))
+    found = collection.load_benchmark("nq", asked(tmp_path))
+    assert relevant(found) == expected("en", "de", "zh-Hant")
+    assert found.unused == {
+        "questions without text": 1,
+        "judgements of documents that are not there": 1,
+        "judgements of questions that are not there": 1,
+    }
+    assert f"(first: {tmp_path}/qrels.tsv: row 5)" in capsys.readouterr().out
+
+
 def lines(*rows):
     return "".join(json.dumps(row) + "\n" for row in rows)
 
@@ -569,8 +647,8 @@ BAD_COLLECTION = {
     "not utf-8": ("questions.jsonl", b'{"id": "\xff"}\n', ["row 1", "not UTF-8"]),
     "passage": (
         "passages.jsonl.gz",
-        gzip.compress(lines(*PASSAGES, PASSAGES[1]).encode()),
-        ["row 4", "'p2'"],
+        gzip.compress(lines(*PASSAGES, PASSAGES[1] | {"text": "then"}).encode()),
+        ["row 4", "'p2'", "another text"],
     ),
     "passage language": (
         "passages.jsonl",
@@ -579,8 +657,6 @@ BAD_COLLECTION = {
     ),
     "truncated": ("passages.jsonl.gz", PACKED[:-3000], ["row ", "damaged or end early"]),
     "broken": ("passages.jsonl", '{"id": "p1"', ["row 1", "broken JSON"]),
-    "unknown": ("qrels.tsv", tsv(GRADES[0], "1 p9 1".split()), ["row 2", "passage_id 'p9'"]),
-    "asked": ("qrels.tsv", tsv(GRADES[0], "9 p1 1".split()), ["row 2", "question_id '9'"]),
     "header": ("qrels.tsv", tsv(HEADER, "1 p1 1".split()), ["row 2", "'question_id'"]),
     "unanswered": ("qrels.tsv", tsv(GRADES[0], "3 p1 1".split()), ["language de has"]),
 }

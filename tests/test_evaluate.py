@@ -46,6 +46,20 @@ def test_restricted_keeps_pairs_within_the_languages():
     assert benchmarks.restricted(whole, ["de", "en", "th", "zh"]) is whole
 
 
+def test_languages_left_out_are_said(tmp_path, capsys):
+    """`trained` restricts a benchmark to the corpus' languages, and says which it leaves out."""
+    own, place = saved(tmp_path, {"a": "one"}), tmp_path / "set"
+    for language in ("de", "en", "th"):
+        (place / language / "qrels").mkdir(parents=True)
+        for name in ("corpus", "queries"):
+            (place / language / f"{name}.jsonl").write_text('{"_id": "1", "text": "word"}')
+        (place / language / "qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\n1\t1\t1\n")
+    spec = BenchmarkSpec(format="beir", folder=str(place), trained=True)
+    found = benchmarks.load_benchmark("set", spec, own)
+    assert found.languages == ("de", "en")
+    assert "set: left out, since not trained on: th" in capsys.readouterr().out
+
+
 def test_trained_languages_and_others(tmp_path):
     """de and en are trained on, th is not: pairs are labelled by how many sides were."""
     own = saved(tmp_path, {"a": "one"})
@@ -97,6 +111,7 @@ def test_references_are_made_once_and_again_for_another_benchmark(tmp_path):
     """The second call reads the files of the first; another spec, or damage, makes them again."""
     own = saved(tmp_path, {"a": "one two", "b": "three four"})
     folder = evaluate.with_references("heldout", heldout.load_benchmark(own), own)
+    assert store.verify(folder)["unused"] == {}
     first = (folder / "references.parquet").stat().st_mtime_ns
     evaluate.with_references("heldout", heldout.load_benchmark(own), own)
     assert (folder / "references.parquet").stat().st_mtime_ns == first

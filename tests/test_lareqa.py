@@ -152,7 +152,9 @@ def test_texts_are_cleaned_after_sentences_are_cut(tmp_path):
     """Offsets count the characters of the file: a byte order mark, blanks, an accent apart."""
     found = paragraph("\ufeff  Cafe\u0301.", "Th\x00e\u0301\tnoir.", q=("Quoi ?\n", "noir"))
     folder = put(tmp_path / "x", fr=[found])
-    assert relevant(lareqa.load_benchmark("x", asked(folder))) == {("q", "fr"): ["Thé noir."]}
+    found = lareqa.load_benchmark("x", asked(folder))
+    assert relevant(found) == {("q", "fr"): ["Thé noir."]}
+    assert found.questions["text"].tolist() == ["Quoi ?"]
 
 
 @pytest.mark.parametrize(("start", "text"), [(0, "A."), (1, "A."), (2, "B."), (4, "B.")])
@@ -172,6 +174,16 @@ def test_an_answer_behind_the_last_sentence_has_no_candidate(tmp_path):
     german[1]["qas"][0]["answers"][0]["answer_start"] = len(GERMAN[1]["context"]) + 1
     found = relevant(lareqa.load_benchmark("x", asked(put(tmp_path / "x", en=ENGLISH, de=german))))
     assert found["q3", "de"] == found["q3", "en"] == ["Moss grows."]
+
+
+def test_a_question_without_an_answer_is_counted(tmp_path, capsys):
+    """As in SQuAD v2.0: said and kept in `unused`; other languages may answer it."""
+    german = copy.deepcopy(GERMAN)
+    german[1]["qas"][0]["answers"] = []
+    loaded = lareqa.load_benchmark("x", asked(put(tmp_path / "x", en=ENGLISH, de=german)))
+    assert relevant(loaded)["q3", "de"] == ["Moss grows."]
+    assert loaded.unused == {"questions whose answer no sentence holds": 1}
+    assert "x: 1 questions whose answer no sentence holds" in capsys.readouterr().out
 
 
 def damaged(**others):
@@ -198,7 +210,7 @@ BAD = {
     "offset": (damaged(qas=question(12)), "row 2: question 'q3': answer_start 12 lies outside"),
     "offset -1": (damaged(qas=question(-1)), "answer_start -1 lies outside its text (12 char"),
     "offset text": (damaged(qas=question("1")), "answer_start '1' lies outside"),
-    "no answer": (damaged(qas=question(answers=[])), "row 2: question 'q3' has no answer"),
+    "empty": (damaged(qas=question(question="\x00 ")), "row 2: question 'q3' is empty"),
     "twice": (damaged(qas=question(id="q1")), "row 2: id 'q1' is already in row 1"),
     "twice in one": (damaged(qas=question() * 2), "row 2: id 'q3' is already in row 2"),
     "no question": (json.dumps({"data": []}), "de.json: has no questions"),

@@ -507,23 +507,19 @@ BAD = {
         lambda own, docs: _replaced(own / "topics/topics.miracl-v1.0-en-dev.tsv", b"#q\t", b"#q "),
         "topics.miracl-v1.0-en-dev.tsv: row 1: is not an id, a tab and a question$",
     ),
+    "a topic that is empty": (
+        lambda own, docs: (own / "topics/topics.miracl-v1.0-en-dev.tsv").write_text("0#q\t \n"),
+        "topics.miracl-v1.0-en-dev.tsv: row 1: is empty \\(a passage is relevant\\)$",
+    ),
     "a topic twice": (
         lambda own, docs: _replaced(own / "topics/topics.miracl-v1.0-en-dev.tsv", b"1#q", b"0#q"),
         "topics.miracl-v1.0-en-dev.tsv: row 2: question '0#q' is given twice$",
-    ),
-    "unknown question": (
-        lambda own, docs: _replaced(own / "topics/topics.miracl-v1.0-en-dev.tsv", b"1#q", b"9#q"),
-        "qrels.miracl-v1.0-en-dev.tsv: row 5: the topics have no question '1#q'$",
-    ),
-    "unknown passage": (
-        lambda own, docs: _replaced(own / "qrels/qrels.miracl-v1.0-en-dev.tsv", b"\t2#2", b"\t9#9"),
-        r"qrels.miracl-v1.0-en-dev.tsv: row 8: no file of en holds '9#9'$",
     ),
     "judged twice": (
         lambda own, docs: (own / "qrels/qrels.miracl-v1.0-en-dev.tsv").write_text(
             "0#q\tQ0\t0#1\t1\n1#q\tQ0\t0#1\t1\n0#q\tQ0\t0#1\t0\n"
         ),
-        "qrels.miracl-v1.0-en-dev.tsv: row 3: judges '0#1' twice for '0#q'$",
+        "dev.tsv: row 3: judges '0#1' for '0#q' otherwise than an earlier row$",
     ),
     "a grade that is none": (
         lambda own, docs: _replaced(own / "qrels/qrels.miracl-v1.0-en-dev.tsv", b"\t1\n", b"\tx\n"),
@@ -549,6 +545,23 @@ def test_bad_files_are_refused_in_one_line(tmp_path, name):
         evaluated(source, tmp_path / "index", counting(calls))
     assert "\n" not in str(error.value) and not calls
     assert not list((tmp_path / "index").rglob("*.tmp"))
+
+
+def test_what_published_files_lack_is_counted(tmp_path):
+    """Judgements of absent questions and passages, a pair judged twice alike, an empty question
+    that nothing judges: said, with the first place, and the others are scored."""
+    topics, qrels = judged("en", 2, 9)
+    source = put(tmp_path / "s", "en", topics | {"x": ""}, qrels, [collection("en", 9)])
+    file = source / "miracl-v1.0-en/qrels/qrels.miracl-v1.0-en-dev.tsv"
+    whole = evaluated(source, tmp_path / "index")
+    file.write_text(file.read_text() + "9#q Q0 0#1 1\n0#q Q0 9#9 1\n" + file.read_text())
+    said = []
+    task = Task("miracl", asked(source), encode, "toy", tmp_path / "index")
+    pd.testing.assert_frame_equal(miracl.evaluate(task, say=said.append), whole)
+    rows = len(qrels)
+    told = "judgements of {} (first: {}: row {})"
+    assert "en: 1 " + told.format("questions that are not there", file, rows + 1) in said
+    assert "en: 1 " + told.format("passages that no file holds", file, rows + 2) in said
 
 
 def test_a_folder_is_needed(small, tmp_path):

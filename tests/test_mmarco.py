@@ -388,15 +388,15 @@ def test_faults_name_file_and_row(files, outputs, fault):
 
 
 @pytest.mark.parametrize(
-    "triple, form, words",
+    "triple, kind",
     [
-        ("77\t1001\t5004\n", mmarco.QUESTIONS, "no question 77"),
-        ("1\t77\t5004\n7\t77\t5004\n", mmarco.COLLECTION, "no passage 77"),
-        ("7\t1002\t77\n", mmarco.COLLECTION, "no passage 77"),
+        ("77\t1001\t5004\n", "questions"),
+        ("1\t77\t5004\n7\t77\t5004\n", "passages"),
+        ("7\t1002\t77\n", "passages"),
     ],
 )
-def test_ids_that_a_file_lacks_are_named(files, triple, form, words):
-    """With the triple, and the first of the files that lacks it."""
+def test_ids_that_a_file_lacks_are_counted(files, triple, kind, capsys):
+    """Said with the first triple, and kept with the corpus; what needs them is left out."""
     for name in LANGUAGES:
         edit(files, mmarco.QUESTIONS.format(name), lambda raw: raw + b"7\tseven\n")
     row = 19 if triple.startswith("7") else 20
@@ -405,8 +405,17 @@ def test_ids_that_a_file_lacks_are_named(files, triple, form, words):
         for name in LANGUAGES:
             edit(files, mmarco.QUESTIONS.format(name), lambda raw: raw + b"8\teight\n")
     triples = edit(files, mmarco.TRIPLES, lambda raw: raw + triple.encode())
-    lacking = form.format("german")
-    refused(lambda: build(asked(files)), f"{triples}: row {row}: {files}/{lacking}", words)
+    corpus = build(asked(files))
+    named = [f"{kind} of the triples that the file of {x} lacks" for x in ("de", "en", "nl")]
+    assert corpus.meta["unused"] == dict.fromkeys(named, 1)
+    assert f"mmarco: 1 {named[0]} (first: {triples}: row {row})" in capsys.readouterr().out
+    assert not {"8", "77"} & {*corpus.rows["pair"][:]}
+
+
+def test_a_file_that_lacks_everything_is_refused(files):
+    """It is another collection's."""
+    file = edit(files, mmarco.COLLECTION.format("german"), lambda raw: b"99999\tnothing\n")
+    refused(lambda: build(asked(files)), file, "row ", "has no passage", "nor any other")
 
 
 @pytest.mark.parametrize("name", [mmarco.TRIPLES, DE_QUESTIONS, DE_PASSAGES])

@@ -255,7 +255,8 @@ def test_custom_task_knows_its_data():
 @pytest.mark.parametrize(
     ("ours_code", "mtebs"),
     [("en", "eng-Latn"), ("zh", "zho-Hans"), ("zh-Hant", "zho-Hant"), ("ar", "ara-Arab")]
-    + [("fr-CA", "fra-Latn"), ("sr-Latn", "srp-Latn"), ("ceb", "ceb-Latn"), ("hi", "hin-Deva")],
+    + [("fr-CA", "fra-Latn"), ("sr-Latn", "srp-Latn"), ("ceb", "ceb-Latn"), ("hi", "hin-Deva")]
+    + [("ko", "kor-Hang")],
 )
 def test_language(ours_code, mtebs):
     """ISO 639-3 of the language itself, not of one of its varieties, and the script."""

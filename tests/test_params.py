@@ -558,7 +558,7 @@ UNUSABLE = {
     "train: {model: owner/name}": "train.model: model 'owner/name' is no folder here",
     "train: {model: 'AT/hub.csv'}": "train.model: AT/hub.csv: is not a folder",
     "train: {model: 'AT/folder'}": "folder' has no config.json",
-    "train: {model: 'AT/pickled'}": "has its weights as pickle alone (pytorch_model.bin)",
+    "train: {model: 'AT/pickled'}": "has no *.safetensors (weights as pickle are not read)",
     "train: {model: 'AT/cls'}": "has pooling 'cls', train.pooling is 'mean' (expected 'cls')",
 }
 

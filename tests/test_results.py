@@ -1,12 +1,13 @@
 """From per-question scores to tables, figures' data and verdicts."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from lib.analysis import claims, published, tables, words
+from lib.analysis import claims, drawing, plots, published, tables, words
 from lib.analysis.results import (
     Results,
     ScoredRun,
@@ -348,3 +349,48 @@ def test_commits_are_collected(tmp_path):
         store.write_json(folder / "provenance.json", {"commit": commit, "dirty": False})
         runs.append(SimpleNamespace(folder=folder))
     assert commits(runs) == ["aaa", "bbb"]
+
+
+def with_reference(results: Results) -> Results:
+    """The same with a reference ranker that is as good as mono."""
+    mono = results.sums[results.sums["arm"] == "mono"]
+    return replace(results, sums=pd.concat([results.sums, mono.assign(arm="BM25 char n-grams")]))
+
+
+def test_a_benchmark_of_one_question_is_shown_without_intervals(tmp_path):
+    """Of one cluster every table, sentence and figure of a report is made, with dashes."""
+    whole = with_reference(study(GAINS))
+    own = replace(whole, sums=whole.sums[whole.sums["group"] == "f0"])
+    quality, gaps = tables.quality(own), tables.differences(own)
+    assert (quality["clusters"] == 1).all() and quality["estimate"].notna().all()
+    assert quality["low"].isna().all() and gaps["high"].isna().all()
+    decided = claims.decide(own)
+    assert set(decided["verdict"]) == {"inconclusive"} and decided["p_holm"].isna().all()
+    verdicts = claims.verdicts(decided, NO_AUDIT)
+    shown = tables.wide(quality[quality["metric"] == "ap"], "setting")
+    assert shown.map(lambda cell: cell.endswith(" [—]")).all(axis=None)
+    assert set(tables.compared(decided)["p (Holm)"]) == {"—"}
+    assert tables.bootstrap(own, 10).map(lambda cell: cell == "[—] [—]").all(axis=None)
+    said = words.findings(own, quality, gaps, verdicts).data
+    assert "1 cluster of questions, too few for intervals" in said and "nan" not in said
+    for drawn in (
+        plots.tradeoff(*tables.plane(own, quality), about=""),
+        plots.differences(gaps),
+        plots.bias(tables.bias(own)),
+    ):
+        assert "<img" in drawing.show(drawn, tmp_path).data
+
+
+def test_a_sample_of_questions_is_said():
+    """Reference rankers of large benchmarks answer some questions alone: tables and words tell."""
+    results = with_reference(study(GAINS))
+    sampled = results.sums["group"].isin([f"f{i}" for i in range(10)])
+    kept = results.sums["arm"].isin(GAINS) | sampled
+    results = replace(results, sums=results.sums[kept])
+    quality, gaps = tables.quality(results), tables.differences(results)
+    mono = quality[(quality["metric"] == "ap") & (quality["setting"] == "mono")]
+    assert mono.set_index("arm")["questions"].to_dict() == dict.fromkeys(GAINS, 40) | {
+        "BM25 char n-grams": 10
+    }
+    said = words.findings(results, quality, gaps, claims.verdicts(claims.decide(results), NO_AUDIT))
+    assert "in mono on a sample of 10 of 40 questions;" in said.data

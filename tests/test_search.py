@@ -17,7 +17,7 @@ from lib.benchmark import Benchmark
 from lib.benchmarks import references
 from lib.benchmarks.references import reference_ranks
 from lib.metrics import Ranks
-from lib.search import relevant_ranks, tiles
+from lib.search import relevant_ranks, tile_rows, tiles
 
 XQUAD = Path(__file__).parents[1] / "../shared/data/xquad-r"
 FIELDS = ("own", "pool", "alone", "tied", "top10")
@@ -332,10 +332,18 @@ def test_bad_vectors_are_refused(asked, found, message):
 
 def test_tokenizers():
     """Words and character n-grams as the study defines them."""
-    assert references.words("It's 5 €, ÄRGER_1!") == ["it", "s", "5", "ärger_1"]
+    assert references.word_terms("It's 5 €, ÄRGER_1!") == ["it", "s", "5", "ärger", "1"]
+    assert references.word_terms("東京都x ที่นี่, 北") == ["東京", "京都", "x", "ที่นี่", "北"]
     assert references.char_ngrams("Ab, c") == ["_ab", "ab_", "_c_"]
-    assert references.char_ngrams("東京x กข") == ["_東", "東京", "京x", "x_", "_ก", "กข", "ข_"]
+    assert references.char_ngrams("東京x กข") == ["_東", "東京", "京_", "_x_", "_ก", "กข", "ข_"]
     assert references.char_ngrams("?!") == []
+
+
+def test_marks_make_words_and_grams():
+    """Without its vowel signs every Hindi word of one consonant is the same one."""
+    assert len({*references.char_ngrams("की का के")}) == 6
+    togo, tonga = references.word_terms("टोगो"), references.word_terms("टोंगा")
+    assert togo != tonga and len(togo) == len(tonga) == 1
 
 
 TEXTS = ["the cat sat", "the dog sat on the mat", "a bird", "?!", "the cat", "mat mat mat dog"]
@@ -346,17 +354,17 @@ def test_bm25_equals_bm25s():
     import bm25s
 
     index = bm25s.BM25()
-    index.index([references.words(text) for text in TEXTS], show_progress=False)
+    index.index([references.word_terms(text) for text in TEXTS], show_progress=False)
     asked = ["the cat", "dog dog mat unknown", "a bird sat on the dog"] * 100
-    scores = matrix(references.bm25_tiles(asked, TEXTS, references.words)) / 1e6
-    expected = np.stack([index.get_scores(references.words(text)) for text in asked])
+    scores = matrix(references.bm25_tiles(asked, TEXTS, references.word_terms)) / 1e6
+    expected = np.stack([index.get_scores(references.word_terms(text)) for text in asked])
     np.testing.assert_allclose(scores, expected, atol=2e-6)
     assert (expected > 0).any(1).all()
 
 
 def test_bm25_by_hand():
     """One term: idf ln(1 + (N - n + .5)/(n + .5)) times tf / (tf + k1 (1 - b + b length/mean))."""
-    ((_, scores),) = references.bm25_tiles(["mat"], TEXTS, references.words)
+    ((_, scores),) = references.bm25_tiles(["mat"], TEXTS, references.word_terms)
     idf = math.log(1 + (6 - 2 + 0.5) / (2 + 0.5))
     mean = (3 + 6 + 2 + 0 + 2 + 4) / 6
     once, thrice = (
@@ -367,8 +375,8 @@ def test_bm25_by_hand():
 
 def test_bm25_of_nothing_ties_everything():
     """A question without known words, or texts without any, score 0 for all."""
-    assert not matrix(references.bm25_tiles(["?", "unknown"], TEXTS, references.words)).any()
-    assert not matrix(references.bm25_tiles(["cat"], ["!", "?"], references.words)).any()
+    assert not matrix(references.bm25_tiles(["?", "unknown"], TEXTS, references.word_terms)).any()
+    assert not matrix(references.bm25_tiles(["cat"], ["!", "?"], references.word_terms)).any()
 
 
 def test_bm25_own_ranks_come_from_one_index_a_language():
@@ -382,13 +390,13 @@ def test_bm25_own_ranks_come_from_one_index_a_language():
         "x", questions, candidates, *np.nonzero(rng.random((20, 60)) < 0.2)
     )
     ranks = reference_ranks(benchmark, "bm25_words")
-    pooled = matrix(references.bm25_tiles(texts[:20], texts, references.words))
+    pooled = matrix(references.bm25_tiles(texts[:20], texts, references.word_terms))
     same(replace(relevant_ranks(whole(pooled), benchmark), own=ranks.own), ranks)
     for name in "xyz":
         chosen = np.flatnonzero(languages == name)
         scores = np.zeros((20, 60), int)
         scores[:, chosen] = matrix(
-            references.bm25_tiles(texts[:20], [texts[i] for i in chosen], references.words)
+            references.bm25_tiles(texts[:20], [texts[i] for i in chosen], references.word_terms)
         )
         here = languages[benchmark.candidate] == name
         alone = relevant_ranks(whole(scores), benchmark)
@@ -421,6 +429,40 @@ def test_oracle_is_perfect_in_its_own_language_only():
     ]
     error = math.sqrt(((pool**2 - 1) / 12).mean() / (~own).sum())
     assert abs((ranks.own[~own] - (pool + 1) / 2).mean()) < 4 * error
+
+
+def test_large_benchmarks_are_sampled(capsys):
+    """Within the bound nothing changes; above it each language keeps as many questions, those of
+    one group together and all of a small language, and their ranks are those of the whole."""
+    size = {"x": 40, "y": 40, "z": 3}
+    languages = np.repeat(list(size), list(size.values()))
+    groups = np.concatenate([np.arange(n) for n in size.values()]).astype(str)
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(list("abcdefgh"), 4)) for _ in languages]
+    questions = _table("question_id", languages, texts).assign(group=groups)
+    candidates = _table("candidate_id", languages, texts)
+    pairs = np.nonzero(groups[:, None] == groups)
+    benchmark = Benchmark.from_pairs("large", questions, candidates, *pairs)
+    assert references.sampled(benchmark, 83 * 83) is benchmark and not capsys.readouterr().out
+    sample = references.sampled(benchmark, 83 * 30)
+    assert sample.questions["language"].value_counts().to_dict() == {"x": 10, "y": 10, "z": 3}
+    assert len(sample.candidates) == 83
+    chosen = sample.questions.groupby("language")["group"].agg(set)
+    assert chosen["x"] == chosen["y"]
+    assert "answer 23 of 83 questions (a fixed sample)" in capsys.readouterr().out
+    whole, some = (reference_ranks(b, "bm25_words") for b in (benchmark, sample))
+    keys = ["question_id", "language"]
+    rows = pd.MultiIndex.from_frame(questions[keys]).get_indexer_for(
+        pd.MultiIndex.from_frame(sample.questions[keys])
+    )
+    kept = np.isin(benchmark.question, rows)
+    for name in ("own", "pool", "alone", "tied"):
+        np.testing.assert_array_equal(getattr(whole, name)[kept], getattr(some, name))
+
+
+def test_tiles_are_no_larger_for_more_candidates():
+    """256 questions of few candidates, fewer of many, one at least."""
+    assert [tile_rows(n) for n in (0, 1000, 2**16, 2**20, 2**40)] == [256, 256, 256, 16, 1]
 
 
 def test_unknown_reference_is_refused():
@@ -456,15 +498,15 @@ def _bm25_map(benchmark: Benchmark, tokenizer) -> float:
 
 
 def test_bm25_on_xquad_r():
-    """Monolingual mAP of BM25 over sentences: .642 by words and .765 by character n-grams."""
+    """Monolingual mAP of BM25 over sentences: .728 by words and .783 by character n-grams."""
     if not XQUAD.is_dir():
         pytest.skip(f"no XQuAD-R at {XQUAD}: BM25's figures on real text are not checked")
     benchmarks = [_xquad_language(path) for path in sorted(XQUAD.glob("*.json"))]
     assert len(benchmarks) == 11 and all(len(b.questions) == 1190 for b in benchmarks)
     assert sum(len(b.candidates) for b in benchmarks) == 13_014
     for tokenizer, expected, english in (
-        (references.words, 0.642, 0.791),
-        (references.char_ngrams, 0.765, 0.817),
+        (references.word_terms, 0.728, 0.791),
+        (references.char_ngrams, 0.783, 0.817),
     ):
         by_language = {b.name: _bm25_map(b, tokenizer) for b in benchmarks}
         assert np.mean(list(by_language.values())) == pytest.approx(expected, abs=0.001)

@@ -356,7 +356,7 @@ def test_holm_rejects_as_the_procedure_does(p, alpha):
     assert (adjusted >= p).all() and (adjusted <= 1).all()
 
 
-@pytest.mark.parametrize("bad", [[0.1, 1.2], [-0.1], [np.nan], [[0.1]]])
+@pytest.mark.parametrize("bad", [[0.1, 1.2], [-0.1], [np.inf], [[0.1]]])
 def test_holm_refuses(bad):
     """Numbers that are no probabilities are refused."""
     with pytest.raises(ValueError, match="p values must be"):
@@ -515,12 +515,25 @@ def test_pareto_refuses():
 GOOD = tidy([[1, 2], [3, 4]])
 
 
+def test_one_cluster_has_a_mean_and_no_interval():
+    """Whatever seeds say: of another question nothing is known. Verdicts stay open."""
+    one = GOOD[GOOD["cluster"] == "0"]
+    found = stats.interval(one)
+    assert (found.estimate, found.seeds, found.clusters) == (2, 2, 1)
+    assert np.isnan([found.low, found.high, found.standard_error, found.df]).all()
+    gap = stats.paired(one.assign(value=one["value"] + 1), one)
+    assert gap.difference.estimate == 1 and np.isnan(gap.p)
+    assert stats.verdict(gap.difference) == "inconclusive"
+    assert np.isnan(stats.bootstrap(one)).all()
+    assert np.isnan(stats.region(one, one).points).all()
+    np.testing.assert_array_equal(stats.holm([0.02, np.nan, 0.01]), [0.04, np.nan, 0.03])
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [
         (GOOD.drop(columns="value"), "needs the column 'value'"),
-        (GOOD[:0], "at least two clusters, got 0"),
-        (GOOD[GOOD["cluster"] == "0"], "at least two clusters, got 1"),
+        (GOOD[:0], "at least one cluster, got none"),
         (
             GOOD.assign(value=[1, 2, np.nan, 4]),
             r"cell \(seed 1, cluster '0'\) needs a finite value",
@@ -535,7 +548,7 @@ GOOD = tidy([[1, 2], [3, 4]])
     ],
 )
 def test_bad_tables_are_refused(table, message):
-    """What is no tidy table of at least two clusters is refused in one line that says why."""
+    """What is no tidy table is refused in one line that says why."""
     for function in (stats.interval, stats.bootstrap):
         with pytest.raises(ValueError, match=message) as caught:
             function(table)

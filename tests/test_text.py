@@ -26,7 +26,17 @@ SAME = {
     "pt": ["pt", "por", "por-BR"],
     "es-419": ["es-419"],
     "mey": ["mey"],
-    "ckb": ["ckb-Arab"],
+    "ckb": ["ckb-Arab", "ckb_Arab"],
+    "ko": ["ko", "kor", "kor_Hang", "kor-Kore", "ko-KR"],
+    "ja": ["jpn_Jpan", "jpn-Hira", "ja-JP"],
+    "ps": ["pbt_Arab", "pus", "ps-AF"],
+    "ff": ["fuv_Latn", "ful", "fuc"],
+    "qu": ["quy_Latn", "que"],
+    "he": ["iw", "heb_Hebr"],
+    "id": ["in", "ind_Latn"],
+    "yi": ["ji", "ydd_Hebr"],
+    "mn": ["khk_Cyrl", "mon"],
+    "sq": ["als_Latn", "sqi"],
 }
 
 
@@ -49,6 +59,27 @@ def test_unknown_languages_are_refused(name):
 def test_a_code_is_its_own_code(name):
     """Normalising twice changes nothing."""
     assert language_code(language_code(name)) == language_code(name)
+
+
+FLORES = """
+acm_Arab afr_Latn als_Latn amh_Ethi apc_Arab arb_Arab ars_Arab ary_Arab arz_Arab asm_Beng azj_Latn
+bam_Latn ben_Beng bod_Tibt bul_Cyrl cat_Latn ceb_Latn ces_Latn ckb_Arab dan_Latn deu_Latn ell_Grek
+eng_Latn est_Latn eus_Latn fin_Latn fra_Latn fuv_Latn gaz_Latn grn_Latn guj_Gujr hat_Latn hau_Latn
+heb_Hebr hin_Deva hrv_Latn hun_Latn hye_Armn ibo_Latn ilo_Latn ind_Latn isl_Latn ita_Latn jav_Latn
+jpn_Jpan kac_Latn kan_Knda kat_Geor kaz_Cyrl kea_Latn khk_Cyrl khm_Khmr kin_Latn kir_Cyrl kor_Hang
+lao_Laoo lin_Latn lit_Latn lug_Latn luo_Latn lvs_Latn mal_Mlym mar_Deva mkd_Cyrl mlt_Latn mri_Latn
+mya_Mymr nld_Latn nob_Latn npi_Deva nso_Latn nya_Latn ory_Orya pan_Guru pbt_Arab pes_Arab plt_Latn
+pol_Latn por_Latn ron_Latn rus_Cyrl shn_Mymr sin_Sinh slk_Latn slv_Latn sna_Latn snd_Arab som_Latn
+sot_Latn spa_Latn srp_Cyrl ssw_Latn sun_Latn swe_Latn swh_Latn tam_Taml tel_Telu tgk_Cyrl tgl_Latn
+tha_Thai tir_Ethi tsn_Latn tso_Latn tur_Latn ukr_Cyrl urd_Arab uzn_Latn vie_Latn war_Latn wol_Latn
+xho_Latn yor_Latn zho_Hans zho_Hant zsm_Latn zul_Latn"""
+
+
+def test_every_language_of_belebele_has_a_code_of_its_own():
+    """Belebele's names are FLORES-200's; only a second script of a language shows in its code."""
+    codes = {language_code(name): name for name in FLORES.split()}
+    assert len(codes) == len(FLORES.split())
+    assert [code for code in codes if "-" in code] == ["zh-Hant"]
 
 
 def test_xquad_codes_are_project_codes():

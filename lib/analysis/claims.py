@@ -171,7 +171,7 @@ def decide(results: Results, others: Iterable[Results] = ()) -> pd.DataFrame:
 
 
 def _verdict(excess: float, p: float) -> str:
-    if p >= ALPHA:
+    if not p < ALPHA:  # NaN: one cluster, of which nothing can be tested
         return "inconclusive"
     return "supported" if excess > 0 else "contradicted"
 

@@ -184,6 +184,12 @@ class Results:
         means = means[means["weight"] > 0].reset_index(drop=True)
         return means.assign(value=means["value"] / means["weight"])
 
+    def asked(self, arm: str, setting: str, metric: str = "ap", select: Select = headline) -> int:
+        """Questions of an arm in a setting, a seed: reference rankers may answer a sample alone.
+        One that is asked in several languages' pools counts in each."""
+        rows = select(self.sums[(self.sums["arm"] == arm) & (self.sums["setting"] == setting)])
+        return round(rows[f"n_{metric}"].sum() / max(rows["seed"].nunique(), 1))
+
     def family(self, name: str) -> list[str]:
         """Arms of a strategy that takes alpha, in order of it; the ends may have names of their own
         (IDENTITIES)."""

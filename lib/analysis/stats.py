@@ -65,7 +65,8 @@ BOOTSTRAP_CELLS = 2**21  # resampled cluster counts held at once: 16 MiB
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its t interval; `df` are Satterthwaite degrees of freedom."""
+    """A mean with its t interval; `df` are Satterthwaite degrees of freedom. Of one cluster nothing
+    is known but the mean: low, high, standard error and df are NaN."""
 
     estimate: float
     low: float
@@ -190,7 +191,7 @@ def interval(table: pd.DataFrame, level: float = 0.95) -> Interval:
     """Mean over seeds of the seeds' (weighted) means, with its t interval.
 
     V and df are in the module's docstring. With one seed only clusters vary (`seeds_varied` is
-    False). Raises ValueError for a table that is not tidy, or has fewer than two clusters."""
+    False). Raises ValueError for a table that is not tidy, or empty."""
     return _interval(_cells(table), level)[0]
 
 
@@ -220,13 +221,15 @@ def bootstrap(
 
     Too narrow with few seeds that vary: three resampled seeds spread by 2/3 of the variance they
     should, and no quantile makes up for it. Too wide where only cells vary, which it counts twice.
-    `n` draws, about 16 MiB at a time. The order of rows does not matter. Raises ValueError like
-    `interval`."""
+    `n` draws, about 16 MiB at a time. The order of rows does not matter. NaN of one cluster. Raises
+    ValueError like `interval`."""
     if n < 1:
         raise ValueError(f"a bootstrap needs at least one draw, got n={n}")
     _check_level(level)
     value, weight = _grid(_cells(table))
     clusters = weight.shape[1]
+    if clusters < 2:
+        return np.nan, np.nan
     generator = np.random.default_rng(seed)
     step = max(1, BOOTSTRAP_CELLS // clusters)
     draws = [
@@ -239,16 +242,17 @@ def bootstrap(
 def holm(p_values: Sequence[float]) -> np.ndarray:
     """Adjusted p values, float64 in the given order: the step-down method of Holm 1979.
 
-    The i-th smallest of m is multiplied by m - i + 1, is at least the one before, at most 1.
-    Raises ValueError for anything outside 0..1.
+    The i-th smallest of m is multiplied by m - i + 1, is at least the one before, at most 1. NaN
+    (nothing could be tested) counts among the m and stays. Raises ValueError for anything else
+    outside 0..1.
 
     >>> holm([0.04, 0.01, 0.03]).tolist()
     [0.06, 0.03, 0.06]
     """
     p = np.asarray(p_values, float)
-    if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
+    if p.ndim != 1 or not (np.isnan(p) | ((p >= 0) & (p <= 1))).all():
         raise ValueError(f"p values must be a list of numbers in 0..1, got {p_values}")
-    order = np.argsort(p)
+    order = np.argsort(p)  # NaN last
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
     return adjusted
@@ -276,6 +280,15 @@ def verdict(
         return "contradicted"
     within = -margin <= interval.low and interval.high <= margin
     return "equivalent" if within else "inconclusive"
+
+
+def shown(low: float, high: float, form: str = ".3f") -> str:
+    """An interval for people to read; a dash where there is none.
+
+    >>> shown(0.1, 0.25), shown(float("nan"), float("nan"))
+    ('[0.100, 0.250]', '[—]')
+    """
+    return "[—]" if np.isnan(low) else f"[{low:{form}}, {high:{form}}]"
 
 
 def region(table_x: pd.DataFrame, table_y: pd.DataFrame, level: float = 0.95) -> Region:
@@ -331,9 +344,8 @@ def _cells(table: pd.DataFrame) -> pd.DataFrame:
         )
     cells = table[["seed", "cluster", "value"]].assign(weight=table.get("weight", 1.0))
     cells = cells.astype({"value": float, "weight": float})
-    clusters = cells["cluster"].nunique()
-    if clusters < 2:
-        raise ValueError(f"an interval needs at least two clusters, got {clusters}")
+    if not len(cells):
+        raise ValueError("an interval needs at least one cluster, got none")
     valid = np.isfinite(cells["value"]) & np.isfinite(cells["weight"]) & (cells["weight"] > 0)
     valid &= cells[["seed", "cluster"]].notna().all(axis=1)
     for bad, why in (
@@ -373,6 +385,8 @@ def _interval(cells: pd.DataFrame, level: float) -> tuple[Interval, float]:
     value, weight = _grid(cells)
     parts = components(value, weight)
     estimate, error, df = (float(v) for v in (parts.estimate, np.sqrt(parts.variance), parts.df))
+    if value.shape[1] < 2:
+        error = df = np.nan
     half = float(t.ppf((1 + level) / 2, df)) * error
     interval = Interval(estimate, estimate - half, estimate + half, error, df, *value.shape)
     return interval, p_value(estimate, error, df)

@@ -39,6 +39,7 @@ def _row(
     results: Results, arm: str, setting: str, metric: str, select: Select = headline, **extra
 ) -> dict:
     interval = stats.interval(results.table(arm, setting, metric, select))
+    asked = results.asked(arm, setting, metric, select)
     return {
         "arm": arm,
         "setting": setting,
@@ -48,12 +49,15 @@ def _row(
         "high": interval.high,
         "seeds": interval.seeds,
         "clusters": interval.clusters,
+        "questions": asked,
         **extra,
     }
 
 
 def quality(results: Results, metrics: tuple[str, ...] = QUALITY) -> pd.DataFrame:
-    """Every arm and reference in every setting and metric, headline stratum, with intervals."""
+    """Every arm and reference in every setting and metric, headline stratum, with intervals.
+
+    questions: how many a seed were asked, which of references may be a sample."""
     return pd.DataFrame(
         [
             _row(results, arm, setting, metric)
@@ -100,7 +104,7 @@ def _mean_over_languages(table: pd.DataFrame) -> str:
     if table["cluster"].nunique() == 1:
         return f"{table['value'].mean():.3f}"
     interval = stats.interval(table[["seed", "cluster", "value", "weight"]])
-    return f"{interval.estimate:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+    return f"{interval.estimate:.3f} {stats.shown(interval.low, interval.high)}"
 
 
 def by_training(results: Results) -> pd.DataFrame:
@@ -133,7 +137,7 @@ def wide(table: pd.DataFrame, columns: str, intervals: bool = True) -> pd.DataFr
     `estimate [low, high]`, or the estimate alone."""
     digits = dict.fromkeys(("rank_distance", "max_at_r"), 1)
     text = [
-        f"{r.estimate:.{d}f}" + f" [{r.low:.{d}f}, {r.high:.{d}f}]" * intervals
+        f"{r.estimate:.{d}f}" + f" {stats.shown(r.low, r.high, f'.{d}f')}" * intervals
         for r in table.itertuples()
         for d in [digits.get(r.metric, 3)]
     ]
@@ -258,7 +262,7 @@ def bootstrap(results: Results, draws: int) -> pd.DataFrame:
         for setting in results.settings:
             table = results.table(arm, setting)
             t, (low, high) = stats.interval(table), stats.bootstrap(table, draws)
-            rows[arm][setting] = f"[{t.low:.3f}, {t.high:.3f}] [{low:.3f}, {high:.3f}]"
+            rows[arm][setting] = f"{stats.shown(t.low, t.high)} {stats.shown(low, high)}"
     return pd.DataFrame(rows).T
 
 
@@ -266,7 +270,7 @@ def compared(table: pd.DataFrame) -> pd.DataFrame:
     """The comparisons behind the claims, for people to read."""
     if not len(table):
         return table
-    gap = [f"{r.difference:+.3f} [{r.low:+.3f}, {r.high:+.3f}]" for r in table.itertuples()]
+    gap = [f"{r.difference:+.3f} {stats.shown(r.low, r.high, '+.3f')}" for r in table.itertuples()]
     return pd.DataFrame(
         {
             "claim": table["claim"].str.split(":").str[0],
@@ -275,10 +279,16 @@ def compared(table: pd.DataFrame) -> pd.DataFrame:
             "metric": table["metric"].map(LABELS),
             "value [95 %]": gap,
             "beyond": table["null"],
-            "p (Holm)": ["< .001" if p < 0.0005 else f"{p:.3f}" for p in table["p_holm"]],
+            "p (Holm)": table["p_holm"].map(_p_shown),
             "verdict": table["verdict"],
         }
     )
+
+
+def _p_shown(p: float) -> str:
+    if pd.isna(p):
+        return "—"
+    return "< .001" if p < 0.0005 else f"{p:.3f}"
 
 
 def seen(table: pd.DataFrame) -> pd.DataFrame:

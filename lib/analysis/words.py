@@ -7,6 +7,7 @@ import re
 import pandas as pd
 from IPython.display import HTML, Markdown
 
+from lib.analysis import stats
 from lib.analysis.results import Results, ScoredRun, stratum
 from lib.metrics import REFERENCES, SETTINGS
 from lib.params import FROM_CHECKPOINT, BenchmarkSpec, Train
@@ -60,17 +61,22 @@ def findings(
     """The report's first words, computed from its tables."""
     ap = quality[quality["metric"] == "ap"].set_index(["arm", "setting"])
     lines = [_of_setting(results.arms, ap, gaps, setting) for setting in results.settings]
-    bm25 = ap.loc[(REFERENCES["bm25_chars"], "mono"), "estimate"]
+    bm25 = ap.loc[(REFERENCES["bm25_chars"], "mono")]
+    sample = ""
+    if bm25["questions"] < (every := ap.loc[(results.arms[0], "mono"), "questions"]):
+        sample = f" on a sample of {bm25['questions']:,} of {every:,} questions"
     counts = ", ".join(f"{n} {v}" for v, n in verdicts["verdict"].value_counts().items())
     seeds, clusters = int(quality["seeds"].max()), int(quality["clusters"].max())
+    intervals = "with 95 % intervals" if clusters > 1 else "too few for intervals"
     return Markdown(
         "\n".join(
             [
                 f"{stratum(results.sums)} Over {seeds} seed{'s' * (seeds > 1)} and {clusters} "
-                "clusters of questions, with 95 % intervals:",
+                f"cluster{'s' * (clusters > 1)} of questions, {intervals}:",
                 "",
                 *lines,
-                f"- without training, BM25 over character n-grams reaches {bm25:.3f} in mono;",
+                "- without training, BM25 over character n-grams reaches "
+                f"{bm25['estimate']:.3f} in mono{sample};",
                 f"- claims (last table): {counts}.",
             ]
         )
@@ -81,13 +87,13 @@ def _of_setting(arms: list[str], ap: pd.DataFrame, gaps: pd.DataFrame, setting: 
     """Which arm is best in a setting, and by how much; of one arm only what it reaches."""
     best = max(arms, key=lambda arm: ap.loc[(arm, setting), "estimate"])
     row = ap.loc[(best, setting)]
-    reached = f"{row['estimate']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+    reached = f"{row['estimate']:.3f} {stats.shown(row['low'], row['high'])}"
     if len(arms) == 1:
         return f"- **{setting}**: {best}, the only arm here, reaches an mAP of {reached}"
     gap = gaps[(gaps["arm"] == best) & (gaps["setting"] == setting)].iloc[0]
     return (
         f"- **{setting}**: **{best}** has the highest mAP, {reached}; {gap['difference']:+.3f} "
-        f"[{gap['low']:+.3f}, {gap['high']:+.3f}] to the next, {gap['versus']} "
+        f"{stats.shown(gap['low'], gap['high'], '+.3f')} to the next, {gap['versus']} "
         f"({TOLD_APART.get(gap['verdict'], 'not told apart')})"
     )
 

@@ -6,13 +6,14 @@ memory, or, where that is not possible, `evaluate(task)`, which gives a table of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:  # pandas, below these, is half a second that each stage would
     from lib.benchmark import Benchmark
     from lib.corpus import ParallelCorpus
     from lib.params import BenchmarkSpec
+
+Item = TypeVar("Item")
+TOLD = 30.0  # seconds between two lines of progress
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,10 @@ def load_benchmark(name: str, spec: BenchmarkSpec, corpus: ParallelCorpus) -> Be
             )
     wanted = [x for x in benchmark.languages if not spec.languages or x in spec.languages]
     if spec.trained:
+        others = [x for x in wanted if x not in corpus.languages]
         wanted = [x for x in wanted if x in corpus.languages]
+        if others and wanted:
+            print(f"{name}: left out, since not trained on: {' '.join(others)}", flush=True)
     if not wanted:
         raise ValueError(
             f"benchmark {name!r}: none of its languages is left "
@@ -143,16 +150,27 @@ def restricted(
     pool = languages if pool is None else pool
     if set(languages) & set(pool) >= set(benchmark.languages):
         return benchmark
-    kept, place = [], []
-    for table, wanted in (benchmark.questions, languages), (benchmark.candidates, pool):
-        chosen = table["language"].isin(wanted).to_numpy()
-        kept.append(table[chosen].reset_index(drop=True))
-        place.append(np.where(chosen, np.cumsum(chosen) - 1, -1))
-    question, candidate = place[0][benchmark.question], place[1][benchmark.candidate]
-    both = (question >= 0) & (candidate >= 0)
-    return benchmark.from_pairs(
-        benchmark.name, *kept, question[both], candidate[both], benchmark.grade[both]
+    asked = benchmark.questions["language"].isin(languages).to_numpy()
+    return part(benchmark, asked, benchmark.candidates["language"].isin(pool).to_numpy())[0]
+
+
+def part(
+    benchmark: Benchmark, asked: np.ndarray, found: np.ndarray
+) -> tuple[Benchmark, np.ndarray]:
+    """The benchmark of some questions and candidates (bool masks), and which of its relevant pairs
+    are left (bool [N])."""
+    pairs = asked[benchmark.question] & found[benchmark.candidate]
+    question, candidate = (np.cumsum(mask) - 1 for mask in (asked, found))
+    smaller = benchmark.from_pairs(
+        benchmark.name,
+        benchmark.questions[asked].reset_index(drop=True),
+        benchmark.candidates[found].reset_index(drop=True),
+        question[benchmark.question[pairs]],
+        candidate[benchmark.candidate[pairs]],
+        benchmark.grade[pairs],
+        benchmark.unused,
     )
+    return smaller, pairs
 
 
 def evaluate(task: Task) -> pd.DataFrame:
@@ -160,3 +178,15 @@ def evaluate(task: Task) -> pd.DataFrame:
     check(task.spec)
     spec = task.spec.model_copy(update={"languages": _languages(task.spec)})
     return module(spec.format).evaluate(replace(task, spec=spec))
+
+
+def told(items: Iterable[tuple[int, Item]], line: str) -> Iterator[tuple[int, Item]]:
+    """Numbered items as they come; every half minute the number of one is printed.
+
+    line: with {} where the number stands"""
+    last = time.monotonic()
+    for item in items:
+        if time.monotonic() - last >= TOLD:
+            last = time.monotonic()
+            print(line.format(f"{item[0]:,}"), flush=True)
+        yield item

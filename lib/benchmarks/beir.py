@@ -25,7 +25,7 @@ from lib.benchmark import Benchmark
 from lib.benchmarks import Format
 from lib.params import BenchmarkSpec
 from lib.sources import files
-from lib.sources.files import Record
+from lib.sources.files import Record, Tally
 
 FORMAT = Format(measures=("ndcg10", "r100"), folder=True)
 
@@ -41,9 +41,12 @@ def load_benchmark(name: str, spec: BenchmarkSpec) -> Benchmark:
                     without a corpus of its own: subfolders (none named: all)
     spec.split      "" is test
     Questions without a relevant document are left out, their number printed. Grades above 0 are
-    gains. Raises ValueError naming file and row."""
+    gains. Published files are imperfect: what of them is of no use is counted, printed and kept as
+    `unused`. Raises ValueError naming file and row."""
     folders, split = _folders(spec.folder, spec.languages), spec.split or SPLIT
-    parts = {language: read(folder, language, split) for language, folder in folders.items()}
+    tally = Tally()
+    parts = {x: read(folder, x, split, tally) for x, folder in folders.items()}
+    tally.tell(name)
     questions, candidates, judged = (
         pd.concat(tables, ignore_index=True) for tables in zip(*parts.values(), strict=True)
     )
@@ -56,24 +59,34 @@ def load_benchmark(name: str, spec: BenchmarkSpec) -> Benchmark:
             questions["group"] = questions["language"] + ":" + questions["group"]
         reach = "in every language" if parallel else "in its own language only"
         print(f"{name}: {len(parts)} languages, a document is relevant {reach}")
-    benchmark = joined(name, questions, candidates, judged, where)
+    benchmark = joined(name, questions, candidates, judged, where, tally)
     _tell_identical(benchmark)
     return benchmark
 
 
-def read(folder: str, language: str, split: str) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+def read(
+    folder: str, language: str, split: str, tally: Tally
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Questions, candidates (as in Benchmark) and judgements (as in `joined`) of one folder."""
-    documents = texts(existing(folder, "corpus.jsonl"), "_id", titled)
-    queries = texts(
-        existing(folder, "queries.jsonl"), "_id", lambda record: query_text(record, "text")
-    )
-    judged = judgements(existing(folder, f"qrels/{split}.tsv"), COLUMNS, queries, documents)
+    documents = texts(existing(folder, "corpus.jsonl"), "_id", titled, tally, "documents")
+    asked = existing(folder, "queries.jsonl")
+    queries = texts(asked, "_id", lambda record: record.text("text"), tally, "questions")
+    judged = judgements(existing(folder, f"qrels/{split}.tsv"), COLUMNS, queries, documents, tally)
+    _check_asked(asked, queries, judged)
     questions = table("question_id", queries, language)
     return (
         questions.assign(group=questions["question_id"]),
         table("candidate_id", documents, language),
         judged.assign(language=language),
     )
+
+
+def _check_asked(file: str, queries: dict[str, str], judged: pd.DataFrame) -> None:
+    """Raises ValueError naming the row of a question without text that has a relevant document."""
+    answered = judged.loc[judged["grade"] > 0, "question_id"]
+    if unasked := {key for key in answered if not queries[key]}:
+        record = next(x for x in rows(file) if x.key("_id") in unasked)
+        raise record.fault("text is empty (expected text: a document is relevant)")
 
 
 def _folders(folder: str, languages: list[str]) -> dict[str, str]:
@@ -85,7 +98,9 @@ def _folders(folder: str, languages: list[str]) -> dict[str, str]:
         raise ValueError(f"{folder}: no such folder")
     if len(languages) < 2 and _has_corpus(root):
         return files.by_language({(languages or ["en"])[0]: folder}, ())
-    folders = {x.name: str(Path(folder) / x.name) for x in sorted(root.iterdir()) if _has_corpus(x)}
+    folders = {x.name: str(Path(folder) / x.name) for x in sorted(root.iterdir()) if x.is_dir()}
+    for name in [name for name in folders if not _has_corpus(root / name)]:
+        print(f"{folders.pop(name)}: holds no corpus.jsonl and is left out", flush=True)
     if not folders:
         raise ValueError(
             f"{folder}: holds neither corpus.jsonl nor folders named by language that do"
@@ -146,30 +161,29 @@ def rows(file: str) -> Iterator[Record]:
         raise ValueError(f"{file}: has no rows")
 
 
-def texts(file: str, column: str, text: Callable[[Record], str]) -> dict[str, str]:
+def texts(
+    file: str, column: str, text: Callable[[Record], str], tally: Tally, what: str
+) -> dict[str, str]:
     """id -> text of every row, in the file's order; `column` holds the id.
 
-    Raises ValueError naming file and row."""
+    tally  hears of rows given twice, and of `what` (documents, questions) without text
+    Raises ValueError naming file and row, also for one id with two texts."""
     entries: dict[str, str] = {}
     for record in rows(file):
-        key = record.key(column)
+        key, value = record.key(column), text(record)
         if key in entries:
-            raise record.fault(f"{column} {key!r} was in an earlier row already")
-        entries[key] = text(record)
+            tally.add(f"{what} given twice", record.place)
+        elif not value:
+            tally.add(f"{what} without text", record.place)
+        if entries.setdefault(key, value) != value:
+            raise record.fault(f"{column} {key!r} was in an earlier row already, with another text")
     return entries
-
-
-def query_text(record: Record, column: str) -> str:
-    """A text that may not be empty, as that of a question."""
-    if not record.text(column).strip():
-        raise record.fault(f"{column} is empty (expected text)")
-    return record.text(column)
 
 
 def titled(record: Record) -> str:
     """Title (where there is one), a blank, and text: BEIR's own form of a document.
 
-    Both may be empty: published pools hold such documents, and ranks count them."""
+    Either may be empty, and both: published pools hold such documents, and ranks count them."""
     title = record.text("title") if "title" in record.values else ""
     return f"{title} {record.text('text')}".strip()
 
@@ -184,19 +198,21 @@ def judgements(
     columns: tuple[str, str, str],
     questions: Container[str],
     candidates: Container[str],
+    tally: Tally,
 ) -> pd.DataFrame:
     """Columns question_id, candidate_id, grade (float64) of a table of judgements.
 
     columns                the file's own names of the three
-    questions, candidates  the known ids
-    Raises ValueError naming file and row for unknown ids and for two grades of one pair."""
+    questions, candidates  the known ids; tally hears of judgements that name others
+    Raises ValueError naming file and row for two grades of one pair."""
     grades: dict[tuple[str, str], float] = {}
     for record in rows(file):
         pair = record.key(columns[0]), record.key(columns[1])
-        for column, key, known in zip(columns, pair, (questions, candidates), strict=False):
-            if key not in known:
-                raise record.fault(f"{column} {key!r} is unknown")
         grade = _grade(record, columns[2])
+        if pair[0] not in questions or pair[1] not in candidates:
+            lacking = "questions" if pair[0] not in questions else "documents"
+            tally.add(f"judgements of {lacking} that are not there", record.place)
+            continue
         if grades.setdefault(pair, grade) != grade:
             raise record.fault(
                 f"{columns[2]} {grade:g} of {pair[0]!r} and {pair[1]!r} was {grades[pair]:g} in an "
@@ -223,6 +239,7 @@ def joined(
     candidates: pd.DataFrame,
     judged: pd.DataFrame,
     where: str,
+    tally: Tally,
 ) -> Benchmark:
     """The Benchmark of judged questions and candidates.
 
@@ -231,6 +248,7 @@ def joined(
     judged      question_id, candidate_id, grade: relevant, where above 0, in every language that
                 has the two; with a further column `language`: in that language only
     where       what messages call the judgements
+    tally       what of the files was of no use
     Raises ValueError for a language none of whose questions has a relevant candidate."""
     keys = [column for column in ("language",) if column in judged]
     relevant = judged[judged["grade"] > 0]
@@ -250,6 +268,7 @@ def joined(
         place[relevant["question"]],
         relevant["candidate"],
         relevant["grade"],
+        tally.counts,
     )
 
 

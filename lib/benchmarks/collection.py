@@ -17,11 +17,11 @@ import pandas as pd
 from lib import store
 from lib.benchmark import Benchmark
 from lib.benchmarks import Format
-from lib.benchmarks.beir import existing, joined, judgements, query_text, rows, table, texts, titled
+from lib.benchmarks.beir import existing, joined, judgements, rows, table, texts, titled
 from lib.languages import language_code
 from lib.params import BenchmarkSpec
 from lib.sources import files
-from lib.sources.files import Record
+from lib.sources.files import Record, Tally
 
 FORMAT = Format(folder=True, one_pool=True)
 
@@ -59,18 +59,24 @@ def from_mkqa(
 
 
 def _build(name: str, records: Iterable[tuple], passages: str, qrels: str, languages) -> Benchmark:
-    """records: (record, id, language, text) of every question, also of languages not wanted, since
-    judgements may name them."""
-    candidates, questions = _passages(passages), _by_key(records)
+    """records: (record, column of the text, id, language) of every question, also of languages not
+    wanted, since judgements may name them."""
+    tally = Tally()
+    candidates, (questions, empty) = _passages(passages, tally), _by_key(records, tally)
     ids = {*questions["question_id"]}, {*candidates["candidate_id"]}
-    judged = judgements(qrels, COLUMNS, *ids)
+    judged = judgements(qrels, COLUMNS, *ids, tally)
+    tally.tell(name)
     present = {*questions["language"]}
     wanted = {*map(language_code, languages)} or present
     for language in sorted(wanted - present):
         have = " ".join(sorted(present))
         raise ValueError(f"{name}: has no questions of language {language} (there are: {have})")
     kept = questions[questions["language"].isin(wanted)].reset_index(drop=True)
-    return joined(name, kept, candidates, judged, qrels)
+    answered = {*judged.loc[judged["grade"] > 0, "question_id"]}
+    for (question, language), (record, column) in empty.items():
+        if question in answered and language in wanted:
+            raise record.fault(f"{column} is empty (expected text: a passage is relevant)")
+    return joined(name, kept, candidates, judged, qrels, tally)
 
 
 def _question_files(folder: str) -> list[str]:
@@ -95,7 +101,7 @@ def _questions(file: str) -> Iterator[tuple[Record, str, str, str]]:
     language = QUESTION_FILE.fullmatch(Path(file).name)["language"]
     for record in rows(file):
         spoken = _language(record, language or record.text("language"))
-        yield record, record.key("id"), spoken, query_text(record, "question")
+        yield record, "question", record.key("id"), spoken
 
 
 def _mkqa_questions(file: str) -> Iterator[tuple[Record, str, str, str]]:
@@ -103,18 +109,21 @@ def _mkqa_questions(file: str) -> Iterator[tuple[Record, str, str, str]]:
         queries = files.record(file, record.row, record["queries"])
         for language in queries.values:
             spoken = _language(record, language)
-            yield record, record.key("example_id"), spoken, query_text(queries, language)
+            yield queries, language, record.key("example_id"), spoken
 
 
-def _passages(file: str) -> pd.DataFrame:
-    languages = []
+def _passages(file: str, tally: Tally) -> pd.DataFrame:
+    languages: dict[str, str] = {}
 
     def text(record: Record) -> str:
-        spoken = record.text("language") if "language" in record.values else ""
-        languages.append(_language(record, spoken or "en"))
+        name = record.text("language") if "language" in record.values else ""
+        key, spoken = record.key("id"), _language(record, name or "en")
+        if languages.setdefault(key, spoken) != spoken:
+            raise record.fault(f"id {key!r} was in {languages[key]} in an earlier row already")
         return titled(record)
 
-    return table("candidate_id", texts(file, "id", text), languages)
+    entries = texts(file, "id", text, tally, "passages")
+    return table("candidate_id", entries, list(languages.values()))
 
 
 def _language(record: Record, name: str) -> str:
@@ -124,14 +133,20 @@ def _language(record: Record, name: str) -> str:
         raise record.fault(str(error)) from None
 
 
-def _by_key(records: Iterable[tuple[Record, str, str, str]]) -> pd.DataFrame:
-    """Columns question_id, language, text, group of questions (record, id, language, text).
+def _by_key(
+    records: Iterable[tuple[Record, str, str, str]], tally: Tally
+) -> tuple[pd.DataFrame, dict[tuple[str, str], tuple[Record, str]]]:
+    """Columns question_id, language, text, group of questions (record, column, id, language), and
+    where those without text stand: (id, language) -> (record, column).
 
     Raises ValueError for an id that a language has twice."""
-    texts: dict[tuple[str, str], str] = {}
-    for record, key, language, text in records:
+    texts, empty = {}, {}
+    for record, column, key, language in records:
         if (key, language) in texts:
             raise record.fault(f"id {key!r} in {language} was in an earlier row already")
-        texts[key, language] = text
+        texts[key, language] = record.text(column)
+        if not texts[key, language]:
+            empty[key, language] = record, column
+            tally.add("questions without text", record.place)
     questions = pd.DataFrame(texts.keys(), columns=["question_id", "language"])
-    return questions.assign(text=texts.values(), group=questions["question_id"])
+    return questions.assign(text=texts.values(), group=questions["question_id"]), empty

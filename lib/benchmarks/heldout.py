@@ -11,7 +11,7 @@ import pandas as pd
 from lib.benchmark import Benchmark
 from lib.benchmarks import Format
 from lib.corpus import ParallelCorpus
-from lib.sources.text import share
+from lib.sources.text import fold, share
 
 FORMAT = Format(of_corpus=True)
 
@@ -88,14 +88,15 @@ def _benchmark(name: str, test: pd.DataFrame, pool: pd.DataFrame) -> Benchmark:
 
 @cache
 def _trigrams(name: str) -> frozenset[str]:
-    text = f"_{name.casefold()}_"
+    text = f"_{name}_"
     return frozenset(text[i : i + 3] for i in range(len(text) - 2))
 
 
 @cache
 def _alike(a: str, b: str) -> int:
     """2: the same name, 1: similar names, 0: different names."""
-    if a.casefold() == b.casefold():
+    a, b = fold(a), fold(b)
+    if a == b:
         return 2
     first, second = _trigrams(a), _trigrams(b)
     return int(len(first & second) > SIMILAR * len(first | second))

@@ -54,7 +54,7 @@ FORMAT = Format(splits=tuple(SHA256))
 @dataclass(frozen=True)
 class Paragraph:
     """A paragraph in one language. sentences: of its text, in order; questions: id, text and the
-    number of the sentence that holds the answer (None: behind the last sentence)."""
+    number of the sentence that holds the answer (None: it has none, or one behind the last)."""
 
     context: str
     sentences: list[str]
@@ -66,10 +66,9 @@ def load_benchmark(name: str, spec: BenchmarkSpec) -> Benchmark:
     the public repository. spec: folder, split, languages, candidate.
 
     Every sentence is a candidate of its own, also where two are the same text; with candidate
-    "sentence+paragraph" its text goes on with the whole paragraph, as in XTREME. Texts are cleaned
-    as those of training pairs (lib.sources.text.clean). A question's group is its paragraph in all
-    languages. Raises ValueError in one line for damaged files, a language without questions, or
-    one that shares no question with another."""
+    "sentence+paragraph" its text goes on with the whole paragraph, as in XTREME. A question's group
+    is its paragraph in all languages. Raises ValueError in one line for damaged files, a language
+    without questions, or one that shares no question with another."""
     named = _folder(spec.folder, spec.languages) if spec.folder else _public(spec)
     read = {language: list(_paragraphs(file)) for language, file in named.items()}
     _check_parallel(read, named)
@@ -82,7 +81,18 @@ def load_benchmark(name: str, spec: BenchmarkSpec) -> Benchmark:
         _candidates(read, spec.candidate),
         relevant["question"],
         relevant["candidate"],
+        unused=_unanswered(name, read),
     )
+
+
+def _unanswered(name: str, read: Mapping[str, list[Paragraph]]) -> dict[str, int]:
+    """How many questions no sentence of their own paragraph answers; printed too."""
+    answers = [s for paragraphs in read.values() for p in paragraphs for *_, s in p.questions]
+    if not (lost := answers.count(None)):
+        return {}
+    words = "questions whose answer no sentence holds"
+    print(f"{name}: {lost:,} {words}", flush=True)
+    return {words: lost}
 
 
 def _folder(folder: str, languages: list[str]) -> dict[str, str]:
@@ -137,20 +147,23 @@ def _paragraphs(file: str) -> Iterator[Paragraph]:
 
 
 def _paragraph(record: Record) -> Paragraph:
-    context, breaks = record.text("context"), _breaks(record)
+    context, breaks = record.raw("context"), _breaks(record)
     return Paragraph(
         clean(context),
         [clean(context[begin:end]) for begin, end in breaks],
-        [
-            (q.key("id"), clean(q.text("question")), _sentence(q, context, breaks))
-            for q in record.parts("qas")
-        ],
+        [(q.key("id"), _asked(q), _sentence(q, context, breaks)) for q in record.parts("qas")],
     )
+
+
+def _asked(question: Record) -> str:
+    if not question.text("question"):
+        raise question.fault(f"question {question.key('id')!r} is empty (expected text)")
+    return question.text("question")
 
 
 def _breaks(record: Record) -> list[tuple[int, int]]:
     """[begin, end) of each sentence: in order, apart, and inside the text."""
-    breaks, before, size = record["sentence_breaks"], 0, len(record.text("context"))
+    breaks, before, size = record["sentence_breaks"], 0, len(record.raw("context"))
     if not isinstance(breaks, list) or not breaks:
         raise record.fault("sentence_breaks are not a list of [begin, end]")
     for span in breaks:
@@ -166,10 +179,10 @@ def _breaks(record: Record) -> list[tuple[int, int]]:
 
 def _sentence(question: Record, context: str, breaks: list[tuple[int, int]]) -> int | None:
     """Number of the sentence in which the first answer starts, or which follows where it starts
-    with the blank before a sentence."""
+    with the blank before a sentence; None where there is no answer."""
     answers = question.parts("answers")
     if not answers:
-        raise question.fault(f"question {question.key('id')!r} has no answer")
+        return None
     start = answers[0]["answer_start"]
     if type(start) is not int or not 0 <= start < len(context):
         raise question.fault(

@@ -19,7 +19,6 @@ texts can show up at all as "ngram"), paraphrases, and translations.
 
 from __future__ import annotations
 
-import unicodedata
 from array import array
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -30,7 +29,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import regex
+
+from lib.benchmarks import told
+from lib.sources.text import is_dense, words
 
 if TYPE_CHECKING:
     from lib.benchmark import Benchmark
@@ -40,12 +41,6 @@ NGRAM = 13  # words
 DENSE = 5  # characters that count as one word, in scripts that write no spaces between words
 SHOWN = 3  # examples of each kind
 REMEMBERED = 1_000_000  # training texts that are not compared again when they come again
-_DENSE = r"\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
-_SINGLE = rf"[{_DENSE}\p{{Han}}\p{{Hiragana}}\p{{Katakana}}]"
-# With marks, which Python's \w leaves out: without its vowel signs Togo is Tonga in Hindi.
-_LETTER = r"[\p{L}\p{M}\p{N}]"
-_WORD = regex.compile(rf"(?V1)[{_LETTER}&&{_SINGLE}]|[{_LETTER}--{_SINGLE}]+")
-_DENSE_CHARACTER = regex.compile(rf"[{_DENSE}]")
 
 
 @dataclass(frozen=True)
@@ -117,25 +112,12 @@ def audit(training: Iterable[str], benchmark: Benchmark, by_language: bool = Fal
 # --- how texts are compared --------------------------------------------------------------------
 
 
-def words(text: str) -> list[str]:
-    """Case-folded words; a character of a script without spaces is a word of its own.
-
-    >>> words("The CAT’s 2 m, 東京!")
-    ['the', 'cat', 's', '2', 'm', '東', '京']
-    """
-    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
-
-
 def _runs(words: list[str]) -> list[int]:
     """Hashes of all shortest runs of consecutive words that make up 13 words."""
-    ends = list(accumulate([1 if _is_dense(word) else DENSE for word in words], initial=0))
+    sizes = (len(word) if is_dense(word) else DENSE for word in words)
+    ends = list(accumulate(sizes, initial=0))
     last = np.searchsorted(ends, np.array(ends) + NGRAM * DENSE).tolist()
     return [hash(tuple(words[i:j])) for i, j in enumerate(last) if j < len(ends)]
-
-
-def _is_dense(word: str) -> bool:
-    """Whether the word is a character of Thai, Lao, Khmer or Burmese."""
-    return len(word) == 1 and "\u0e00" <= word <= "\u17ff" and bool(_DENSE_CHARACTER.match(word))
 
 
 def _keys(text: str) -> dict[str, list[int]]:
@@ -158,7 +140,8 @@ class _Index:
         self.texts = list(dict.fromkeys(texts))
         keys = {kind: array("q") for kind in KINDS}
         owners = {kind: array("i") for kind in KINDS}
-        for number, text in enumerate(self.texts):
+        line = f"leak audit: {{}} of {len(self.texts):,} benchmark texts read"
+        for number, text in told(enumerate(self.texts), line):
             for kind, hashes in _keys(text).items():
                 keys[kind].extend(hashes)
                 owners[kind].extend([number] * len(hashes))
@@ -177,7 +160,7 @@ class _Index:
     def matches(self, training: Iterable[str]) -> dict[str, dict[str, str]]:
         """kind -> benchmark text -> the first training text that overlaps with it."""
         matches, seen = {kind: {} for kind in KINDS}, set()
-        for text in training:
+        for _, text in told(enumerate(training), "leak audit: {} training texts compared"):
             if (key := hash(text)) in seen:
                 continue
             if len(seen) < REMEMBERED:

@@ -28,7 +28,7 @@ from lib.benchmarks.shards import Shard
 from lib.languages import language_code
 from lib.search import Ranks
 from lib.sources import files
-from lib.sources.files import Record
+from lib.sources.files import Record, Tally
 from lib.sources.text import clean
 
 FORMAT = Format(measures=("ndcg10", "r100"), folder=True, in_memory=False)
@@ -75,15 +75,15 @@ def evaluate(
 
     task.spec    folder (holds the files of LAYOUT, at any depth), split ("": dev), languages ([]:
                  all of the folder)
-    task.encode  encodes a passage as its title, a blank, and its text, cleaned like training texts
+    task.encode  encodes a passage as its title, a blank, and its text
     task.index   takes the vectors, 2 d bytes a passage; given again, encoding goes on where it
                  ended, and vectors of another encoder are made again
     passages_at_a_time, memory_mib  bound the memory of encoding, and of search and checks
     Passages judged irrelevant count as all others do. Questions without a relevant passage have no
     row and are reported by `say`. Raises ValueError in one line that names file and row."""
     parts = [
-        _language(language, paths, Path(task.index) / language, memory_mib)
-        for language, paths in _layout(task.spec).items()
+        _language(language, paths, Path(task.index) / language, memory_mib, say)
+        for language, paths in _layout(task.spec, say).items()
     ]
     ranks = []
     for part in parts:
@@ -139,7 +139,7 @@ def _scores(benchmark: Benchmark, rank: np.ndarray) -> pd.DataFrame:
 # --- which files -------------------------------------------------------------------------------
 
 
-def _layout(spec) -> dict[str, Files]:
+def _layout(spec, say: Callable[[str], None] = print) -> dict[str, Files]:
     """Code -> files of the languages asked for (none: all that have topics), sorted."""
     split = spec.split or "dev"
     layout = LAYOUT.format(split=split)
@@ -150,6 +150,9 @@ def _layout(spec) -> dict[str, Files]:
     paths = _paths(spec.folder, split)
     if not paths["topics"]:
         raise ValueError(f"{spec.folder}: holds no topics of split {split} (expected {layout})")
+    others = () if spec.languages else paths["docs"].keys() - paths["topics"].keys()
+    for code in sorted(others):
+        say(f"{spec.folder}: {code} has documents but no topics of split {split}; left out")
     try:
         wanted = files.by_language({code: code for code in paths["topics"]}, spec.languages)
         return {
@@ -200,34 +203,40 @@ def _docs(paths: list[str], code: str) -> list[str]:
 # --- what is in them ---------------------------------------------------------------------------
 
 
-def _language(language: str, paths: Files, folder: Path, memory_mib: float) -> Language:
+def _language(
+    language: str, paths: Files, folder: Path, memory_mib: float, say: Callable[[str], None]
+) -> Language:
     """A language read and checked; ids of its collection are written below `folder`."""
-    topics = _topics(paths.topics)
+    topics, tally = _topics(paths.topics), Tally()
     number = {question: place for place, question in enumerate(topics)}
-    judged = list(_judgements(paths.qrels, number))
+    judged = list(_judgements(paths.qrels, number, tally))
     collection = shards.index(paths.docs, _passages, folder)
     _check_unique(collection, memory_mib)
     rows = shards.find(collection, {passage for _, _, passage, _ in judged})
-    for row, _, passage, _ in judged:
+    relevant = []
+    for row, question, passage, grade in judged:
         if passage not in rows:
-            raise ValueError(f"{paths.qrels}: row {row}: no file of {language} holds {passage!r}")
-    relevant = [(number[q], passage, rows[passage], grade) for _, q, passage, grade in judged]
-    relevant = pd.DataFrame(relevant, columns=["question", "candidate_id", "row", "grade"])
-    relevant = relevant[relevant["grade"] > 0].sort_values(["question", "row"], ignore_index=True)
-    if relevant.empty:
+            tally.add("judgements of passages that no file holds", f"{paths.qrels}: row {row}")
+        elif grade > 0:
+            relevant.append((number[question], passage, rows[passage], float(grade)))
+    tally.tell(language, say)
+    if not relevant:
         raise ValueError(f"{paths.qrels}: no question has a relevant passage")
-    questions = [(q, language, clean(text), f"{language}:{q}") for q, text in topics.items()]
-    return Language(
-        language, pd.DataFrame(questions, columns=QUESTION_COLUMNS), relevant, collection
-    )
+    relevant = pd.DataFrame(relevant, columns=["question", "candidate_id", "row", "grade"])
+    relevant = relevant.sort_values(["question", "row"], ignore_index=True)
+    questions = [(q, language, text, f"{language}:{q}") for q, text in topics.items()]
+    questions = pd.DataFrame(questions, columns=QUESTION_COLUMNS)
+    for place in relevant["question"][(questions["text"] == "")[relevant["question"]].to_numpy()]:
+        raise ValueError(f"{paths.topics}: row {place + 1}: is empty (a passage is relevant)")
+    return Language(language, questions, relevant, collection)
 
 
 def _topics(file: str) -> dict[str, str]:
-    """Question id -> text, in the file's order."""
+    """Question id -> text (cleaned, to tell which are empty), in the file's order, a line each."""
     topics: dict[str, str] = {}
     for row, line in files.lines(file):
-        fields = line.split("\t")
-        if len(fields) != 2 or not all(field.strip() for field in fields):
+        fields = [clean(field) for field in line.split("\t")]
+        if len(fields) != 2 or not fields[0]:
             raise ValueError(f"{file}: row {row}: is not an id, a tab and a question")
         if fields[0] in topics:
             raise ValueError(f"{file}: row {row}: question {fields[0]!r} is given twice")
@@ -235,26 +244,32 @@ def _topics(file: str) -> dict[str, str]:
     return topics
 
 
-def _judgements(file: str, topics: Mapping[str, int]) -> Iterator[tuple[int, str, str, int]]:
-    """(row, question, passage, grade) of each line of a TREC file; a grade above 0 is relevant."""
-    seen = set()
+def _judgements(
+    file: str, topics: Mapping[str, int], tally: Tally
+) -> Iterator[tuple[int, str, str, int]]:
+    """(row, question, passage, grade) of each pair of a TREC file; a grade above 0 is relevant.
+    Those of questions that the topics lack are counted."""
+    seen: dict[tuple[str, str], int] = {}
     for row, line in files.lines(file):
-        fields = line.split()
+        fields = clean(line).split()
         if len(fields) != 4 or not re.fullmatch(r"-?\d+", fields[3]):
             raise ValueError(f"{file}: row {row}: is not question, Q0, passage and a whole number")
-        question, _, passage, grade = fields
+        question, _, passage, grade = fields[0], fields[1], fields[2], int(fields[3])
         if question not in topics:
-            raise ValueError(f"{file}: row {row}: the topics have no question {question!r}")
-        if (question, passage) in seen:
-            raise ValueError(f"{file}: row {row}: judges {passage!r} twice for {question!r}")
-        seen.add((question, passage))
-        yield row, question, passage, int(grade)
+            tally.add("judgements of questions that are not there", f"{file}: row {row}")
+        elif (question, passage) not in seen:
+            yield row, question, passage, grade
+        if seen.setdefault((question, passage), grade) != grade:
+            raise ValueError(
+                f"{file}: row {row}: judges {passage!r} for {question!r} otherwise "
+                "than an earlier row"
+            )
 
 
 def _passages(file: str) -> Iterator[tuple[str, str]]:
     """(id, title and text) of the passages of a file."""
     for record in files.records(file):
-        yield _id(record), clean(f"{record.text('title')} {record.text('text')}")
+        yield _id(record), f"{record.text('title')} {record.text('text')}".strip()
 
 
 def _id(record: Record) -> str:

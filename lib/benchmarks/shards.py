@@ -241,6 +241,6 @@ def _relevant_scores(questions, vectors, question, limit) -> np.ndarray:
     for first in range(0, len(questions), ROWS):
         block = questions[first : first + ROWS]
         begin, end = limit[first], limit[first + len(block)]
-        for _, scores in tiles(block, vectors[begin:end]):
+        for _, scores in tiles(block, vectors[begin:end], ROWS):
             values[begin:end] = scores[question[begin:end] - first, np.arange(end - begin)]
     return values

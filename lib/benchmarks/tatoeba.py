@@ -26,6 +26,8 @@ from lib.languages import language_code
 from lib.params import BenchmarkSpec
 from lib.search import tiles
 from lib.sources import files
+from lib.sources.files import Tally
+from lib.sources.text import clean
 
 FORMAT = Format(measures=("accuracy", "f1"), folder=True, in_memory=False, own_names=True)
 
@@ -47,16 +49,26 @@ def pairs(spec: BenchmarkSpec) -> Iterator[tuple[str, list[str], list[str]]]:
     spec.folder     relative to the project's root
     spec.languages  Tatoeba's names (`ber`) or any usual codes (`zh`: `cmn`; `dtp`: `dtp` and
                     `kzj`, which have one code); [] is all
-    Raises ValueError naming the file, also for sides of different length and empty lines."""
+    Pairs of which a side is empty are left out, and said. Raises ValueError naming the file, also
+    for sides of different length."""
+    tally = Tally()
     for name in _wanted(spec.folder, spec.languages):
         stem = f"{spec.folder.rstrip('/')}/tatoeba.{name}-eng"
-        sources, targets = _sentences(f"{stem}.{name}"), _sentences(f"{stem}.eng")
+        sources, targets = _lines(f"{stem}.{name}"), _lines(f"{stem}.eng")
         if len(sources) != len(targets):
             raise ValueError(
                 f"{stem}.{name} has {len(sources)} lines and {stem}.eng {len(targets)} "
                 "(expected as many: they are line-parallel)"
             )
-        yield name, sources, targets
+        pairs = list(zip(sources, targets, strict=True))
+        for row, sides in enumerate(pairs, 1):
+            if not all(sides):
+                tally.add("pairs with an empty side left out", f"{stem}.{name}: row {row}")
+        kept = [sides for sides in pairs if all(sides)]
+        if not kept:
+            raise ValueError(f"{stem}.{name}: has no sentences")
+        yield name, *map(list, zip(*kept, strict=True))
+    tally.tell("tatoeba")
 
 
 def code(name: str) -> str:
@@ -135,12 +147,5 @@ def _named(folder: str, label: str, names: list[str]) -> list[str]:
     raise ValueError(f"{folder}: has no pair of language {label!r} (there are: {' '.join(names)})")
 
 
-def _sentences(file: str) -> list[str]:
-    sentences = []
-    for row, text in files.lines(file):
-        if not text.strip():
-            raise ValueError(f"{file}: row {row}: is empty (expected a sentence)")
-        sentences.append(text)
-    if not sentences:
-        raise ValueError(f"{file}: has no sentences")
-    return sentences
+def _lines(file: str) -> list[str]:
+    return [clean(text) for _, text in files.lines(file)]

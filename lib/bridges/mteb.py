@@ -62,7 +62,7 @@ class MtebEncoder:
     question: parallel sentences are then compared under one prompt."""
 
     def __init__(self, encoder: Encoder, name: str, languages: Sequence[str] = ()):
-        """name: "owner/model", as mteb wants it; languages: codes of lib.sources.text, if known."""
+        """name: "owner/model", as mteb wants it; languages: codes of lib.languages, if known."""
         self.encoder = encoder
         self.mteb_model_meta = _model_meta(encoder, name, languages)
 
@@ -134,7 +134,7 @@ def revision(encoder: Encoder) -> str:
 
 
 def mteb_language(code: str) -> str:
-    """A code of lib.sources.text as mteb writes it, ISO 639-3 and script: `zh-Hant` is `zho-Hant`.
+    """A code of lib.languages as mteb writes it, ISO 639-3 and script: `zh-Hant` is `zho-Hant`.
 
     Raises ValueError for a language that mteb does not know."""
     from babel.core import get_global
@@ -147,6 +147,7 @@ def mteb_language(code: str) -> str:
         raise ValueError(f"mteb knows no language {code!r}")
     likely = get_global("likely_subtags").get(language, "").split("_")
     script = next((part for part in (*rest, *likely) if len(part) == 4), "Latn")
+    script = {"Kore": "Hang"}.get(script, script)  # mteb's name of Korean's
     # A language and its main variety share a code: Chinese (zho) and Mandarin Chinese (cmn).
     return f"{min(codes, key=lambda iso: len(ISO_TO_LANGUAGE[iso]))}-{script}"
 

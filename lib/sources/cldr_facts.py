@@ -18,6 +18,8 @@ from babel import Locale
 from babel.core import get_global
 from babel.localedata import locale_identifiers
 
+from lib.sources.text import fold
+
 Entity = tuple[str, str]
 OFFICIAL = ("official", "de_facto_official")
 MAX_ANSWERS = 6  # a passage lists all answers; longer lists are no sentence any more
@@ -198,7 +200,7 @@ def _ambiguous(entities, languages) -> set[Entity]:
     seen, duplicates = set(), set()
     for entity in sorted(entities):
         names = {
-            (entity[0], lang, text.casefold()) for lang in languages if (text := name(entity, lang))
+            (entity[0], lang, fold(text)) for lang in languages if (text := name(entity, lang))
         }
         if names & seen:
             duplicates.add(entity)
@@ -222,8 +224,8 @@ def _reveals(chain: Chain, languages) -> bool:
     """Whether the question's name holds, or is held in, a name of its passage in any language
     (Mexico City would answer a question about Mexico by spelling alone)."""
     for language in languages:
-        subject = (name(chain.subject, language) or "\0").casefold()
-        others = [(name(e, language) or "\1").casefold() for e in chain.fact.entities]
+        subject = fold(name(chain.subject, language) or "\0")
+        others = [fold(name(e, language) or "\1") for e in chain.fact.entities]
         if any(subject in other or other in subject for other in others):
             return True
     return False

@@ -13,8 +13,8 @@ import gzip
 import json
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,7 +27,7 @@ from lib.corpus import ParallelCorpus
 from lib.languages import language_code
 from lib.params import Prepare
 from lib.sources.assemble import corpus_of_rows
-from lib.sources.text import number, share, sift
+from lib.sources.text import clean, number, share, sift
 
 LICENCE = "as stated by the files' owner"
 KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
@@ -47,9 +47,14 @@ class Record:
     row: int
     values: dict[str, Any]
 
+    @property
+    def place(self) -> str:
+        """Where it stands, as messages say it."""
+        return f"{self.file}: row {self.row}"
+
     def fault(self, words: str) -> ValueError:
         """The error to raise about this record."""
-        return ValueError(f"{self.file}: row {self.row}: {words}")
+        return ValueError(f"{self.place}: {words}")
 
     def __getitem__(self, column: str) -> Any:
         if column not in self.values:
@@ -58,21 +63,28 @@ class Record:
         return self.values[column]
 
     def text(self, column: str) -> str:
-        """A text; one that is null is empty."""
+        """A text, cleaned (lib.sources.text.clean): the one way by which those of files come in,
+        to train on and to be tested on alike. One that is null is empty."""
+        return clean(self.raw(column))
+
+    def raw(self, column: str) -> str:
+        """The same as the file has it, for texts into which offsets point."""
         value = self[column]
         if value is not None and not isinstance(value, str):
             raise self.fault(f"{column} is {_short(value)} (expected text)")
         return value or ""
 
     def key(self, column: str) -> str:
-        """A name: a text that is not empty, or a whole number."""
+        """A name: a text that is not empty, or a whole number. Cleaned as texts are, so that files
+        which spell it in several Unicode forms mean one thing."""
         return self.as_key(self[column], column)
 
     def as_key(self, value: Any, column: str) -> str:
         """The same for a value found inside a column."""
-        if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        known = isinstance(value, str | int) and not isinstance(value, bool)
+        if not known or not (name := clean(str(value))):
             raise self.fault(f"{column} is {_short(value)} (expected a name or a whole number)")
-        return str(value)
+        return name
 
     def parts(self, column: str) -> list[Record]:
         """The objects of a list, as records of the same row."""
@@ -92,6 +104,24 @@ def record(file: str, row: int, value: Any) -> Record:
     if not isinstance(value, dict):
         raise ValueError(f"{file}: row {row}: is {_short(value)} (expected an object)")
     return Record(file, row, value)
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What of published files is of no use: in words, how often, and where first."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    first: dict[str, str] = field(default_factory=dict)
+
+    def add(self, words: str, place: str) -> None:
+        """One more. place: as messages say it."""
+        self.counts[words] += 1
+        self.first.setdefault(words, place)
+
+    def tell(self, name: str, say: Callable[[str], None] = print) -> None:
+        """Say a line for each kind, about what is called `name`."""
+        for words, times in self.counts.items():
+            say(f"{name}: {times:,} {words} (first: {self.first[words]})")
 
 
 # --- reading -----------------------------------------------------------------------------------
@@ -160,7 +190,7 @@ def lines(file: str) -> Iterator[tuple[int, str]]:
         with _open(file) as stream:
             for raw in stream:
                 text = raw.decode().rstrip("\r\n")
-                if row == 1 and "\0" in text:  # UTF-16 of ASCII, without a byte order mark
+                if row == 1 and text.count("\0") > len(text) / 4:  # UTF-16 without its mark
                     raise ValueError(f"{file}: row 1: has zero bytes (expected UTF-8)")
                 yield row, text.removeprefix("\ufeff") if row == 1 else text
                 row += 1
@@ -227,8 +257,8 @@ def _is_quoted(field: str) -> bool:
 
 def _check_unquoted(file: str, row: int, fields: list[str]) -> None:
     """Raises ValueError for a quoted field in a TSV. Names in the header have no quotes at all."""
-    for field in fields:
-        if _is_quoted(field) or (row == 1 and field[:1] == '"'):
+    for value in fields:
+        if _is_quoted(value) or (row == 1 and value[:1] == '"'):
             raise ValueError(
                 f"{file}: row {row}: quotes a field as in CSV, {_short(field)} (expected a TSV "
                 "without quoting; or the same table as .csv, .jsonl or .parquet)"

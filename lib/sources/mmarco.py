@@ -178,8 +178,10 @@ def build_corpus(p: Prepare, scratch: Path) -> ParallelCorpus:
     try:
         with tempfile.TemporaryDirectory(dir=scratch) as temporary, database(temporary) as db:
             choose(db, paths.triples, p)
-            _read(db, paths)
-            return _corpus(db, p, paths, place)
+            absent = _read(db, paths)
+            corpus = _corpus(db, p, paths, place)
+            corpus.meta["unused"] = dict(absent.counts)
+            return corpus
     except duckdb.Error as error:
         raise OSError(f"mmarco: {str(error).splitlines()[0]}") from None
 
@@ -352,10 +354,13 @@ def _groups(question: np.ndarray, passage: np.ndarray) -> pa.Table:
 # --- texts -------------------------------------------------------------------------------------
 
 
-def _read(db, paths: Paths) -> None:
-    """Fill the tables of texts with those that are needed, language by language.
+def _read(db, paths: Paths) -> files.Tally:
+    """Fill the tables of texts with those that are needed, language by language; says, and gives
+    back, how many a file lacks.
 
-    Raises ValueError naming file and row, or the triple with an id that a file lacks."""
+    Raises ValueError naming file and row, or the triple with the first id where a file lacks all
+    that are asked for."""
+    absent = files.Tally()
     for kind, table, named, columns in (
         ("question", "question_texts", paths.questions, "(question)"),
         ("passage", "passage_texts", paths.collections, "(relevant, irrelevant)"),
@@ -364,10 +369,16 @@ def _read(db, paths: Paths) -> None:
         for code, file in named.items():
             seen = dict.fromkeys(ids, False)
             _enter(db, table, _parts(_texts(code, file, seen)))
-            for lost in [x for x in ids if not seen[x]][:1]:
-                first = f"SELECT min(rowid) + 1 FROM triples WHERE {lost} IN {columns}"
-                row = db.execute(first).fetchone()[0]
-                raise ValueError(f"{paths.triples}: row {row}: {file} has no {kind} {lost}")
+            lost = [x for x in ids if not seen[x]]
+            for one in lost[:1]:
+                first = f"SELECT min(rowid) + 1 FROM triples WHERE {one} IN {columns}"
+                place = f"{paths.triples}: row {db.execute(first).fetchall()[0][0]}"
+                if len(lost) == len(ids):
+                    raise ValueError(f"{place}: {file} has no {kind} {one}, nor any other")
+                for _ in lost:
+                    absent.add(f"{kind}s of the triples that the file of {code} lacks", place)
+    absent.tell("mmarco")
+    return absent
 
 
 def _texts(code: str, file: str, seen: dict[int, bool]) -> Iterator[tuple]:

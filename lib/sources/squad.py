@@ -220,7 +220,7 @@ def _articles(file: str) -> Iterator[Record]:
     for number, article in enumerate(document.parts("data")):
         title = article.values.get("title") or f"article {number}"
         for paragraph in article.parts("paragraphs"):
-            about = {"title": title, "context": paragraph.text("context")}
+            about = {"title": title, "context": paragraph.raw("context")}
             for question in paragraph.parts("qas"):
                 row += 1
                 yield Record(file, row, question.values | about)
@@ -230,7 +230,7 @@ def _question(
     record: Record, numbers: dict[str, dict[str, int]], passage: str, search: bool
 ) -> Question:
     """A flat record's question. numbers: title -> context -> running number, filled here."""
-    context, answer = record.text("context"), _answer(record)
+    context, answer = record.raw("context"), _answer(record)
     place = answer and _found(record, context, *answer, search)
     answerable = record.values.get("answerable")
     if answerable is None:
@@ -312,7 +312,7 @@ def _sentence(record: Record, place: tuple[int, int] | None, answerable: bool) -
     given = record.values.get("answer_sentence")
     if given is not None:
         return record.text("answer_sentence")
-    return None if place is None else sentence(record.text("context"), *place)
+    return None if place is None else sentence(record.raw("context"), *place)
 
 
 @lru_cache(maxsize=256)  # neighbouring questions share their context

@@ -43,8 +43,8 @@ ABBREVIATION = regex.compile(r"(?<!\p{L})(\p{Lu}|Dr|Mrs?|Ms|St|Prof|Rev|Gen|Col|
 CLAUSE = regex.compile(r"[,;:)\]—–]\s+")
 RUN = regex.compile(r"(.{1,60}?)\1{3,}")
 LANGUAGE_TOKEN = regex.compile(r"[a-z]{2,3}_[A-Z][A-Za-z]{1,3}")  # of NLLB and mBART-50
-# Where a model's code is no BCP 47, or means the language that the project names otherwise.
-NAMES = {"kor_Hang": "ko", "pbt_Arab": "ps", "ns": "nso"}
+# A model's code that is no BCP 47 (M2M100's of Northern Sotho).
+NAMES = {"ns": "nso"}
 
 EMPTY = "translation is empty"
 REPEATS = "translation repeats itself"

@@ -129,13 +129,16 @@ def _trained(scores: pd.DataFrame, benchmark: Benchmark, corpus: ParallelCorpus)
 
 def with_references(name: str, benchmark: Benchmark, corpus: ParallelCorpus) -> Path:
     """The folder of `references.parquet` (per-question scores of every reference ranker, column
-    `ranker`) and `leaks.parquet` (lib.benchmarks.leaks.audit of the training texts), which are
-    made if they are not there, damaged, or made from something else."""
+    `ranker`; of large benchmarks of a sample of questions) and `leaks.parquet`
+    (lib.benchmarks.leaks.audit of the training texts), which are made if they are not there,
+    damaged, or made from something else. Its manifest holds what of the benchmark's files was
+    `unused`."""
     folder = paths.references_dir(corpus.folder.parent, name)
     made_from = {"benchmark": benchmark.digest, "corpus": corpus.content_hash}
 
     def make() -> None:
-        with store.atomic_folder(folder, {"made_from": made_from}) as new:
+        about = {"made_from": made_from, "unused": benchmark.unused}
+        with store.atomic_folder(folder, about) as new:
             scores = _reference_scores(benchmark, corpus)
             scores.to_parquet(new / "references.parquet", index=False)
             leaked = leaks.audit(corpus.every_text(), benchmark)
@@ -147,6 +150,7 @@ def with_references(name: str, benchmark: Benchmark, corpus: ParallelCorpus) -> 
 
 def _reference_scores(benchmark: Benchmark, corpus: ParallelCorpus) -> pd.DataFrame:
     parts, seed = [], number(corpus.content_hash, 1 << 32)
+    benchmark = references.sampled(benchmark)
     for name in REFERENCES:
         ranks = references.reference_ranks(benchmark, name, seed)
         scores = annotate(metrics.question_scores(benchmark, ranks), benchmark, corpus)
