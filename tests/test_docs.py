@@ -10,7 +10,7 @@ from lib.benchmarks import heldout
 from lib.params import Prepare
 from lib.sampler import ARMS, Schedule
 from lib.store import ROOT
-from lib.study import cells, grid
+from lib.study import cells, grid, inputs
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 RUNNABLE = "# runs as it is\n"
@@ -103,7 +103,7 @@ def test_the_first_study_has_three_seeds_of_its_sample(tmp_path):
     [text] = [x for x in fenced(ROOT / "docs/first-data.md", "yaml") if "params/first" in x]
     (tmp_path / "first.yaml").write_text(text, encoding="utf-8")
     study = grid.load_study(tmp_path / "first.yaml")
-    grid.check_paths(study)
+    inputs.check_paths(study)
     assert [p.fold for p in study.corpora.values()] == [0, 1, 2]
     assert len(study.runs) == 12
 

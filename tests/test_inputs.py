@@ -7,8 +7,9 @@ import time
 import pytest
 from test_study_run import Place, planned
 
-from lib import store
+from lib import sources, store
 from lib.params import BadParameter, Evaluate, Prepare, Train
+from lib.sources import cldr, files
 from lib.study import grid, inputs, plan, run, stage
 
 
@@ -154,3 +155,38 @@ def test_a_folder_is_its_names_and_contents(place):
     assert inputs._digest(folder, known) == first
     (folder / "sub" / "a").rename(folder / "sub" / "b")
     assert inputs._digest(folder, known) != first
+
+
+# --- batches that no corpus can fill ---
+
+
+def test_a_batch_larger_than_the_data_is_refused_at_once(place):
+    """Of a user's own small file by the number of its rows, with the default batch of 128."""
+    write_pairs(place.folder / "pairs.jsonl")
+    text = f"prepare: {{source: pairs, files: {{all: {place.folder}/pairs.jsonl}}}}\n"
+    path = place.study(text)
+    with pytest.raises(BadParameter) as caught:
+        grid.startable(path)
+    assert str(caught.value) == (
+        f"{path}: train.batch_size: 128 is more than there can be groups to train on (19), of "
+        "which a batch has one each (expected fewer)"
+    )
+    assert grid.startable(place.study(text + "train: {batch_size: 8}"))
+    assert grid.startable(place.study(text + "train: {steps: 0}"))
+
+
+@pytest.mark.parametrize("changes", [{}, {"distractors": 2}, {"languages": ["de", "en"]}])
+def test_the_embedded_corpus_has_no_more_groups_than_said(changes):
+    """And a good share of them."""
+    p = Prepare(**{"bridges": 1, "languages": ["de", "zh"]} | changes)
+    groups = len(set(cldr.build_corpus(p).rows["group"][:]))
+    assert groups <= sources.most_groups(p) <= 1.5 * groups * (1 + p.distractors)
+
+
+def test_where_no_number_is_known_nothing_is_refused(tmp_path):
+    """Packed files, parquet, JSON in one piece; line-parallel files have a row a line."""
+    for name in ("a.jsonl.gz", "a.parquet", "a.json"):
+        assert files.rows_at_most(str(tmp_path / name)) is None
+    (tmp_path / "a.txt").write_text("x\ny")
+    assert sources.most_groups(Prepare(source="bitext", files={"en": str(tmp_path / "a.txt")})) == 2
+    assert sources.most_groups(Prepare(form="cards")) is None

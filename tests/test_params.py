@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from lib.params import STAGES, Analyse, BadParameter, Evaluate, Prepare, Train
 from lib.store import ROOT
-from lib.study import cells, grid, paths
+from lib.study import cells, grid, inputs, paths
 from lib.study.__main__ import main
 
 NOTEBOOKS = {s: ROOT / "notebooks" / f"0{i}_{s}.ipynb" for i, s in enumerate(STAGES, 1)}
@@ -503,10 +503,10 @@ def test_paths_that_are_not_there_are_named_before_anything_runs(load, tmp_path)
         "evaluate: {benchmarks: {x: {format: beir, folder: nowhere}}}": "benchmarks[x].folder",
     }.items():
         with pytest.raises(BadParameter, match="no such file or folder") as error:
-            grid.check_paths(load(text))
+            inputs.check_paths(load(text))
         assert said in str(error.value)
-    grid.check_paths(load("train: {model: organisation/name}"))
-    grid.check_paths(load(f"prepare: {{source: pairs, files: {{a: {there}}}}}"))
+    inputs.check_paths(load("train: {model: organisation/name}"))
+    inputs.check_paths(load(f"prepare: {{source: pairs, files: {{a: {there}}}}}"))
 
 
 def test_a_path_that_is_not_there_names_the_study(tmp_path, capsys):
@@ -564,7 +564,7 @@ UNUSABLE = {
 
 
 @pytest.fixture
-def inputs(tmp_path):
+def folder(tmp_path):
     """A folder of files and checkpoints, most of which will not do."""
     for name, content in ROWS.items():
         (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -579,28 +579,28 @@ def inputs(tmp_path):
 
 
 @pytest.mark.parametrize("text", UNUSABLE)
-def test_what_cannot_be_used_is_said_before_anything_runs(inputs, text):
+def test_what_cannot_be_used_is_said_before_anything_runs(folder, text):
     """As far as names, first rows and a checkpoint's configuration tell it, in one line."""
-    file = inputs / "s.yaml"
-    file.write_text(text.replace("AT", str(inputs)))
+    file = folder / "s.yaml"
+    file.write_text(text.replace("AT", str(folder)))
     with pytest.raises(BadParameter) as error:
         grid.startable(file)
     message = str(error.value)
     assert message.startswith(f"{file}: ") and "\n" not in message
-    assert UNUSABLE[text].replace("AT", str(inputs)) in message
+    assert UNUSABLE[text].replace("AT", str(folder)) in message
 
 
-def test_what_can_be_used_starts(inputs):
+def test_what_can_be_used_starts(folder):
     """Files whose first row has what is needed; a checkpoint that is asked for as it is."""
     for text in (
-        own("x", "parallel.jsonl"),
+        own("x", "parallel.jsonl") + "\ntrain: {batch_size: 2}",
         own("en", "hub.csv", ", parallel: false, columns: {question: anchor, passage: "
-                     "positive}") + "\ntrain: {strategy: mono}",
+                     "positive}") + "\ntrain: {strategy: mono, batch_size: 2}",
         "train: {model: 'AT/cls', pooling: cls}",
         "train: {model: owner/name@0123}",
     ):  # fmt: skip
-        (inputs / "s.yaml").write_text(text.replace("AT", str(inputs)))
-        grid.startable(inputs / "s.yaml")
+        (folder / "s.yaml").write_text(text.replace("AT", str(folder)))
+        grid.startable(folder / "s.yaml")
 
 
 def test_arms_that_need_translations_are_named(load):

@@ -88,6 +88,12 @@ def look(p: Prepare) -> None:
         made.look(p)
 
 
+def most_groups(p: Prepare) -> int | None:
+    """More groups than the corpus has, or as many; None where no number is known at once."""
+    made = module(p.source)
+    return made.most_groups(p) if hasattr(made, "most_groups") else None
+
+
 def build_corpus(p: Prepare, scratch: Path) -> ParallelCorpus:
     """The corpus that `p` describes. scratch: a folder that the caller removes."""
     check(p)

@@ -46,6 +46,11 @@ def look(p: Prepare) -> None:
             raise ValueError(f"{file}: is empty")
 
 
+def most_groups(p: Prepare) -> int | None:
+    """The number of lines of a file: all have as many."""
+    return files.rows_at_most(next(iter(p.files.values())))
+
+
 def _lines(file: str) -> list[str]:
     return [text for _, text in files.lines(file)]
 

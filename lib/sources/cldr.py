@@ -237,6 +237,14 @@ def _languages(p) -> tuple[tuple[str, ...], dict[str, str]]:
     return tuple(kept), dropped
 
 
+def most_groups(p: Prepare) -> int | None:
+    """The number of facts, in sentences; finding the languages of cards takes as long as all."""
+    if p.form == "cards":
+        return None
+    languages, _ = _languages(p)
+    return len(graph.facts(languages, len(languages)))
+
+
 def build_corpus(p: Prepare) -> ParallelCorpus:
     """The corpus of one fold.
 

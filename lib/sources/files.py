@@ -29,6 +29,7 @@ from lib.params import Prepare
 from lib.sources.assemble import corpus_of_rows
 from lib.sources.text import clean, number, share, sift
 
+SMALL = 1 << 26  # bytes that are read at once
 LICENCE = "as stated by the files' owner"
 KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -137,6 +138,14 @@ def first(file: str) -> Record:
     for found in records(file):
         return found
     raise ValueError(f"{file}: has no rows")
+
+
+def rows_at_most(file: str) -> int | None:
+    """How many rows a file of lines has, or more; None where no number is known at once."""
+    path = store.ROOT / file
+    if kind(file) in (".json", ".parquet") or file.lower().endswith(".gz"):
+        return None
+    return path.read_bytes().count(b"\n") + 1 if path.stat().st_size <= SMALL else None
 
 
 def records(file: str) -> Iterator[Record]:

@@ -45,6 +45,12 @@ def look(p: Prepare) -> None:
     look_at(p, numbered=not p.parallel)
 
 
+def most_groups(p: Prepare) -> int | None:
+    """The number of rows of all files."""
+    rows = [files.rows_at_most(file) for file in p.files.values()]
+    return None if None in rows else sum(rows)
+
+
 def look_at(p: Prepare, numbered: bool) -> None:
     """The same. numbered: as for `read`."""
     for label, file in p.files.items():

@@ -37,7 +37,6 @@ from lib.sampler import ROWS, arm_name, crosses
 from lib.store import ROOT
 from lib.study import inputs
 from lib.study.paths import study_dir
-from lib.training import pretrained
 
 
 @dataclass(frozen=True)
@@ -78,8 +77,8 @@ def startable(path: str | Path, changes: Iterable[str] = ()) -> Study:
     """load_study, with the files and folders that the study names looked for, and looked at."""
     study = load_study(path, changes)
     try:
-        check_paths(study)
-        check_inputs(study)
+        inputs.check_paths(study)
+        inputs.check_beginnings(study)
     except BadParameter as error:
         raise BadParameter(f"{path}: {error}") from None
     return study
@@ -87,43 +86,8 @@ def startable(path: str | Path, changes: Iterable[str] = ()) -> Study:
 
 def with_contents(study: Study) -> Study:
     """The study with hashes of all that it names, which may take a while the first time."""
-    found = [inputs.contents(p) for p in _stages(study)]
+    found = [inputs.contents(p) for p in inputs.stages(study)]
     return replace(study, contents={k: x for one in found for k, x in one.items()})
-
-
-def _stages(study: Study) -> list[Stage]:
-    """The parameters of all its stages; of those that name the same inputs one."""
-    every = [*study.corpora.values()]
-    every += [p for run in study.runs.values() for p in (run.train, run.evaluate)]
-    return list({json.dumps(inputs.named(p)): p for p in every}.values())
-
-
-def check_paths(study: Study) -> None:
-    """Raise BadParameter for a file or folder that a study names and that is not there: said before
-    hours of training and not after. Names of checkpoints on a hub are not looked up."""
-    for p in _stages(study):
-        for where, path in inputs.named(p).items():
-            kind = "file" if where.startswith("prepare.files") else "folder"
-            if not (ROOT / path).exists():
-                raise BadParameter(f"{where}: {path}: no such file or folder")
-            if (ROOT / path).is_dir() != (kind == "folder"):
-                raise BadParameter(f"{where}: {path}: is not a {kind} (expected one)")
-
-
-def check_inputs(study: Study) -> None:
-    """Raise BadParameter for files and checkpoints that cannot be used, as far as their beginnings
-    and their configuration show it: what stages would find out later."""
-    looks = {p.model_dump_json(exclude={"run", "fold"}): p for p in study.corpora.values()}
-    for p in looks.values():
-        try:
-            sources.look(p)
-        except ValueError as error:
-            raise BadParameter(f"prepare: {error}") from None
-    for run in study.runs.values():
-        try:
-            pretrained.check(run.train)
-        except ValueError as error:
-            raise BadParameter(f"train.model: {error}") from None
 
 
 def freeze(study: Study) -> None:

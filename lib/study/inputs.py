@@ -11,11 +11,16 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lib import store
-from lib.params import Evaluate, Prepare, Stage, Train
+from lib import sources, store
+from lib.params import BadParameter, Evaluate, Prepare, Stage, Train
 from lib.store import ROOT
 from lib.study import paths
+from lib.training import pretrained
+
+if TYPE_CHECKING:
+    from lib.study.grid import Study
 
 FILE = "inputs.json"
 LARGE = 1 << 30  # bytes that take seconds to read, which is said
@@ -44,6 +49,60 @@ def _local(checkpoint: str) -> str:
     """The checkpoint's name where it is not a hub's."""
     is_path = checkpoint.startswith(("/", "./", "../"))
     return checkpoint if is_path or (checkpoint and (ROOT / checkpoint).exists()) else ""
+
+
+def stages(study: Study) -> list[Stage]:
+    """The parameters of all stages of a study; of those that name the same inputs one."""
+    every: list[Stage] = [*study.corpora.values()]
+    every += [p for run in study.runs.values() for p in (run.train, run.evaluate)]
+    return list({json.dumps(named(p)): p for p in every}.values())
+
+
+# --- what can be known before the first stage --------------------------------------------------
+
+
+def check_paths(study: Study) -> None:
+    """Raise BadParameter for a file or folder that a study names and that is not there: said before
+    hours of training and not after. Names of checkpoints on a hub are not looked up."""
+    for p in stages(study):
+        for where, path in named(p).items():
+            kind = "file" if where.startswith("prepare.files") else "folder"
+            if not (ROOT / path).exists():
+                raise BadParameter(f"{where}: {path}: no such file or folder")
+            if (ROOT / path).is_dir() != (kind == "folder"):
+                raise BadParameter(f"{where}: {path}: is not a {kind} (expected one)")
+
+
+def check_beginnings(study: Study) -> None:
+    """Raise BadParameter for files and checkpoints that cannot be used, as far as their beginnings
+    and their configuration show it, and for batches that no corpus of them can fill."""
+    most: dict[str, int | None] = {}
+    for p in study.corpora.values():
+        known = p.model_dump_json(exclude={"run", "fold"})
+        try:
+            if known not in most:
+                sources.look(p)
+                most[known] = sources.most_groups(p)
+        except ValueError as error:
+            raise BadParameter(f"prepare: {error}") from None
+    for run in study.runs.values():
+        try:
+            pretrained.check(run.train)
+        except ValueError as error:
+            raise BadParameter(f"train.model: {error}") from None
+        corpus = study.corpora[run.train.corpus].model_dump_json(exclude={"run", "fold"})
+        _check_batch(run.train, most[corpus])
+
+
+def _check_batch(p: Train, most: int | None) -> None:
+    if p.steps and most is not None and p.batch_size > most:
+        raise BadParameter(
+            f"train.batch_size: {p.batch_size} is more than there can be groups to train on "
+            f"({most}), of which a batch has one each (expected fewer)"
+        )
+
+
+# --- what is in them ---------------------------------------------------------------------------
 
 
 def contents(p: Stage) -> dict[str, str]:
