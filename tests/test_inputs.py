@@ -190,3 +190,29 @@ def test_where_no_number_is_known_nothing_is_refused(tmp_path):
     (tmp_path / "a.txt").write_text("x\ny")
     assert sources.most_groups(Prepare(source="bitext", files={"en": str(tmp_path / "a.txt")})) == 2
     assert sources.most_groups(Prepare(form="cards")) is None
+
+
+LACKING = {
+    "format: beir, split: dev": "b/qrels/dev.tsv: no such file (nor with .gz)",
+    "format: beir, languages: [de, en]": "no file of language de",
+    "format: collection": "b/passages.jsonl: no such file",
+    "format: miracl": "b: holds no topics of split dev",
+    "format: tatoeba, languages: [de]": "b: ",
+    "format: lareqa, languages: [th]": "no file of language th",
+}
+
+
+@pytest.mark.parametrize("spec", LACKING)
+def test_a_benchmark_that_lacks_files_is_refused_at_once(place, spec):
+    """Split and languages included: training would be over before they are read."""
+    folder = place.folder / "b"
+    for name in ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv", "en/corpus.jsonl",
+                 "questions.jsonl", "en.json"):  # fmt: skip
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("")
+    heldout = "heldout: {format: heldout}"
+    path = place.study(f"evaluate: {{benchmarks: {{{heldout}, x: {{{spec}, folder: {folder}}}}}}}")
+    with pytest.raises(BadParameter) as caught:
+        grid.startable(path)
+    assert str(caught.value).startswith(f"{path}: evaluate.benchmarks[x]: ")
+    assert LACKING[spec] in str(caught.value)

@@ -114,6 +114,13 @@ def _languages(spec: BenchmarkSpec) -> list[str]:
     return spec.languages if own_names else [language_code(name) for name in spec.languages]
 
 
+def look(spec: BenchmarkSpec) -> None:
+    """Raises ValueError for a folder that lacks files of the format, the split or a language."""
+    made = module(spec.format)
+    if spec.folder and hasattr(made, "look"):
+        made.look(spec.model_copy(update={"languages": _languages(spec)}))
+
+
 def load_benchmark(name: str, spec: BenchmarkSpec, corpus: ParallelCorpus) -> Benchmark:
     """The benchmark that `spec` describes, in the languages it asks for.
 

@@ -64,6 +64,13 @@ def load_benchmark(name: str, spec: BenchmarkSpec) -> Benchmark:
     return benchmark
 
 
+def look(spec: BenchmarkSpec) -> None:
+    """Raises ValueError for what `load_benchmark` would not find."""
+    for folder in _folders(spec.folder, spec.languages, say=lambda _: None).values():
+        for name in ("corpus.jsonl", "queries.jsonl", f"qrels/{spec.split or SPLIT}.tsv"):
+            existing(folder, name)
+
+
 def read(
     folder: str, language: str, split: str, tally: Tally
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
@@ -89,7 +96,9 @@ def _check_asked(file: str, queries: dict[str, str], judged: pd.DataFrame) -> No
         raise record.fault("text is empty (expected text: a document is relevant)")
 
 
-def _folders(folder: str, languages: list[str]) -> dict[str, str]:
+def _folders(
+    folder: str, languages: list[str], say: Callable[[str], None] = print
+) -> dict[str, str]:
     """Language code -> folder that holds its set."""
     if not folder:
         raise ValueError("folder: is empty; BEIR sets are not downloaded (expected their folder)")
@@ -100,7 +109,7 @@ def _folders(folder: str, languages: list[str]) -> dict[str, str]:
         return files.by_language({(languages or ["en"])[0]: folder}, ())
     folders = {x.name: str(Path(folder) / x.name) for x in sorted(root.iterdir()) if x.is_dir()}
     for name in [name for name in folders if not _has_corpus(root / name)]:
-        print(f"{folders.pop(name)}: holds no corpus.jsonl and is left out", flush=True)
+        say(f"{folders.pop(name)}: holds no corpus.jsonl and is left out")
     if not folders:
         raise ValueError(
             f"{folder}: holds neither corpus.jsonl nor folders named by language that do"

@@ -47,6 +47,13 @@ def load_benchmark(name: str, spec: BenchmarkSpec) -> Benchmark:
     return _build(name, questions, passages, qrels, spec.languages)
 
 
+def look(spec: BenchmarkSpec) -> None:
+    """Raises ValueError for what `load_benchmark` would not find."""
+    _question_files(spec.folder)
+    for name in ("passages.jsonl", "qrels.tsv"):
+        existing(spec.folder, name)
+
+
 def from_mkqa(
     name: str, mkqa: str, passages: str, qrels: str, languages: Iterable[str] = ()
 ) -> Benchmark:

@@ -109,6 +109,11 @@ def _folder(folder: str, languages: list[str]) -> dict[str, str]:
         raise ValueError(f"{folder}: {error}") from None
 
 
+def look(spec: BenchmarkSpec) -> None:
+    """Raises ValueError for what `load_benchmark` would not find in a folder."""
+    _folder(spec.folder, spec.languages)
+
+
 def _public(spec) -> dict[str, str]:
     """Code -> downloaded file of the languages asked for (none: all of the set)."""
     split = spec.split or "xquad-r"

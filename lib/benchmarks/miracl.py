@@ -26,6 +26,7 @@ from lib.benchmark import CANDIDATE_COLUMNS, QUESTION_COLUMNS, Benchmark
 from lib.benchmarks import Format, Task, shards
 from lib.benchmarks.shards import Shard
 from lib.languages import language_code
+from lib.params import BenchmarkSpec
 from lib.search import Ranks
 from lib.sources import files
 from lib.sources.files import Record, Tally
@@ -137,6 +138,11 @@ def _scores(benchmark: Benchmark, rank: np.ndarray) -> pd.DataFrame:
 
 
 # --- which files -------------------------------------------------------------------------------
+
+
+def look(spec: BenchmarkSpec) -> None:
+    """Raises ValueError for what `evaluate` would not find."""
+    _layout(spec, say=lambda _: None)
 
 
 def _layout(spec, say: Callable[[str], None] = print) -> dict[str, Files]:

@@ -71,6 +71,14 @@ def pairs(spec: BenchmarkSpec) -> Iterator[tuple[str, list[str], list[str]]]:
     tally.tell("tatoeba")
 
 
+def look(spec: BenchmarkSpec) -> None:
+    """Raises ValueError for what `pairs` would not find."""
+    for name in _wanted(spec.folder, spec.languages):
+        for side in (name, "eng"):
+            if not (store.ROOT / spec.folder / f"tatoeba.{name}-eng.{side}").is_file():
+                raise ValueError(f"{spec.folder}/tatoeba.{name}-eng.{side}: no such file")
+
+
 def code(name: str) -> str:
     """The project's code of a Tatoeba language; "" for one that CLDR does not know (`ber`).
 

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lib import sources, store
+from lib import benchmarks, sources, store
 from lib.params import BadParameter, Evaluate, Prepare, Stage, Train
 from lib.store import ROOT
 from lib.study import paths
@@ -85,6 +85,12 @@ def check_beginnings(study: Study) -> None:
                 most[known] = sources.most_groups(p)
         except ValueError as error:
             raise BadParameter(f"prepare: {error}") from None
+    for p in stages(study):
+        for name, spec in p.benchmarks.items() if isinstance(p, Evaluate) else ():
+            try:
+                benchmarks.look(spec)
+            except ValueError as error:
+                raise BadParameter(f"evaluate.benchmarks[{name}]: {error}") from None
     for run in study.runs.values():
         try:
             pretrained.check(run.train)
