@@ -8,8 +8,13 @@ from urllib.parse import unquote
 
 import nbformat
 import pytest
+from bs4 import BeautifulSoup
+from hypothesis import given
+from hypothesis import strategies as st
+from nbconvert.filters import markdown2html
 
 from lib import params, store
+from lib.analysis import words
 from lib.study import grid, paths, report
 from lib.study.__main__ import main
 
@@ -278,3 +283,13 @@ def test_templates_are_installed_with_the_package():
     assert files == {"conf.json", "index.html.j2", "style.css"}
     listed = (store.ROOT / "pyproject.toml").read_text()
     assert '"lib.study" = ["templates/report/*"]' in listed
+
+
+@given(
+    st.text(st.characters(exclude_categories=["Cs", "Cc"])) | st.just("<script>alert(1)</script>")
+)
+def test_a_note_is_shown_as_it_is_written(note):
+    """No HTML, no markup, no formulas out of what a user says of the data."""
+    page = BeautifulSoup(markdown2html("**Note.** " + words._plain(note)), "html.parser")
+    assert {tag.name for tag in page.find_all()} <= {"p", "strong"}
+    assert page.get_text().split() == ["Note.", *note.split()]

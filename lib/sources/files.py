@@ -328,14 +328,12 @@ def corpus(
     rows: list[dict],
     dropped: Counter,
     same_text: bool = False,
-    join: bool = True,
 ) -> ParallelCorpus:
     """The corpus of one fold out of a source's rows.
 
     languages  code -> its file ("" where files hold several languages), for messages
     rows       may hold other languages too; English ones show what was left untranslated
     dropped    {(reason, language): number} of rows that the source itself has dropped
-    join       whether groups with the same passage text become one
     Raises ValueError if a language has no pairs, or (unless p.parallel is false) none that another
     one has."""
     if p.parallel and len(languages) < 2:
@@ -348,7 +346,7 @@ def corpus(
     kept, faults = sift(wanted, english, p.max_chars, same_text)
     dropped = Counter({k: n for k, n in dropped.items() if k[1] in languages}) + faults
     _check_parallel(kept, languages, dropped, p.parallel, _way_out(same_text))
-    kept, joined = _joined(kept) if join else (kept, 0)
+    kept, joined = _joined(kept)
     train, test, pool = held_out(kept, p.fold, p.folds)
     train = [row for row in train if _is_kept(row, p.keep)]
     for language in sorted(languages.keys() - {row["language"] for row in train}):

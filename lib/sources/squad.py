@@ -99,13 +99,11 @@ def look_at(file: str) -> None:
             first[column]
 
 
-def corpus(
-    p: Prepare, source: str, questions: dict[str, list[Question]], join: bool = True
-) -> ParallelCorpus:
-    """The corpus of one fold out of what was read. source: the name that its rows bear; join: as
-    for files.corpus. meta["moved"] says how many answers were found elsewhere, by language."""
+def corpus(p: Prepare, source: str, questions: dict[str, list[Question]]) -> ParallelCorpus:
+    """The corpus of one fold out of what was read. source: the name that its rows bear.
+    meta["moved"] says how many answers were found elsewhere, by language."""
     languages = files.by_language(p.files, p.languages)
-    made = files.corpus(p, source, languages, *rows(p, source, questions), join=join)
+    made = files.corpus(p, source, languages, *rows(p, source, questions))
     moved = {language: sum(q.moved for q in questions[language]) for language in languages}
     return replace(made, meta=made.meta | {"moved": moved})
 

@@ -50,7 +50,7 @@ def build_corpus(p: Prepare) -> ParallelCorpus:
     overlap = _overlap(read, named)
     # Some 60 sentences of SQuAD stand in two articles. Joining their groups would change batches of
     # the study whose report is kept (params/xquad.yaml), so here alone they stay apart.
-    corpus = squad.corpus(p, "xtreme_squad", read, join=False)
+    corpus = squad.corpus(p, "xtreme_squad", read)
     corpus.meta["overlap"] = overlap
     return corpus
 
