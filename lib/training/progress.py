@@ -12,20 +12,26 @@ import torch
 from lib.params import Train
 from lib.training.checkpoints import LogRow
 
+QUIET = 30  # seconds
+
 
 class Pace:
     """Plain progress lines; notebooks keep every one, so there are few."""
 
     def __init__(self, first: int, params: Train):
         self.first, self.steps, self.every = first, params.steps, params.log_every
-        self.start = time.perf_counter()
+        self.start = self.said = time.perf_counter()
 
     def tell(self, done: int, log: list[LogRow]) -> None:
-        """One line every log_every steps and at the end: mean loss since the last, rate, time."""
-        if done % self.every and done < self.steps:
+        """One line every log_every steps, at the end, and where none was said for QUIET seconds:
+        mean loss of the last log_every steps, rate, time."""
+        now = time.perf_counter()
+        due = done % self.every == 0 or done == self.steps or now - self.said > QUIET
+        if not due or not log:
             return
+        self.said = now
         loss = np.mean([row.loss for row in log[-self.every :]])
-        rate = (done - self.first) / (time.perf_counter() - self.start)
+        rate = (done - self.first) / (now - self.start)
         left = round((self.steps - done) / rate)
         print(
             f"step {done}/{self.steps}  loss {loss:.3f}  {rate:.1f} steps/s  "
