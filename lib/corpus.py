@@ -16,13 +16,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, disable_progress_bars, load_from_disk
+from datasets import Dataset, disable_caching, disable_progress_bars, load_from_disk
 
 from lib import store
 from lib.sampler import PairIndex
 
 TABLES = ("rows", "test", "pool")
 disable_progress_bars()
+disable_caching()  # what is derived from a corpus would be saved in its folder
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,10 @@ class Damaged(ValueError):
     """An artefact is not what its manifest says."""
 
 
+class Foreign(ValueError):
+    """A file lies where only what was written together may lie."""
+
+
 class Busy(RuntimeError):
     """Another process holds the lock."""
 
@@ -166,7 +170,7 @@ def verify(folder: Path, made_from: dict[str, Any] | None = None) -> dict[str, A
 
     made_from: what its entry of that name has to be, where given.
     Raises FileNotFoundError if there is no such folder, Damaged if it is incomplete, altered, or
-    made from something else."""
+    made from something else, Foreign if it holds something else too."""
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
@@ -177,7 +181,7 @@ def verify(folder: Path, made_from: dict[str, Any] | None = None) -> dict[str, A
         raise Damaged(f"{folder / 'manifest.json'}: was altered after it was written")
     present = {f.relative_to(folder).as_posix() for f in files(folder)} - {"manifest.json"}
     for name in sorted(present - manifest["files"].keys()):
-        raise Damaged(f"{folder / name}: is not among what was written there")
+        raise Foreign(f"{folder / name}: is not among what was written there; remove it")
     compare(folder, manifest["files"])
     if made_from is not None and manifest.get("made_from") != made_from:
         raise Damaged(f"{folder}: was made from something else")
@@ -219,16 +223,17 @@ def made(
 
 def sealed(value: dict[str, Any]) -> dict[str, Any]:
     """The mapping with a last entry `sealed`, a hash of all others as JSON."""
-    return value | {"sealed": _digest(value)}
+    return value | {"sealed": digest(value)}
 
 
 def is_sealed(value: Any) -> bool:
     """Whether a mapping read back is what `sealed` made of it."""
     rest = dict(value) if isinstance(value, dict) else {}
-    return rest.pop("sealed", None) == _digest(rest)
+    return rest.pop("sealed", None) == digest(rest)
 
 
-def _digest(value: dict[str, Any]) -> str:
+def digest(value: Any) -> str:
+    """Hex sha256 of a value's JSON."""
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
@@ -324,29 +329,3 @@ def _flock(path: Path, wait: bool = False) -> int:
         os.close(handle)
         raise
     return handle
-
-
-# --- checkpoints -------------------------------------------------------------------------------
-
-
-def checkpoint_source(name: str) -> dict[str, str]:
-    """Arguments of from_pretrained for a folder (relative to the project) or name@revision.
-
-    Raises ValueError in one line for what is neither, or is a folder without a model."""
-    folder, where = ROOT / name, f"model {name!r}"
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise ValueError(f"{where} has no config.json (expected a checkpoint of transformers)")
-        if not any(folder.glob("*.safetensors")):
-            what = "no *.safetensors (weights as pickle are not read)"
-            raise ValueError(f"{where} has {what}, expected what save_pretrained writes")
-        return {"pretrained_model_name_or_path": str(folder)}
-    if folder.is_file():
-        raise ValueError(f"{where} is a file (expected the folder of a checkpoint)")
-    hub, _, revision = name.partition("@")
-    if not revision:
-        raise ValueError(
-            f"{where} is no folder here, expected one, or a model of the "
-            "Hugging Face hub with the revision to use: owner/name@commit"
-        )
-    return {"pretrained_model_name_or_path": hub, "revision": revision}

@@ -118,12 +118,12 @@ def test_named_inputs():
     """Of checkpoints, paths and folders that are there; a name on a hub is its revision."""
     specs = {"a": {"format": "beir", "folder": "x/y"}, "heldout": {"format": "heldout"}}
     assert inputs.named(Evaluate(benchmarks=specs)) == {"evaluate.benchmarks[a].folder": "x/y"}
-    assert inputs.named(Prepare(files={"en": "a.csv"}, translator="org/x@1")) == {
+    assert inputs.named(Prepare(files={"en": "a.csv"}, translator="org/x@" + "12" * 20)) == {
         "prepare.files[en]": "a.csv"
     }
     assert inputs.named(Train(model="lib")) == {"train.model": "lib"}
     assert inputs.named(Train(model="./absent")) == {"train.model": "./absent"}
-    assert inputs.named(Train(model="org/name@abc")) == {}
+    assert inputs.named(Train(model="org/name@" + "ab" * 20)) == {}
 
 
 def test_a_hash_is_computed_once(place, monkeypatch):
@@ -146,13 +146,22 @@ def test_a_hash_is_computed_once(place, monkeypatch):
 
 
 def test_a_folder_is_its_names_and_contents(place):
-    """Hidden files apart, which come and go."""
+    """Links followed; hidden files and those that people read apart, which come and go."""
     folder, known = place.folder / "some", {}
     (folder / "sub").mkdir(parents=True)
     (folder / "sub" / "a").write_text("x")
     first = inputs._digest(folder, known)
-    (folder / ".DS_Store").write_text("x")
+    for name in (".DS_Store", "README.md", "LICENSE"):
+        (folder / name).write_text("x")
     assert inputs._digest(folder, known) == first
+    (place.folder / "elsewhere").mkdir()
+    (place.folder / "elsewhere" / "c").write_text("x")
+    (folder / "linked").symlink_to(place.folder / "elsewhere")
+    (folder / "linked" / "loop").symlink_to(folder)
+    linked = inputs._digest(folder, known)
+    (place.folder / "elsewhere" / "c").write_text("y")
+    assert len({first, linked, inputs._digest(folder, known)}) == 3
+    (folder / "linked").unlink()
     (folder / "sub" / "a").rename(folder / "sub" / "b")
     assert inputs._digest(folder, known) != first
 
@@ -197,7 +206,7 @@ LACKING = {
     "format: beir, languages: [de, en]": "no file of language de",
     "format: collection": "b/passages.jsonl: no such file",
     "format: miracl": "b: holds no topics of split dev",
-    "format: tatoeba, languages: [de]": "b: ",
+    "format: tatoeba, languages: [de]": "has no pair of language 'de'",
     "format: lareqa, languages: [th]": "no file of language th",
 }
 
@@ -206,8 +215,10 @@ LACKING = {
 def test_a_benchmark_that_lacks_files_is_refused_at_once(place, spec):
     """Split and languages included: training would be over before they are read."""
     folder = place.folder / "b"
-    for name in ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv", "en/corpus.jsonl",
-                 "questions.jsonl", "en.json"):  # fmt: skip
+    for name in (
+        "corpus.jsonl", "queries.jsonl", "qrels/test.tsv", "en/corpus.jsonl", "questions.jsonl",
+        "en.json", "tatoeba.fra-eng.fra", "tatoeba.fra-eng.eng",
+    ):  # fmt: skip
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("")
     heldout = "heldout: {format: heldout}"

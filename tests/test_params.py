@@ -597,7 +597,7 @@ def test_what_can_be_used_starts(folder):
         own("en", "hub.csv", ", parallel: false, columns: {question: anchor, passage: "
                      "positive}") + "\ntrain: {strategy: mono, batch_size: 2}",
         "train: {model: 'AT/cls', pooling: cls}",
-        "train: {model: owner/name@0123}",
+        f"train: {{model: owner/name@{'01' * 20}}}",
     ):  # fmt: skip
         (folder / "s.yaml").write_text(text.replace("AT", str(folder)))
         grid.startable(folder / "s.yaml")

@@ -111,12 +111,9 @@ def test_prompts_have_to_be_asked_for(tmp_path):
 
 
 def test_what_else_is_not_applied(tmp_path):
-    """Lengths that it was not made for, lower case, dot products of vectors of any length."""
+    """Lower case, dot products of vectors of any length; a length is the study's own choice."""
     model = put(tmp_path / "m", USUAL, sentence_bert_config={"max_seq_length": 75})
-    refused(model, "has max_length 75, train.max_length is 128 (expected 75 or less)")
-    pretrained.check(Train(model=model, max_length=75))
-    newer = put(tmp_path / "r", USUAL, tokenizer_config={"model_max_length": 64})
-    refused(newer, "has max_length 64")
+    pretrained.check(Train(model=model, max_length=256))
     other = {"config_sentence_transformers": {"model_type": "CrossEncoder"}}
     refused(put(tmp_path / "s", USUAL[:1], **other), "is a CrossEncoder, which is not applied")
     lower = put(tmp_path / "n", USUAL, sentence_bert_config={"do_lower_case": True})
@@ -132,10 +129,25 @@ def test_an_encoder_of_this_project_is_trained_on_as_it_is(tmp_path):
     """Its encoder.json says how its texts were read."""
     own = {"pooling": "cls", "question_prompt": "q: ", "passage_prompt": "", "max_length": 64}
     model = put(tmp_path / "m", encoder=own)
-    refused(model, "has question_prompt 'q: '", max_length=64)
-    refused(model, "has pooling 'cls'", max_length=64, question_prompt="q: ")
-    refused(model, "has max_length 64", pooling="cls", question_prompt="q: ")
-    pretrained.check(Train(model=model, max_length=64, pooling="cls", question_prompt="q: "))
+    refused(model, "has question_prompt 'q: '")
+    refused(model, "has pooling 'cls'", question_prompt="q: ")
+    pretrained.check(Train(model=model, pooling="cls", question_prompt="q: "))
+
+
+STRANGE = {
+    "modules": [{"idx": 0}],
+    "config_sentence_transformers": [1],
+    "sentence_bert_config": ["x"],
+    "encoder": {"max_length": 3},
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_settings_of_another_kind_are_refused(tmp_path, name):
+    """In one line, whatever they are."""
+    model = put(tmp_path / "m", USUAL)
+    (tmp_path / "m" / f"{name}.json").write_text(json.dumps(STRANGE[name]))
+    refused(model, "its settings are damaged")
 
 
 def test_damaged_settings_are_refused(tmp_path):
@@ -152,9 +164,9 @@ def test_a_checkpoint_of_the_hub_is_looked_at_before_it_is_loaded(tmp_path, monk
     fetched = lambda *a, **b: asked.append((a, b)) or folder  # noqa: E731
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetched)
     with pytest.raises(ValueError, match="Dense"):
-        models.build_encoder(Train(model="some/labse@abc"), None)
+        models.build_encoder(Train(model=f"some/labse@{'ab' * 20}"), None)
     [(names, about)] = asked
-    assert names == ("some/labse",) and about["revision"] == "abc"
+    assert names == ("some/labse",) and about["revision"] == "ab" * 20
     assert about["allow_patterns"] == pretrained.FILES
 
 

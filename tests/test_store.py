@@ -167,7 +167,6 @@ def empty_manifest(folder):
         (empty_manifest, "manifest.json: was altered"),
         (alter_a_count, "manifest.json: was altered"),
         (lose_an_entry, "manifest.json: was altered"),
-        (add_a_file, "c.txt: is not among what was written there"),
     ],
 )
 def test_damage_is_named(tmp_path, damage, named):
@@ -178,6 +177,16 @@ def test_damage_is_named(tmp_path, damage, named):
     with pytest.raises(store.Damaged, match=named) as caught:
         store.verify(tmp_path / "f")
     assert "\n" not in str(caught.value)
+
+
+def test_a_foreign_file_is_not_damage(tmp_path):
+    """It is not removed, and nothing is made again for it: whose it is, is not known."""
+    with store.atomic_folder(tmp_path / "f") as new:
+        fill(new)
+    add_a_file(tmp_path / "f")
+    (tmp_path / "f" / ".DS_Store").write_text("of a file manager")
+    with pytest.raises(store.Foreign, match=r"f/sub/c\.txt: is not among .*; remove it$"):
+        store.made(lambda: store.verify(tmp_path / "f"), pytest.fail)
 
 
 def test_an_absent_folder_is_not_damage(tmp_path):

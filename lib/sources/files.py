@@ -387,9 +387,14 @@ def _joined(rows: list[dict]) -> tuple[list[dict], int]:
         least, most = sorted((find(other), find(row["group"])))
         if least != most:
             root[most] = least
+    rows = [row | {"group": find(row["group"])} for row in rows]
     if root:
-        print(f"{len(root)} groups hold a passage of another group: they are one group with it")
-    return [row | {"group": find(row["group"])} for row in rows], len(root)
+        largest = Counter(row["group"] for row in rows).most_common(1)[0][1] / len(rows)
+        print(
+            f"{len(root)} groups hold a passage of another group: they are one group with it "
+            f"(the largest holds {largest:.1%} of the rows)"
+        )
+    return rows, len(root)
 
 
 def _check_parallel(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict, replace
 
-from lib import store
+from lib.checkpoint import checkpoint_source
 from lib.corpus import ParallelCorpus
 from lib.languages import language_code
 from lib.params import Prepare
@@ -48,8 +48,10 @@ def look(p: Prepare) -> None:
     """Raises ValueError for languages or an English file that will not do."""
     _languages(p)
     _check_files(p)
-    store.checkpoint_source(p.translator)
+    checkpoint_source(p.translator)
     if p.translate_from == "squad":
+        if p.columns:
+            raise ValueError("columns: does not go with translate_from 'squad' (expected none)")
         squad.look_at(p.files["en"])
     else:
         pairs.look_at(p, numbered=True)
@@ -61,7 +63,7 @@ def _languages(p) -> list[str]:
     if set(languages) <= {"en"}:
         raise ValueError("languages: none to translate into (expected such as [en, de, fr])")
     if not p.translator:
-        raise ValueError("translator: is empty (expected a checkpoint's name@revision or folder)")
+        raise ValueError("translator: is empty (expected a checkpoint's folder, or name@commit)")
     return languages
 
 

@@ -27,6 +27,7 @@ import regex
 import torch
 
 from lib import encoder, store
+from lib.checkpoint import checkpoint_source
 from lib.languages import language_code
 from lib.sources.cldr_facts import script
 from lib.sources.squad import END
@@ -84,7 +85,7 @@ class Translator:
     """A translation checkpoint from English, and all that it has translated before."""
 
     def __init__(self, name: str, cache: Path, settings: Settings = Settings()):
-        """name: a folder or name@revision, as lib.encoder takes them; cache: where to keep
+        """name: a folder or name@commit, as lib.checkpoint takes them; cache: where to keep
         translations. Weights are only read once they are needed.
 
         Raises ValueError in one line for a checkpoint that is none, or not from English."""
@@ -231,7 +232,7 @@ class Translator:
 
 def _folder(name: str) -> Path:
     """The folder of a checkpoint, downloaded where it is on the hub. Raises ValueError."""
-    source = store.checkpoint_source(name)
+    source = checkpoint_source(name)
     folder = source.pop("pretrained_model_name_or_path")
     if source:
         from huggingface_hub import snapshot_download as download
@@ -239,7 +240,7 @@ def _folder(name: str) -> Path:
         with encoder.loading(name):
             folder = download(folder, **source, allow_patterns=FILES, ignore_patterns=["*/*"])
     if not any(Path(folder).glob("*.safetensors")):
-        where = "on the hub they are often in a pull request: owner/name@refs/pr/NUMBER"
+        where = "on the hub they are often in a pull request, whose commit can be named"
         raise ValueError(f"model {name!r} has no safetensors weights ({where})")
     return Path(folder)
 

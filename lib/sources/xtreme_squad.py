@@ -48,8 +48,6 @@ def build_corpus(p: Prepare) -> ParallelCorpus:
     p = p.model_copy(update={"files": named})
     read = squad.read(p, search=True)
     overlap = _overlap(read, named)
-    # Some 60 sentences of SQuAD stand in two articles. Joining their groups would change batches of
-    # the study whose report is kept (params/xquad.yaml), so here alone they stay apart.
     corpus = squad.corpus(p, "xtreme_squad", read)
     corpus.meta["overlap"] = overlap
     return corpus

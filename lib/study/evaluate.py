@@ -63,7 +63,7 @@ def _score(
     spec = p.benchmarks[name]
     encode = partial(encoder.encode, batch_size=p.encode_batch)
     if not benchmarks.format_of(spec).in_memory:
-        whose = store.sha256(folder / "model/manifest.json")
+        whose = store.digest(store.read_json(folder / "model/manifest.json")["files"])
         task = benchmarks.Task(name, spec, encode, whose, folder / "index" / name)
         return Scored(benchmarks.evaluate(task), pd.DataFrame())
     benchmark = benchmarks.load_benchmark(name, spec, corpus)

@@ -6,9 +6,9 @@ so that a start costs a look at each file, and a reading of those alone that may
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from lib.study.grid import Study
 
 FILE = "inputs.json"
+ABOUT = re.compile(
+    r"\.|(readme|licen[cs]e|notice)(\.\w+)?$|.*\.md$", re.IGNORECASE
+)  # read by people
 LARGE = 1 << 30  # bytes that take seconds to read, which is said
 SETTLED = 1.0  # seconds after which a file that changes again has another time
 
@@ -137,8 +140,19 @@ def _digest(path: Path, known: dict[str, list]) -> str:
     """sha256 of a file; of a folder, that of its files' names and hashes."""
     if path.is_file():
         return _file_digest(path, known)
-    files = {f.relative_to(path).as_posix(): _file_digest(f, known) for f in store.files(path)}
-    return hashlib.sha256(json.dumps(files).encode()).hexdigest()
+    files = {f.relative_to(path).as_posix(): _file_digest(f, known) for f in _below(path)}
+    return store.digest(files)
+
+
+def _below(folder: Path) -> list[Path]:
+    """Files in a folder and in those that links lead to, but hidden ones and texts about it."""
+    found, seen = [], set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        folders[:] = [] if real in seen else [x for x in folders if not x.startswith(".")]
+        found += [] if real in seen else [Path(place, x) for x in names if not ABOUT.match(x)]
+        seen.add(real)
+    return sorted(found)
 
 
 def _file_digest(path: Path, known: dict[str, list]) -> str:

@@ -77,9 +77,20 @@ def scored_runs(study: str, only: str = "") -> list[ScoredRun]:
             "run 02_train and 03_evaluate first"
         )
     folders = {key: paths.run_dir(study, key) for key in wanted}
+    for folder in folders.values():
+        _check_record(folder)
     trains = {key: Train(**store.read_json(f / "params.json")) for key, f in folders.items()}
     labels = arm_labels(trains)
     return [ScoredRun(key, labels[key], trains[key], folders[key]) for key in wanted]
+
+
+def _check_record(folder: Path) -> None:
+    """Raises store.Damaged where a run's exposure, cost, log or provenance is not as its training
+    left it: the manifest of the encoder says."""
+    manifest = store.read_json(folder / "model/manifest.json")
+    if not store.is_sealed(manifest):
+        raise store.Damaged(f"{folder / 'model/manifest.json'}: was altered after it was written")
+    store.compare(folder, manifest["record"])
 
 
 def comparable(runs: list[ScoredRun]) -> tuple[list[ScoredRun], list[ScoredRun]]:
@@ -127,7 +138,7 @@ def load_results(study: str, runs: list[ScoredRun], benchmark: str) -> Results:
     """The scores of runs on a benchmark, and the references of the corpora they used.
 
     Raises ValueError when a run was not evaluated on it, or its files were altered."""
-    specs, sums, cells, seen = benchmark_specs(runs), [], [], set()
+    specs, sums, cells, seen, digests = benchmark_specs(runs), [], [], set(), {}
     if benchmark not in specs:
         raise ValueError(
             f"benchmark {benchmark!r}: was not evaluated in every run of study {study} "
@@ -139,12 +150,13 @@ def load_results(study: str, runs: list[ScoredRun], benchmark: str) -> Results:
         if corpus not in seen and in_memory:
             seen.add(corpus)
             place = _references(study, run.train.corpus, benchmark, specs[benchmark])
+            made_from = store.read_json(place / "manifest.json")["made_from"]
+            digests[run.train.corpus] = made_from["benchmark"]
             references = pd.read_parquet(place / "references.parquet")
             for name, block in references.groupby("ranker", observed=True):
                 _add(sums, cells, block, REFERENCES[name], run.seed)
         if in_memory:
-            place = paths.references_dir(paths.corpus_dir(study, run.train.corpus), benchmark)
-            _check_content(run, benchmark, place)
+            _check_content(run, benchmark, digests[run.train.corpus])
         scores = _verified(run.folder / "scores", f"{benchmark}.parquet")
         _add(sums, cells, scores, run.arm, run.seed)
     tables = (pd.concat(parts, ignore_index=True) for parts in (sums, cells))
@@ -201,13 +213,14 @@ def commits(runs: list[ScoredRun]) -> list[str]:
     return sorted({f"{p['commit']}{' with changes' if p['dirty'] else ''}" for p in records})
 
 
-def _check_content(run: ScoredRun, benchmark: str, place: Path) -> None:
-    """Raise ValueError where a run was scored on other files than the reference rankers."""
+def _check_content(run: ScoredRun, benchmark: str, digest: str) -> None:
+    """Raise ValueError where a run was scored on other files than the reference rankers, whose
+    benchmark has this digest."""
     scored = store.read_json(run.folder / "metrics.json")["digests"].get(benchmark)
-    if scored != store.verify(place)["made_from"]["benchmark"]:
+    if scored != digest:
         raise ValueError(
-            f"benchmark {benchmark!r}: run {run.key} was scored on other files than those that "
-            f"{place} was made from; remove {run.folder / 'scores'} to have it scored again"
+            f"benchmark {benchmark!r}: run {run.key} was scored on other files than the reference "
+            f"rankers of its corpus; remove {run.folder / 'scores'} to have it scored again"
         )
 
 

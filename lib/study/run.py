@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 
 from lib import params, store
 from lib.store import ROOT
-from lib.study import cluster, grid, inputs, paths, seal
+from lib.study import cluster, grid, inputs, paths
 from lib.study.cluster import Cluster
 from lib.study.grid import Study
 from lib.study.plan import Job, plan, shown
@@ -40,12 +40,12 @@ def run_study(path: str, cores: int, changes: Iterable[str] = (), profile: str =
     study = grid.startable(path, changes)
     folder = paths.study_dir(study.name)
     _require_usable(folder)
-    study = grid.with_contents(study)
-    jobs = plan(study)
     if not away:
-        _require_gpu(jobs, path)
+        _require_gpu(plan(study), path)
     store.make_folder(folder)
     with _alone(study.name) as lock:
+        study = grid.with_contents(study)
+        jobs = plan(study)
         _refuse_other_file(study, path)
         _remove_altered(jobs)
         _refuse_other_parameters(jobs, path)
@@ -61,6 +61,7 @@ def run_study(path: str, cores: int, changes: Iterable[str] = (), profile: str =
             with _places(away) as places:
                 code = _schedule(folder, progress, away or cores, lock, places)
             progress.look()
+            _forget_damaged(progress)
     return closing(progress, code, folder)
 
 
@@ -90,8 +91,26 @@ def _remove_altered(jobs: list[Job]) -> None:
             continue
         for file, fault in job.faults().items():
             print(f"{shown(file)}: {fault}; making it again", flush=True)
-            if fault != seal.EXTRA:
-                file.unlink(missing_ok=True)
+            file.unlink(missing_ok=True)
+
+
+def _forget_damaged(progress: Progress) -> None:
+    """Remove the stamps of stages in whose files another one has found damage, so that the next
+    start runs them again: contents of large folders are compared only when they are read."""
+    for name, cause in progress.failed.items():
+        for need in progress.jobs[name].ancestors if cause.startswith("Damaged: ") else ():
+            if need.faults() or _is_damaged(need):
+                need.ok.unlink(missing_ok=True)
+
+
+def _is_damaged(job: Job) -> bool:
+    """Whether a folder of the stage does not verify."""
+    try:
+        for manifest in job.folder.glob("*/manifest.json"):
+            store.verify(manifest.parent)
+    except store.Damaged:
+        return True
+    return False
 
 
 def _remove_stale_stamps(jobs: list[Job]) -> None:

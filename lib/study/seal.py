@@ -13,7 +13,6 @@ from pathlib import Path
 from lib import store
 
 FOLDERS = ("data", "model", "scores")  # each with a manifest.json
-EXTRA = "is not among what was written there"
 Listed = dict[str, tuple[int, str]]  # name -> size in bytes, sha256 ("" where a manifest has it)
 
 
@@ -37,7 +36,9 @@ def _content(name: str, path: Path) -> str:
 
 
 def faults(folder: Path, found: dict[str, Path], expected: Listed) -> dict[Path, str]:
-    """What is wrong with each of the files that are not as listed; empty for a whole set."""
+    """What is wrong with each of the listed files that are not as listed; empty for a whole set.
+
+    Other files may lie beside them, but in a folder with a manifest, which will not have it."""
     wrong = {}
     for name, (size, digest) in expected.items():
         path = folder / name
@@ -45,6 +46,4 @@ def faults(folder: Path, found: dict[str, Path], expected: Listed) -> dict[Path,
             wrong[path] = "is missing"
         elif path.stat().st_size != size or (digest and store.sha256(path) != digest):
             wrong[path] = "was altered after it was written"
-    for name in found.keys() - expected.keys():
-        wrong[folder / name] = EXTRA
     return wrong

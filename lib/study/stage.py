@@ -12,8 +12,8 @@ from pathlib import Path
 
 from lib import params, store
 from lib.store import ROOT
-from lib.study import grid, inputs, paths, seal
-from lib.study.plan import PRODUCTS, Job, notebook_path, plan, shown
+from lib.study import grid, inputs, paths
+from lib.study.plan import Job, notebook_path, plan, shown
 
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
@@ -55,8 +55,11 @@ def run_stage(study: str, stage: str, key: str) -> None:
 
 
 def _require_whole(job: Job) -> None:
-    """Raises Damaged for what the stage builds on and is not as it was left."""
+    """Raises Damaged for what the stage builds on and is not as it was left, ValueError for a stage
+    that has no stamp to say so."""
     for need in job.ancestors:
+        if not need.recorded():
+            raise ValueError(f"{need.name} is not done; start the study again")
         for file, fault in need.faults().items():
             raise store.Damaged(f"{shown(file)}: {fault}")
 
@@ -121,30 +124,8 @@ def _cause(error: Exception, job: Job) -> str:
     elif name == "DeadKernelError" or "Kernel died" in text:
         name, text, where = "the kernel died", "killed, or out of memory", job.log
     first = next(iter(spoken_lines(text)), "no message")
-    again = "; the same command makes it again" * (
-        name == store.Damaged.__name__ and _forget_damaged(job)
-    )
+    again = "; the same command makes it again" * (name == store.Damaged.__name__)
     return f"{name}: {first}; see {shown(where)}{again}"
-
-
-def _forget_damaged(job: Job) -> bool:
-    """Remove the stamps of stages whose files are not what they left, so that the next start runs
-    them again; whether there are any."""
-    damaged = [need for need in job.ancestors if need.faults() or _is_damaged(need)]
-    for need in damaged:
-        need.ok.unlink(missing_ok=True)
-    return bool(damaged)
-
-
-def _is_damaged(job: Job) -> bool:
-    """Whether a folder of the stage does not verify."""
-    try:
-        for manifest in seal.files(job.folder, PRODUCTS[job.stage]).values():
-            if manifest.name == "manifest.json":
-                store.verify(manifest.parent)
-    except store.Damaged:
-        return True
-    return False
 
 
 def spoken_lines(text: str) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from lib import store
+from lib.checkpoint import checkpoint_source
 from lib.encoder import Encoder, Settings, loading
 from lib.params import Train
 from lib.training import pretrained
@@ -105,7 +106,7 @@ def _small(params: Train, tokenizer):
 def _check_settings(params: Train) -> None:
     """Raises ValueError for a checkpoint that would lose some of what it is, on the hub too."""
     pretrained.check(params)
-    source = store.checkpoint_source(params.model)
+    source = checkpoint_source(params.model)
     if "revision" in source:
         from huggingface_hub import snapshot_download
 
@@ -124,7 +125,7 @@ def _checkpoint(name: str):
     No code that comes with a model is run and no pickle is read. Raises ValueError in one line."""
     from transformers import AutoConfig, AutoTokenizer
 
-    source = store.checkpoint_source(name) | {"trust_remote_code": False}
+    source = checkpoint_source(name) | {"trust_remote_code": False}
     with loading(name):
         config = AutoConfig.from_pretrained(**source)
     kind = _encoder_class(name, config)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lib import store
+from lib.checkpoint import checkpoint_source
 from lib.params import Train
 
 # What says it, also on the hub; of modules the folders that modules.json names.
@@ -31,13 +32,21 @@ def check(p: Train) -> None:
     """Raises ValueError in one line where p.model is no checkpoint, or one that p does not load as
     it is meant. Of the hub only the name is looked at; `check_folder` is for its files."""
     if p.model:
-        source = store.checkpoint_source(p.model)
+        source = checkpoint_source(p.model)
         if "revision" not in source:
             check_folder(Path(source["pretrained_model_name_or_path"]), p)
 
 
 def check_folder(folder: Path, p: Train) -> None:
     """Raises ValueError in one line for what is not applied, naming the parameter if it can be."""
+    try:
+        _check_settings(folder, p)
+    except (KeyError, TypeError, AttributeError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise ValueError(f"model {p.model!r}: its settings are damaged ({what})") from None
+
+
+def _check_settings(folder: Path, p: Train) -> None:
     modules = _read(folder / "modules.json") or []
     about = _read(folder / "config_sentence_transformers.json")
     reads = _read(folder / "sentence_bert_config.json")
@@ -59,10 +68,6 @@ def check_folder(folder: Path, p: Train) -> None:
             _compare(p, f"{side}_prompt", prompt)
     if own:
         _compare(p, "pooling", own["pooling"])
-    written = tokenizer.get("model_max_length") if modules else None  # by newer versions
-    longest = own.get("max_length") or reads.get("max_seq_length") or written or p.max_length
-    if p.max_length > longest:
-        _compare(p, "max_length", longest, " or less")
 
 
 def _kind(p: Train, module: dict[str, Any]) -> str:
@@ -94,12 +99,12 @@ def _prompt(side: str, about: dict[str, Any]) -> str:
     return next((prompts[name] for name in names if prompts.get(name)), "")
 
 
-def _compare(p: Train, parameter: str, theirs: Any, more: str = "") -> None:
+def _compare(p: Train, parameter: str, theirs: Any) -> None:
     ours = getattr(p, parameter)
     if ours != theirs:
         raise ValueError(
             f"model {p.model!r} has {parameter} {theirs!r}, train.{parameter} is {ours!r} "
-            f"(expected {theirs!r}{more})"
+            f"(expected {theirs!r})"
         )
 
 
