@@ -175,8 +175,8 @@ def test_damage_never_reaches_a_figure(toy):
 
 
 def test_no_file_is_outside_of_a_sealed_set(toy, monkeypatch):
-    """Whatever has a bit flipped, is cut short or deleted in a finished study is noticed, by name: at
-    the start, or when it is opened. Nobody reads logs and locks; checkpoints are skipped."""
+    """Whatever of a finished study has a bit flipped, is cut short or deleted is noticed, by name:
+    at the start, or when it is opened. Nobody reads logs and locks; checkpoints are skipped."""
     folder = toy[0] / "outputs/toy"
     monkeypatch.setenv("BATCHES_OUTPUTS", str(folder.parent))
     jobs = plan.plan(grid.load_frozen("toy"))
