@@ -186,6 +186,7 @@ def test_no_file_is_outside_of_a_sealed_set(toy, monkeypatch):
     assert len(files) > 120 and not any(job.faults() for job in jobs)
     for number, file in enumerate(files):
         content = file.read_bytes()
+        sealed = next((p for p in file.parents if (p / "manifest.json").exists()), folder)
         match number % 3:
             case 0:
                 flip(file)
@@ -195,7 +196,6 @@ def test_no_file_is_outside_of_a_sealed_set(toy, monkeypatch):
                 file.unlink()
         found = {path for job in jobs for path in job.faults()}
         if file not in found:
-            sealed = next(p for p in file.parents if (p / "manifest.json").exists())
             with pytest.raises(store.Damaged, match=re.escape(file.name)):
                 store.verify(sealed)
         file.write_bytes(content)
