@@ -285,8 +285,9 @@ COUNTS = {
 
 @needs_data
 def test_xquad_r_has_its_published_counts():
-    """11 x 1,190 questions in 240 paragraphs of 48 articles, 13,014 candidates, and exactly one relevant candidate
-    for each question in each language: 11 monolingual and 110 cross-lingual settings."""
+    """11 x 1,190 questions in 240 paragraphs of 48 articles, 13,014 candidates, and exactly one
+    relevant candidate for each question in each language: 11 monolingual and 110 cross-lingual
+    settings."""
     found = lareqa.load_benchmark("xquad-r", asked(DATA, clusters="article"))
     assert found.questions.groupby("language").size().to_dict() == dict.fromkeys(COUNTS, 1190)
     assert found.candidates.groupby("language").size().to_dict() == COUNTS
