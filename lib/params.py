@@ -283,6 +283,9 @@ class BenchmarkSpec(BaseModel):
     candidate: Literal["sentence", "sentence+paragraph"] = Field(
         "sentence", description="lareqa: what is searched"
     )
+    clusters: Literal["article", "paragraph"] = Field(
+        "article", description="lareqa: questions that are not independent"
+    )
     split: str = Field("", description="lareqa: xquad-r or mlqa-r; beir, miracl: test, dev, ...")
 
 

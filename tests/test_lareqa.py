@@ -22,7 +22,7 @@ needs_mlqa = pytest.mark.skipif(not MLQA.is_dir(), reason=f"MLQA-R is not in {ML
 
 def asked(folder="", **others):
     """What the study asks of a benchmark."""
-    defaults = {"languages": [], "candidate": "sentence", "split": ""}
+    defaults = {"languages": [], "candidate": "sentence", "split": "", "clusters": "paragraph"}
     return SimpleNamespace(folder=str(folder), **defaults | others)
 
 
@@ -95,6 +95,8 @@ def test_a_parallel_set_by_hand(tmp_path):
         **{("q3", x): moss for x in ("de", "en")},
     }
     assert found.questions["group"].tolist() == ["q1", "q1", "q3"] * 2
+    articles = lareqa.load_benchmark("tiny", asked(folder, clusters="article"))
+    assert set(articles.questions["group"]) == {"q1"}  # the file has one article
     assert set(found.grade) == {1}
 
 
@@ -283,12 +285,16 @@ COUNTS = {
 
 @needs_data
 def test_xquad_r_has_its_published_counts():
-    """11 x 1,190 questions in 240 paragraphs, 13,014 candidates, and exactly one relevant candidate
-    for each question in each language: 11 monolingual and 110 cross-lingual settings."""
-    found = lareqa.load_benchmark("xquad-r", asked(DATA))
+    """11 x 1,190 questions in 240 paragraphs of 48 articles, 13,014 candidates, and exactly one
+    relevant candidate for each question in each language: 11 monolingual and 110 cross-lingual
+    settings."""
+    found = lareqa.load_benchmark("xquad-r", asked(DATA, clusters="article"))
     assert found.questions.groupby("language").size().to_dict() == dict.fromkeys(COUNTS, 1190)
     assert found.candidates.groupby("language").size().to_dict() == COUNTS
-    assert found.questions["group"].nunique() == 240
+    assert found.questions["group"].nunique() == 48  # articles
+    paragraphs = lareqa.load_benchmark("xquad-r", asked(DATA))
+    assert paragraphs.questions["group"].nunique() == 240
+    assert paragraphs.candidates.equals(found.candidates)
     assert found.questions.groupby("question_id")["group"].nunique().max() == 1
     times = np.zeros((13_090, 11), int)
     np.add.at(times, (found.question, found.candidate_language[found.candidate]), 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -53,9 +54,14 @@ FORMAT = Format(splits=tuple(SHA256))
 
 @dataclass(frozen=True)
 class Paragraph:
-    """A paragraph in one language. sentences: of its text, in order; questions: id, text and the
-    number of the sentence that holds the answer (None: it has none, or one behind the last)."""
+    """A paragraph in one language.
 
+    article    its number in the file
+    sentences  of its text, in order
+    questions  id, text and the number of the sentence that holds the answer (None: it has none, or
+               one behind the last)"""
+
+    article: int
     context: str
     sentences: list[str]
     questions: list[tuple[str, str, int | None]]
@@ -63,16 +69,16 @@ class Paragraph:
 
 def load_benchmark(name: str, spec: BenchmarkSpec) -> Benchmark:
     """The benchmark of a folder of `<language>.json`, or of spec.split ("xquad-r" where empty) from
-    the public repository. spec: folder, split, languages, candidate.
+    the public repository. spec: folder, split, languages, candidate, clusters.
 
     Every sentence is a candidate of its own, also where two are the same text; with candidate
     "sentence+paragraph" its text goes on with the whole paragraph, as in XTREME. A question's group
-    is its paragraph in all languages. Raises ValueError in one line for damaged files, a language
-    without questions, or one that shares no question with another."""
+    is its article (or paragraph: spec.clusters) in all languages. Raises ValueError in one line for
+    damaged files, a language without questions, or one that shares no question with another."""
     named = _folder(spec.folder, spec.languages) if spec.folder else _public(spec)
     read = {language: list(_paragraphs(file)) for language, file in named.items()}
     _check_parallel(read, named)
-    questions, answers = _questions(read), _answers(read)
+    questions, answers = _questions(read, spec.clusters), _answers(read)
     relevant = questions["question_id"].rename_axis("question").reset_index()
     relevant = relevant.merge(answers, on="question_id")
     return Benchmark.from_pairs(
@@ -139,11 +145,11 @@ def _paragraphs(file: str) -> Iterator[Paragraph]:
     """The paragraphs of a file; rows in its errors are running numbers of paragraphs."""
     document, row = files.record(file, 1, files.document(file)), 0
     seen: dict[str, int] = {}
-    for article in document.parts("data"):
+    for number, article in enumerate(document.parts("data")):
         for entry in article.parts("paragraphs"):
             row += 1
             record = Record(file, row, entry.values)
-            paragraph = _paragraph(record)
+            paragraph = _paragraph(record, number)
             for question, *_ in paragraph.questions:
                 if question in seen:
                     raise record.fault(f"id {question!r} is already in row {seen[question]}")
@@ -151,9 +157,10 @@ def _paragraphs(file: str) -> Iterator[Paragraph]:
             yield paragraph
 
 
-def _paragraph(record: Record) -> Paragraph:
+def _paragraph(record: Record, article: int) -> Paragraph:
     context, breaks = record.raw("context"), _breaks(record)
     return Paragraph(
+        article,
         clean(context),
         [clean(context[begin:end]) for begin, end in breaks],
         [(q.key("id"), _asked(q), _sentence(q, context, breaks)) for q in record.parts("qas")],
@@ -215,8 +222,8 @@ def _check_parallel(read: Mapping[str, list[Paragraph]], named: Mapping[str, str
             )
 
 
-def _questions(read: Mapping[str, list[Paragraph]]) -> pd.DataFrame:
-    group = _groups(read)
+def _questions(read: Mapping[str, list[Paragraph]], clusters: str) -> pd.DataFrame:
+    group = _groups(read, clusters)
     rows = [
         (question, language, text, group[question])
         for language, paragraphs in read.items()
@@ -248,9 +255,9 @@ def _answers(read: Mapping[str, list[Paragraph]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["question_id", "candidate"])
 
 
-def _groups(read: Mapping[str, list[Paragraph]]) -> dict[str, str]:
-    """Question id -> name of its paragraph: the least id of all questions that are linked to it by
-    a paragraph in some language (a text that occurs twice is one paragraph)."""
+def _groups(read: Mapping[str, list[Paragraph]], clusters: str) -> dict[str, str]:
+    """Question id -> name of its article or paragraph: the least id of all questions that one links
+    to it in some language (a text that occurs twice is one paragraph)."""
     parent: dict[str, str] = {}
 
     def root(name: str) -> str:
@@ -259,9 +266,10 @@ def _groups(read: Mapping[str, list[Paragraph]]) -> dict[str, str]:
         return name
 
     for paragraphs in read.values():
-        first: dict[str, str] = {}
+        first: dict[str | int, str] = {}
         for paragraph in paragraphs:
-            for question, *_ in paragraph.questions:
-                a, b = sorted((root(question), root(first.setdefault(paragraph.context, question))))
+            links = [paragraph.context] + [paragraph.article] * (clusters == "article")
+            for question, link in product([q for q, *_ in paragraph.questions], links):
+                a, b = sorted((root(question), root(first.setdefault(link, question))))
                 parent[b] = a
     return {name: root(name) for name in list(parent)}
