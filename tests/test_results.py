@@ -579,6 +579,7 @@ def test_a_benchmark_of_one_question_is_shown_without_intervals(tmp_path):
     for drawn in (
         plots.tradeoff(*tables.plane(own, quality), about=""),
         plots.differences(gaps),
+        plots.forest(claims.primary(own)),
         plots.bias(tables.bias(own)),
     ):
         assert "<img" in drawing.show(drawn, tmp_path).data

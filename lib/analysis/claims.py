@@ -122,7 +122,7 @@ def compare(results: Results, claim: Claim, level: float = stats.LEVEL) -> list[
         gap = stats.paired(
             *(_values(results, arm, setting, claim) for arm in (claim.arm, rival))
         ).difference
-        null = claim.side * claim.null
+        null = claim.side * claim.null + 0.0  # no minus zero
         more, less = stats.tails(gap, null)[:: claim.side]
         rows.append(
             {
@@ -230,14 +230,16 @@ def decide(results: Results, others: Iterable[Results] = ()) -> tuple[pd.DataFra
     """One row a comparison of the exploratory claims, and claim -> why it cannot be tested.
 
     p is for the claim and unadjusted, p_against adjusted by Holm within the claim. others: results
-    on further benchmarks; each claim is tested on the first that can."""
+    on further benchmarks, of which the first with languages that were not trained on decides about
+    zero-shot quality."""
     every, blocks, untested = [results, *others], [], {}
     for claim in CLAIMS:
-        able = [one for one in every if not lacking(one, claim)]
-        if not able or (claim.where is headline and able[0] is not results):
+        sources = every if claim.where is untrained else [results]
+        source = next((one for one in sources if not lacking(one, claim)), None)
+        if source is None:
             untested[claim.words] = lacking(results, claim)
             continue
-        rows = compare(able[0], claim)
+        rows = compare(source, claim)
         against = stats.holm([row["p_against"] for row in rows])
         for row, adjusted in zip(rows, against, strict=True):
             row["verdict"] = _verdict(row, row["p"], adjusted, row.pop("p_equivalent"))
