@@ -304,6 +304,4 @@ def counted(audit: pd.DataFrame) -> str:
         f"of 13 words, of {r.texts:,}"
         for r in counts.itertuples()
     ]
-    return "of this study's questions and relevant passages are in training texts: " + "; ".join(
-        each
-    )
+    return f"of this study's questions and relevant passages, in training texts: {'; '.join(each)}"
