@@ -1,11 +1,13 @@
 """From per-question scores to tables, figures' data and verdicts."""
 
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import t
 
 from lib.analysis import claims, drawing, plots, published, tables, words
 from lib.analysis.results import (
@@ -56,7 +58,7 @@ def scores(gain=0.0, seed=0):
     return table
 
 
-def study(gains: dict, seeds=3) -> Results:
+def study(gains: dict, seeds=5) -> Results:
     """Results of arms named `strategy` or `strategy(alpha)` with a gain in mAP each."""
     runs, sums, cells = [], [], []
     for arm, gain in gains.items():
@@ -138,33 +140,220 @@ def test_families_end_in_the_pure_arms():
     assert results.family("mix") == ["cross", "mix(0.5)", "x-x"]
 
 
+def decided(results, others=()):
+    """Comparisons of the exploratory claims."""
+    return claims.decide(results, others)[0]
+
+
 def test_clear_gain_is_supported_and_its_opposite_contradicted():
     """Verdicts follow from the scores: a large gain supports, a large loss contradicts."""
-    table = claims.decide(study(GAINS))
+    table = decided(study(GAINS))
     assert set(table["verdict"]) == {"supported"}
-    table = claims.decide(study(GAINS | {"hybrid(0.5)": -0.05}))
+    table = decided(study(GAINS | {"hybrid(0.5)": -0.05}))
     assert set(table["verdict"]) == {"contradicted"}
 
 
-def test_no_gain_is_inconclusive_for_better_and_supported_for_as_good_as():
-    """With equal arms `better` cannot be told, while `as good as` within .01 can."""
-    table = claims.decide(study(GAINS | {"hybrid(0.5)": 0.0}))
-    better = table[(table["null"] == 0)]
-    assert set(better["verdict"]) == {"inconclusive"}
+def test_no_gain_is_equivalent_for_better_and_supported_for_as_good_as():
+    """Equal arms: `better` is not told but the margin is, `as good as` within .01 is."""
+    table = decided(study(GAINS | {"hybrid(0.5)": 0.0}))
+    better = table[(table["null"] == 0) & (table["metric"] == "ap")]
+    assert set(better["verdict"]) == {"equivalent"}
     assert set(table[table["null"] < 0]["verdict"]) == {"supported"}
+    assert set(table[table["metric"] != "ap"]["verdict"]) == {"inconclusive"}  # no margin of these
 
 
-def test_a_claim_fails_with_any_of_its_comparisons():
-    """One contradicted comparison contradicts a claim; untestable claims are listed."""
-    table = pd.DataFrame(
-        {
-            "claim": ["A", "A", "B", "B"],
-            "verdict": ["supported", "contradicted", "supported", "inconclusive"],
-        }
+def row(verdict, **changes):
+    """A comparison as `verdicts` reads it."""
+    return {"claim": "A", "verdict": verdict, "versus": "mono", "setting": "mono"} | {
+        "detectable": 0.02,
+        "seeds": 5,
+    } | changes  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [
+        (["supported", "supported"], "supported"),
+        (["supported", "equivalent"], "equivalent"),
+        (["supported", "inconclusive", "equivalent"], "inconclusive"),
+        (["supported", "inconclusive", "contradicted"], "contradicted"),
+        (["supported", "—"], "—"),
+    ],
+)
+def test_a_claim_needs_all_and_fails_with_any(verdicts, expected):
+    """Supported if all are, contradicted if any is; claims that need other data are listed."""
+    table = pd.DataFrame([row(verdict) for verdict in verdicts])
+    found = claims.verdicts(table, {"B": "no arm x"}, NO_AUDIT).set_index("claim")
+    assert found.loc["A", "verdict"] == expected
+    assert ("detectable: 0.02 (mono, mono)" in found.loc["A", "why"]) == (
+        expected in ("inconclusive", "—")
     )
-    found = claims.verdicts(table, NO_AUDIT).set_index("claim")["verdict"]
-    assert found["A"] == "contradicted" and found["B"] == "inconclusive"
-    assert set(found[list(claims.UNTESTABLE)]) == {"not testable here"}
+    assert set(found.loc[["B", *claims.ELSEWHERE], "verdict"]) == {"not tested"}
+    assert found.loc["B", "why"] == "no arm x"
+
+
+def noisy(gains, seeds=5, clusters=12, spread=0.03):
+    """Results whose scores are one question a cluster, setting and language pair, all known:
+    and those scores, arm -> setting -> [seeds, clusters]."""
+    generator, runs, sums, values = np.random.default_rng(4), [], [], {}
+    for arm, gain in gains.items():
+        strategy, _, alpha = arm.rstrip(")").partition("(")
+        values[arm] = {}
+        for setting in ("mono", "cross", "multi"):
+            effects = [generator.normal(0, spread, s) for s in ((seeds, 1), (seeds, clusters))]
+            values[arm][setting] = 0.5 + gain + sum(effects)
+        for seed in range(seeds):
+            train = Train(strategy=strategy, alpha=float(alpha or 0.5), seed=seed)
+            runs.append(ScoredRun(f"arm={arm},seed={seed}", arm, train, None))
+            for setting, table in values[arm].items():
+                frame = pd.DataFrame(
+                    {
+                        "setting": setting,
+                        "question_language": "en",
+                        "candidate_language": {"mono": "en", "cross": "de", "multi": "*"}[setting],
+                        "group": [f"c{cluster}" for cluster in range(clusters)],
+                        "ap": table[seed],
+                    }
+                )
+                for metric in BIAS:
+                    frame[metric] = 1 - table[seed] if setting == "multi" else np.nan
+                sums.append(cluster_sums(frame).assign(arm=arm, seed=seed))
+    return Results("made-up", runs, pd.concat(sums, ignore_index=True), None), values
+
+
+def by_hand(gap):
+    """Mean, standard error, degrees of freedom of [S, C] differences from mean squares alone."""
+    seeds, clusters = gap.shape
+    rows, columns, mean = gap.mean(1), gap.mean(0), gap.mean()
+    rest = gap - rows[:, None] - columns[None] + mean
+    by_seed = ((rows - mean) ** 2).sum() / (seeds - 1) / seeds
+    by_cluster = ((columns - mean) ** 2).sum() / (clusters - 1) / clusters
+    cells = (rest**2).sum() / (seeds - 1) / (clusters - 1) / seeds / clusters
+    variance = max(by_seed, by_cluster, by_seed + by_cluster - cells)
+    satterthwaite = variance**2 / (by_seed**2 / (seeds - 1) + by_cluster**2 / (clusters - 1))
+    df = seeds - 1 if by_seed > by_cluster / 2 else max(satterthwaite, seeds - 1)
+    return mean, np.sqrt(variance), df
+
+
+def holm_by_hand(p):
+    """Step-down: the smallest times m, the next times m - 1, never below the one before."""
+    order, adjusted, highest = sorted(range(len(p)), key=lambda i: p[i]), [0.0] * len(p), 0.0
+    for step, which in enumerate(order):
+        highest = max(highest, min(1.0, p[which] * (len(p) - step)))
+        adjusted[which] = highest
+    return adjusted
+
+
+ARMS = ("mono", "cross", "hybrid(0.5)", "mix(0.5)")
+
+
+@pytest.mark.parametrize("gains", [(0, 0, 0, 0), (0.04, 0, 0.03, 0), (0, -0.03, 0.06, 0.02)])
+def test_claims_follow_from_their_rows(gains):
+    """Every verdict again, from the scores alone: mean squares, t, Holm by hand."""
+    results, values = noisy(dict(zip(ARMS, gains, strict=True)))
+    table, _ = claims.decide(results)
+    found = claims.verdicts(table, {}, NO_AUDIT).set_index("claim")["verdict"]
+    for claim in claims.CLAIMS[:-1]:  # the last needs languages that were not trained on
+        own = table[table["claim"] == claim.words].reset_index(drop=True)
+        p, against, equivalent = [], [], []
+        for at, (setting, rival) in enumerate(claim.pairs):
+            a, b = (values[arm][setting] for arm in ("hybrid(0.5)", rival))
+            gap = a - b if claim.metric == "ap" else b - a  # bias is 1 - score
+            mean, error, df = by_hand(gap)
+            score = (claim.side * mean - claim.null) / error
+            p.append(min(1, claim.sides * t.sf(score, df)))
+            against.append(min(1, claim.sides * t.cdf(score, df)))
+            near = max(t.sf((mean + 0.01) / error, df), t.cdf((mean - 0.01) / error, df))
+            equivalent.append(near if claim.metric == "ap" and claim.sides == 2 else 1)
+            assert own.loc[at, "difference"] == pytest.approx(mean)
+            half = t.ppf(0.975, df) * error
+            assert own.loc[at, ["low", "high"]].tolist() == pytest.approx(
+                [mean - half, mean + half]
+            )
+        assert own["p"].tolist() == pytest.approx(p)
+        assert own["p_against"].tolist() == pytest.approx(holm_by_hand(against))
+        if max(p) < 0.05:
+            expected = "supported"
+        elif min(holm_by_hand(against)) < 0.05:
+            expected = "contradicted"
+        elif all(min(pair) < 0.05 for pair in zip(p, equivalent, strict=True)):
+            expected = "equivalent"
+        else:
+            expected = "inconclusive"
+        assert found[claim.words] == expected, claim.words
+
+
+@pytest.mark.parametrize("gains", [(0, 0, 0, 0), (0.06, 0, 0.0, 0.03), (0, -0.03, 0.06, 0.0)])
+def test_primary_contrasts_follow_from_the_scores(gains):
+    """Mono cost, cross gain and batch effect again by hand, with Holm over the three."""
+    results, values = noisy(dict(zip(ARMS, gains, strict=True)))
+    hybrid, mono, mix = (values[arm] for arm in ("hybrid(0.5)", "mono", "mix(0.5)"))
+    contrasts = (
+        (-1, hybrid["mono"] - mono["mono"]),
+        (1, hybrid["cross"] - mono["cross"]),
+        (1, sum(hybrid[s] - mix[s] for s in ("mono", "cross", "multi")) / 3),
+    )
+    table = claims.primary(results)
+    assert list(table["family"]) == ["primary"] * 3 and list(table["why"]) == [""] * 3
+    hand = [by_hand(gap) for _, gap in contrasts]
+    p = holm_by_hand([2 * t.sf(abs(mean) / error, df) for mean, error, df in hand])
+    assert table["difference"].tolist() == pytest.approx([mean for mean, *_ in hand])
+    assert table["p_holm"].tolist() == pytest.approx(p)
+    for (side, _), (mean, error, df), adjusted, verdict in zip(
+        contrasts, hand, p, table["verdict"], strict=True
+    ):
+        near = max(t.sf((mean + 0.01) / error, df), t.cdf((mean - 0.01) / error, df))
+        if adjusted < 0.05:
+            assert verdict == ("supported" if side * mean > 0 else "contradicted")
+        else:
+            assert verdict == ("equivalent" if 3 * near < 0.05 else "inconclusive")
+
+
+def test_primary_contrasts_that_lack_an_arm_keep_their_place():
+    """Without mix two contrasts are tested, still as two of three; the third says why not."""
+    table = claims.primary(study({"mono": 0.0, "hybrid(0.5)": 0.05}))
+    assert list(table["verdict"]) == ["contradicted", "supported", "not tested"]
+    assert table["why"].tolist() == ["", "", "no arm mix(0.5)"]
+    assert table["p_holm"].iloc[:2].max() >= 2 * table["p"].iloc[:2].min()
+
+
+def test_few_seeds_tell_what_could_be_detected():
+    """Three seeds: intervals and detectable effects, no verdict; one: a dash throughout."""
+    few, _ = noisy(GAINS, seeds=3)
+    table, untested = claims.decide(few)
+    assert set(table["verdict"]) == {"—"} and table["detectable"].gt(0).all()
+    why = claims.verdicts(table, untested, NO_AUDIT)["why"]
+    assert why.str.startswith("3 seeds, a test needs 5; detectable: 0.").sum() == 7
+    assert set(claims.primary(few)["verdict"]) == {"—"}
+    one, _ = noisy(GAINS, seeds=1)
+    table, untested = claims.decide(one)
+    assert set(table["verdict"]) == {"—"}
+    assert table[["low", "p", "detectable"]].isna().all(axis=None)
+    why = claims.verdicts(table, untested, NO_AUDIT)["why"]
+    assert (why == "1 seed, a test needs 5").sum() == 7
+    assert set(tables.compared(claims.primary(one))["detectable"]) == {"—"}
+    assert set(tables.differences(one)["verdict"]) == {"—"}
+
+
+def test_nothing_enters_a_family_twice():
+    """Rows of a claim differ; other alphas of hybrid are no rivals; every claim is one row."""
+    assert len({claim.words for claim in (*claims.PRIMARY, *claims.CLAIMS)}) == 11
+    for claim in (*claims.PRIMARY, *claims.CLAIMS):
+        assert len(set(claim.pairs)) == len(claim.pairs)
+        assert not any(rival.startswith("hybrid") for _, rival in claim.pairs)
+    hypotheses = [
+        (c.arm, *pair, c.metric, c.null, c.where) for c in claims.PRIMARY for pair in c.pairs
+    ]
+    assert len(set(hypotheses)) == len(claims.PRIMARY) == 3
+
+
+def test_intervals_of_quality_stay_within_0_and_1():
+    """Seeds that differ widely: the interval of a mean average precision is cut off."""
+    results, _ = noisy({"mono": 0.0, "cross": 0.4}, seeds=2, spread=0.2)
+    table = tables.quality(results, ("ap",))
+    assert table["low"].min() == 0 and table["high"].max() == 1
+    plane = tables.plane(results, table)
+    assert min(points.min() for _, points in plane.regions.values()) == 0
 
 
 def unseen(results: Results, gain: float) -> Results:
@@ -177,16 +366,18 @@ def unseen(results: Results, gain: float) -> Results:
 def test_zero_shot_is_decided_where_languages_were_not_trained_on():
     """A benchmark with such languages makes the claim testable, by mono and cross there."""
     own = study(GAINS | {"hybrid(0.5)": 0.0})
-    table = claims.decide(own, [own, unseen(own, -0.05), unseen(own, 0.05)])
+    table, untested = claims.decide(own, [own, unseen(own, -0.05), unseen(own, 0.05)])
     mine = table[table["claim"] == claims.ZERO_SHOT]
     assert list(zip(mine["setting"], mine["versus"], strict=True)) == [
         ("mono", "mono"),
         ("cross", "cross"),
     ]
     assert set(mine["verdict"]) == {"contradicted"}
-    found = claims.verdicts(table, NO_AUDIT).set_index("claim")
+    found = claims.verdicts(table, untested, NO_AUDIT).set_index("claim")
     assert found.loc[claims.ZERO_SHOT, "verdict"] == "contradicted"
-    assert claims.ZERO_SHOT not in set(claims.decide(own)["claim"])
+    table, untested = claims.decide(own)
+    assert claims.ZERO_SHOT not in set(table["claim"])
+    assert untested == {claims.ZERO_SHOT: "every language here is trained on"}
 
 
 def changed(results: Results, **columns) -> Results:
@@ -201,7 +392,9 @@ def test_a_benchmark_without_parallel_passages_has_no_bias():
     bare = changed(own, **{f"n_{metric}": 0 for metric in BIAS})
     assert bare.biases == [] and own.biases == list(BIAS)
     assert not len(tables.bias(bare)) and len(tables.bias(own))
-    assert set(claims.decide(bare)["metric"]) == {"ap"}
+    table, untested = claims.decide(bare)
+    assert set(table["metric"]) == {"ap"}
+    assert list(untested.values()).count("the benchmark has no parallel passages") == 4
 
 
 def test_a_benchmark_in_one_language_has_mono_alone():
@@ -210,7 +403,10 @@ def test_a_benchmark_in_one_language_has_mono_alone():
     sums = own.sums[own.sums["setting"].isin(["mono", "multi"])].assign(question_language="en")
     single = Results("single", own.runs, sums, own.cells)
     assert single.settings == ["mono"] and set(tables.quality(single)["setting"]) == {"mono"}
-    assert not len(claims.decide(single))
+    table, untested = claims.decide(single)
+    assert not len(table) and len(untested) == len(claims.CLAIMS)
+    found = claims.primary(single)["verdict"].tolist()
+    assert found == ["contradicted", "not tested", "not tested"]
 
 
 def test_languages_never_trained_on_that_make_no_pair():
@@ -221,29 +417,30 @@ def test_languages_never_trained_on_that_make_no_pair():
     )
     found = Results("one", own.runs, sums, own.cells)
     assert list(tables.by_training(found)) == ["mono, neither trained", "cross, one trained"]
-    mine = claims.decide(own, [found])
-    assert set(mine[mine["claim"] == claims.ZERO_SHOT]["setting"]) == {"mono"}
+    table, untested = claims.decide(found)
+    assert claims.ZERO_SHOT not in set(table["claim"])
+    assert untested[claims.ZERO_SHOT] == "no such questions in cross"
 
 
-def test_a_training_text_in_the_benchmark_contradicts_disjointness():
-    """Verbatim questions or answers count; shared runs of words, and distractors, are only told."""
+def test_the_leak_audit_counts_and_decides_nothing():
+    """Three counts of questions and answers; distractors are left out; the paper's data is not
+    what was looked at."""
     audit = pd.DataFrame(
         {
             "benchmark": "made-up",
             "part": ["questions", "relevant candidates", "candidates"],
             "texts": [10, 5, 100],
-            "exact": [0, 0, 90],
-            "normalised": [0, 0, 90],
+            "exact": [0, 1, 90],
+            "normalised": [1, 1, 90],
             "ngram": [2, 1, 95],
             "overlapping": [2, 1, 95],
         }
     )
-    claim = claims.verdicts(NO_AUDIT, audit).set_index("claim").loc[claims.DISJOINT]
-    assert claim["verdict"] == "supported"
-    assert claim["why"].endswith("made-up: 0 of 15 (3 more share a run of 13 words)")
-    audit.loc[1, "normalised"] = 1
-    claim = claims.verdicts(NO_AUDIT, audit).set_index("claim").loc[claims.DISJOINT]
-    assert claim["verdict"] == "contradicted"
+    claim = claims.verdicts(NO_AUDIT, {}, audit).set_index("claim").loc[claims.DISJOINT]
+    assert (claim["family"], claim["verdict"]) == ("audit", "counted")
+    assert claim["why"].endswith(
+        "made-up: 1 verbatim, 2 with the same words, 3 with a run of 13 words, of 15"
+    )
 
 
 def test_published_rows_need_the_whole_benchmark():
@@ -261,21 +458,22 @@ def test_published_rows_need_the_whole_benchmark():
     assert len(published.rows(BenchmarkSpec(format="lareqa", split="mlqa-r"), 4_199)) == 10
 
 
-def test_mix_of_another_alpha_decides_nothing():
-    """The claim is about the same alpha."""
-    table = claims.decide(study(GAINS))
-    assert (table["versus"] == "mix(0.5)").sum() == 4  # three settings, and among all others
-    other = {"mono": 0.0, "cross": 0.0, "hybrid(0.5)": 0.05, "mix(0.25)": 0.0}
-    table = claims.decide(study(other))
-    assert not table["claim"].str.contains("at the same alpha").any()
+def test_claims_name_their_arms():
+    """Another alpha is another arm: what names one that the study lacks is not tested."""
+    table, untested = claims.decide(study(GAINS))
+    assert (table["versus"] == "mix(0.5)").sum() == 6 and set(untested) == {claims.ZERO_SHOT}
+    other = {"mono": 0.0, "cross": 0.0, "hybrid(0.5)": 0.05, "mix(0.25)": 0.0, "hybrid(0.25)": 0}
+    table, untested = claims.decide(study(other))
+    assert not table["versus"].str.startswith(("mix", "hybrid")).any()
+    assert list(untested.values()).count("no arm mix(0.5)") == 4
 
 
-def test_study_without_hybrid_has_no_claims():
-    """Nothing is claimed where the arm in question was not run."""
-    assert len(claims.decide(study({"mono": 0.0}))) == 0
-    assert set(claims.verdicts(claims.decide(study({"mono": 0.0})), NO_AUDIT)["verdict"]) == {
-        "not testable here"
-    }
+def test_study_without_hybrid_tests_nothing():
+    """Nothing is claimed where the arm in question was not run, and why is said."""
+    table, untested = claims.decide(study({"mono": 0.0}))
+    found = claims.verdicts(table, untested, NO_AUDIT)
+    assert not len(table) and set(found["verdict"]) == {"not tested"}
+    assert found["why"].str.startswith("no arm hybrid(0.5)").sum() == len(claims.CLAIMS)
 
 
 def test_differences_name_the_best_other_arm():
@@ -316,6 +514,12 @@ def test_incomplete_grid_is_named(outputs):
         scored_runs("lab")
 
 
+def said(results, quality, gaps):
+    """The report's first words."""
+    verdicts = claims.verdicts(*claims.decide(results), NO_AUDIT)
+    return words.findings(results, quality, gaps, claims.primary(results), verdicts).data
+
+
 def test_findings_name_the_best_arm():
     """The report's first words hold the arm and figure that the tables hold."""
     results = study(GAINS)
@@ -326,9 +530,7 @@ def test_findings_name_the_best_arm():
         results.cells,
     )
     quality, gaps = tables.quality(results), tables.differences(results)
-    text = words.findings(
-        results, quality, gaps, claims.verdicts(claims.decide(results), NO_AUDIT)
-    ).data
+    text = said(results, quality, gaps)
     best = quality[
         (quality["arm"] == "hybrid(0.5)")
         & (quality["metric"] == "ap")
@@ -336,6 +538,8 @@ def test_findings_name_the_best_arm():
     ]["estimate"].iloc[0]
     assert f"**mono**: **hybrid(0.5)** has the highest mAP, {best:.3f}" in text
     assert "(told apart by this interval alone)" in text
+    assert re.search(r"\*\*Cross gain\*\* .*: \+0\.05\d \[.*\] mAP, supported;", text)
+    assert "- exploratory claims (last table): 7 supported, 3 not tested." in text
 
 
 def test_commits_are_collected(tmp_path):
@@ -364,18 +568,18 @@ def test_a_benchmark_of_one_question_is_shown_without_intervals(tmp_path):
     quality, gaps = tables.quality(own), tables.differences(own)
     assert (quality["clusters"] == 1).all() and quality["estimate"].notna().all()
     assert quality["low"].isna().all() and gaps["high"].isna().all()
-    decided = claims.decide(own)
-    assert set(decided["verdict"]) == {"inconclusive"} and decided["p_holm"].isna().all()
-    verdicts = claims.verdicts(decided, NO_AUDIT)
+    table, _ = claims.decide(own)
+    assert set(table["verdict"]) == {"—"} and table["p"].isna().all()
     shown = tables.wide(quality[quality["metric"] == "ap"], "setting")
     assert shown.map(lambda cell: cell.endswith(" [—]")).all(axis=None)
-    assert set(tables.compared(decided)["p (Holm)"]) == {"—"}
+    assert set(tables.compared(table)["p"]) == {"—"}
     assert tables.bootstrap(own, 10).map(lambda cell: cell == "[—] [—]").all(axis=None)
-    said = words.findings(own, quality, gaps, verdicts).data
-    assert "1 cluster of questions, too few for intervals" in said and "nan" not in said
+    text = said(own, quality, gaps)
+    assert "1 cluster of questions, too few for intervals" in text and "nan" not in text
     for drawn in (
         plots.tradeoff(*tables.plane(own, quality), about=""),
         plots.differences(gaps),
+        plots.forest(claims.primary(own)),
         plots.bias(tables.bias(own)),
     ):
         assert "<img" in drawing.show(drawn, tmp_path).data
@@ -392,5 +596,4 @@ def test_a_sample_of_questions_is_said():
     assert mono.set_index("arm")["questions"].to_dict() == dict.fromkeys(GAINS, 40) | {
         "BM25 char n-grams": 10
     }
-    said = words.findings(results, quality, gaps, claims.verdicts(claims.decide(results), NO_AUDIT))
-    assert "in mono on a sample of 10 of 40 questions;" in said.data
+    assert "in mono on a sample of 10 of 40 questions;" in said(results, quality, gaps)

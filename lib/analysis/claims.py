@@ -1,8 +1,12 @@
-"""The claims under study, each made of comparisons that the scores decide.
+"""The claims under study, each a row: which arms, where, on which measure, and what kind of test.
 
-A comparison asks whether arm A beats arm B by more than `null` on one metric. Its p value enters
-one Holm family with all the others; no verdict is typed by hand. Sources: arXiv 2408.10536
-(abstract, sections 4 and 5); what this study cannot test is listed as such, with the reason.
+Three *primary contrasts* were fixed before any result; Holm's method guards them together. All
+other claims are *exploratory*. Such a claim is supported if every one of its comparisons is, which
+needs no adjustment (an intersection-union test, Berger 1982: all of them would have to err), and
+contradicted if any one is, for which Holm adjusts within the claim. No verdict is typed by hand.
+
+The sources of the claims: arXiv 2408.10536 (abstract, sections 4 and 5). What a study lacks arms or
+data for is listed as not tested, with the reason.
 """
 
 from __future__ import annotations
@@ -10,122 +14,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from lib.analysis import stats
-from lib.analysis.results import Results, headline
+from lib.analysis.results import Results, Select, headline
 from lib.metrics import SETTINGS
 
-ALPHA = 0.05
-ZERO_SHOT = (
-    "Hybrid keeps zero-shot quality: as good as mono and cross in languages never trained on"
-)
-DISJOINT = "Evaluation data is disjoint from training data"
-UNTESTABLE = {
-    "Better than both baselines from XLM-R and from LaBSE": "needs the public checkpoints",
-    ZERO_SHOT: "every language here is trained on",
-    "Best nDCG@10 on MIRACL (the paper's own table says otherwise)": "needs MIRACL",
-}
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Is `sign` x (A - B) above `null` in this metric? sign -1: smaller is better."""
-
-    claim: str
-    arm: str
-    versus: str
-    setting: str
-    metric: str = "ap"
-    null: float = 0.0
-    sign: int = 1
-
-
-@dataclass(frozen=True)
-class Claim:
-    """What is claimed of hybrid batches: against whom in which setting, on which measure.
-
-    rivals  setting -> arms; OTHERS stands for all other arms, MIX for mix at hybrid's alpha"""
-
-    words: str
-    rivals: dict[str, tuple[str, ...]]
-    metric: str = "ap"
-    null: float = 0.0
-    sign: int = 1
-
-
-OTHERS, MIX = "(all others)", "(mix at its alpha)"
-CLAIMS = (
-    Claim(
-        "Hybrid optimises mono, cross and multi simultaneously: as good as the specialist of each",
-        {"mono": ("mono",), "cross": ("cross",), "multi": ("mono", "cross")},
-        null=-stats.MARGIN,
-    ),
-    Claim("Hybrid is best in multilingual retrieval", {"multi": (OTHERS,)}),
-    Claim(
-        "Hybrid batches beat mixed batches (mix) at the same alpha",
-        dict.fromkeys(SETTINGS, (MIX,)),
-    ),
-    Claim(
-        "Hybrid lowers language bias (rank distance) against mono",
-        {"multi": ("mono",)},
-        "rank_distance",
-        sign=-1,
-    ),
-    Claim(
-        "Hybrid is more language-agnostic (own-language advantage) than mono",
-        {"multi": ("mono",)},
-        "own_language_advantage",
-        sign=-1,
-    ),
-)
-
-
-def comparisons(results: Results) -> list[Comparison]:
-    """Every comparison that the study's arms allow, for the hybrid arm nearest to alpha = 0.5; none
-    of a benchmark in one language, of which nothing is claimed."""
-    hybrid = _at(results, "hybrid", 0.5)
-    if hybrid is None or "cross" not in results.settings:
-        return []
-    groups = {
-        OTHERS: [arm for arm in results.arms if arm != hybrid],
-        MIX: _mix_at(results, _alpha(results, hybrid)),
-    }
-    return [
-        Comparison(claim.words, hybrid, arm, setting, claim.metric, claim.null, claim.sign)
-        for claim in CLAIMS
-        for setting, rivals in claim.rivals.items()
-        for rival in rivals
-        for arm in groups.get(rival, [rival])
-        if arm in results.arms and claim.metric in ("ap", *results.biases)
-    ]
-
-
-def _alpha(results: Results, arm: str) -> float:
-    return next(r.train.alpha for r in results.runs if r.arm == arm)
-
-
-def _mix_at(results: Results, alpha: float) -> list[str]:
-    """The mix arm of just this alpha, if there is one."""
-    runs = [r for r in results.runs if r.train.strategy == "mix" and r.train.steps]
-    return list(dict.fromkeys(r.arm for r in runs if r.train.alpha == alpha))
-
-
-def _at(results: Results, strategy: str, alpha: float) -> str | None:
-    """The arm of a strategy whose alpha is nearest."""
-    runs = [r for r in results.runs if r.train.strategy == strategy and r.train.steps]
-    return min(runs, key=lambda r: abs(r.train.alpha - alpha)).arm if runs else None
-
-
-def zero_shot(results: Results) -> list[Comparison]:
-    """Comparisons in languages that no arm was trained on, where the benchmark has such."""
-    hybrid = _at(results, "hybrid", 0.5)
-    settings = set(untrained(results.sums)["setting"])
-    return [
-        Comparison(ZERO_SHOT, hybrid, rival, setting, null=-stats.MARGIN)
-        for setting, rival in (("mono", "mono"), ("cross", "cross"))
-        if hybrid and rival in results.arms and setting in settings
-    ]
+HYBRID, MIX = "hybrid(0.5)", "mix(0.5)"
+AVERAGE = "+".join(SETTINGS)  # the mean of three settings
+NOT_TESTED = "not tested"
 
 
 def untrained(table: pd.DataFrame) -> pd.DataFrame:
@@ -133,82 +31,277 @@ def untrained(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["trained"] == "neither"] if "trained" in table else table.iloc[:0]
 
 
-def decide(results: Results, others: Iterable[Results] = ()) -> pd.DataFrame:
-    """One row a comparison: difference A - B with its 95 % interval, Holm-adjusted p, verdict.
+@dataclass(frozen=True)
+class Claim:
+    """Of every rival in every setting: is `side` x (arm - rival) above `null`?
 
-    others: results on further benchmarks, of which the first with languages that were not trained
-    on decides about zero-shot quality."""
-    hypotheses = [(results, headline, c) for c in comparisons(results)]
-    further = [(r, untrained, c) for r in (results, *others) for c in zero_shot(r)]
-    hypotheses += [one for one in further if one[0] is further[0][0]]
-    rows, p_values = [], []
-    for source, select, c in hypotheses:
-        tables = [source.table(arm, c.setting, c.metric, select) for arm in (c.arm, c.versus)]
-        gap = stats.paired(*tables).difference
-        excess = c.sign * gap.estimate - c.null
-        p_values.append(stats.p_value(excess, gap.standard_error, gap.df))
+    rivals  setting -> arms; settings joined by + are averaged
+    side    -1: smaller is better
+    sides   2: the difference is either way; 1: of non-inferiority, that it is not below `null`
+    where   which questions"""
+
+    words: str
+    rivals: dict[str, tuple[str, ...]]
+    metric: str = "ap"
+    null: float = 0.0
+    side: int = 1
+    sides: int = 2
+    arm: str = HYBRID
+    where: Select = headline
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """(setting, rival) of each comparison."""
+        return [(setting, rival) for setting, arms in self.rivals.items() for rival in arms]
+
+
+PRIMARY = (
+    Claim("Mono cost: hybrid(0.5) loses monolingual mAP to mono", {"mono": ("mono",)}, side=-1),
+    Claim("Cross gain: hybrid(0.5) gains cross-lingual mAP over mono", {"cross": ("mono",)}),
+    Claim("Batch effect: whole batches beat mixed rows over all settings", {AVERAGE: (MIX,)}),
+)
+AS_GOOD = {"null": -stats.MARGIN, "sides": 1}
+ZERO_SHOT = (
+    "Hybrid keeps zero-shot quality: as good as mono and cross in languages never trained on"
+)
+CLAIMS = (
+    Claim(
+        "Hybrid optimises mono, cross and multi simultaneously: as good as the specialist of each",
+        {"mono": ("mono",), "cross": ("cross",), "multi": ("mono", "cross")},
+        **AS_GOOD,
+    ),
+    Claim("Hybrid is best in multilingual retrieval", {"multi": ("mono", "cross", MIX)}),
+    Claim(
+        "Hybrid batches beat mixed batches (mix) at the same alpha", dict.fromkeys(SETTINGS, (MIX,))
+    ),
+    Claim(
+        "Hybrid lowers language bias (rank distance) against mono",
+        {"multi": ("mono",)},
+        "rank_distance",
+        side=-1,
+    ),
+    Claim(
+        "Hybrid lowers language bias (rank distance) against cross and mix",
+        {"multi": ("cross", MIX)},
+        "rank_distance",
+        side=-1,
+    ),
+    Claim(
+        "Hybrid is more language-agnostic (own-language advantage) than mono",
+        {"multi": ("mono",)},
+        "own_language_advantage",
+        side=-1,
+    ),
+    Claim(
+        "Hybrid is more language-agnostic (own-language advantage) than cross and mix",
+        {"multi": ("cross", MIX)},
+        "own_language_advantage",
+        side=-1,
+    ),
+    Claim(ZERO_SHOT, {"mono": ("mono",), "cross": ("cross",)}, where=untrained, **AS_GOOD),
+)
+PRIMARY_COLUMNS = [
+    *("family", "claim", "arm", "versus", "setting", "metric", "null", "difference", "low", "high"),
+    *("seeds", "clusters", "detectable", "p", "p_holm", "verdict", "why"),
+]
+ELSEWHERE = {
+    "Better than both baselines from XLM-R and from LaBSE": "needs the public checkpoints",
+    "Best nDCG@10 on MIRACL (the paper's own table says otherwise)": "needs MIRACL",
+}
+DISJOINT = "Evaluation data is disjoint from training data"
+
+
+# --- comparisons -------------------------------------------------------------------------------
+
+
+def compare(results: Results, claim: Claim, level: float = stats.LEVEL) -> list[dict]:
+    """One row a comparison of a claim: the paired difference, p values for the claim and against
+    it, and what a test at `level` could have detected beyond `null`."""
+    rows = []
+    for setting, rival in claim.pairs:
+        gap = stats.paired(
+            *(_values(results, arm, setting, claim) for arm in (claim.arm, rival))
+        ).difference
+        null = claim.side * claim.null + 0.0  # no minus zero
+        more, less = stats.tails(gap, null)[:: claim.side]
         rows.append(
             {
-                "claim": c.claim,
-                "arm": c.arm,
-                "versus": c.versus,
-                "setting": c.setting,
-                "metric": c.metric,
-                "null": c.null,
+                "claim": claim.words,
+                "arm": claim.arm,
+                "versus": rival,
+                "setting": setting,
+                "metric": claim.metric,
+                "null": null,
+                "sides": claim.sides,
                 "difference": gap.estimate,
                 "low": gap.low,
                 "high": gap.high,
-                "excess": excess,
+                "seeds": gap.seeds,
+                "clusters": gap.clusters,
+                "detectable": stats.detectable(gap, level, claim.sides),
+                "p": float(np.minimum(1, claim.sides * more)),
+                "p_against": float(np.minimum(1, claim.sides * less)),
+                "p_equivalent": _equivalence(gap, claim),
             }
         )
-    table = pd.DataFrame(rows)
-    if len(table):
-        table["p_holm"] = stats.holm(p_values)
-        table["verdict"] = [
-            _verdict(*row) for row in zip(table["excess"], table["p_holm"], strict=True)
-        ]
-    return table
+    return rows
 
 
-def _verdict(excess: float, p: float) -> str:
-    if not p < ALPHA:  # NaN: one cluster, of which nothing can be tested
-        return "inconclusive"
-    return "supported" if excess > 0 else "contradicted"
+def _values(results: Results, arm: str, setting: str, claim: Claim) -> pd.DataFrame:
+    """Values of an arm by seed and cluster, over one setting or the mean of several."""
+    return stats.averaged(
+        [results.table(arm, one, claim.metric, claim.where) for one in setting.split("+")]
+    )
 
 
-def verdicts(table: pd.DataFrame, audit: pd.DataFrame) -> pd.DataFrame:
-    """One row a claim: supported if every comparison is, contradicted if any one is; then whether
-    the leak audit found anything, then claims that this study cannot test, with the reason."""
+def _equivalence(gap: stats.Interval, claim: Claim) -> float:
+    """p value of "not within the margin", which is one of mAP; as good as asks for less."""
+    return stats.equivalence(gap) if claim.metric == "ap" and claim.sides == 2 else 1.0
+
+
+def lacking(results: Results, claim: Claim) -> str:
+    """Why a study cannot test a claim; empty where it can."""
+    arms = [a for a in (claim.arm, *(r for _, r in claim.pairs)) if a not in results.arms]
+    if arms:
+        return f"no arm {', '.join(dict.fromkeys(arms))}"
+    settings = dict.fromkeys(one for setting in claim.rivals for one in setting.split("+"))
+    if missing := [one for one in settings if one not in results.settings]:
+        return f"the benchmark has no setting {', '.join(missing)}"
+    if claim.metric not in ("ap", *results.biases):
+        return "the benchmark has no parallel passages"
+    asked = set(claim.where(results.sums)["setting"])
+    if claim.where is untrained and not asked & set(settings):
+        return "every language here is trained on"
+    empty = [one for one in settings if one not in asked]
+    return f"no such questions in {', '.join(empty)}" if empty else ""
+
+
+def _undecidable(row: dict) -> bool:
+    """Whether there are too few seeds or clusters for a verdict."""
+    return row["seeds"] < stats.SEEDS or pd.isna(row["p"])
+
+
+def _verdict(row: dict, p: float, p_against: float, p_equivalent: float) -> str:
+    """What a comparison says, of p values adjusted as its family asks."""
+    if _undecidable(row):
+        return stats.NO_VERDICT
+    for value, verdict in (
+        (p, "supported"),
+        (p_against, "contradicted"),
+        (p_equivalent, "equivalent"),
+    ):
+        if value < stats.LEVEL:
+            return verdict
+    return "inconclusive"
+
+
+def primary(results: Results) -> pd.DataFrame:
+    """The three primary contrasts, one row each: p is two-sided, p_holm adjusted over the three.
+
+    An effect is detectable at .05 / 3, the level of Holm's first step. Equivalence is tested at
+    that level too: of "no difference" and "beyond the margin" only one can be true, so three
+    contrasts are at most three true hypotheses. Those that a study lacks arms for keep their place
+    in the family of three."""
+    count = len(PRIMARY)
     rows = []
-    for claim, block in table.groupby("claim", sort=False) if len(table) else ():
-        outcomes = set(block["verdict"])
-        verdict = (
-            "contradicted"
-            if "contradicted" in outcomes
-            else "supported"
-            if outcomes == {"supported"}
-            else "inconclusive"
-        )
-        counts = ", ".join(f"{n} {v}" for v, n in block["verdict"].value_counts().items())
-        rows.append((claim, verdict, f"{len(block)} comparison{'s' * (len(block) > 1)}: {counts}"))
+    for claim in PRIMARY:
+        if why := lacking(results, claim):
+            setting, rival = claim.pairs[0]
+            row = {"claim": claim.words, "arm": claim.arm, "versus": rival, "setting": setting}
+            rows.append(row | {"metric": claim.metric, "why": why})
+        else:
+            rows += [r | {"why": ""} for r in compare(results, claim, stats.LEVEL / count)]
+    table = pd.DataFrame(rows).reindex(columns=[*PRIMARY_COLUMNS, "p_against", "p_equivalent"])
+    either = table[["p", "p_against"]].min(axis=1)
+    table["p_holm"] = stats.holm(either)
+    table["verdict"] = [_primary_verdict(row, count) for row in table.to_dict("records")]
+    return table.assign(p=either, family="primary")[PRIMARY_COLUMNS]
+
+
+def _primary_verdict(row: dict, count: int) -> str:
+    if row["why"]:
+        return NOT_TESTED
+    ahead = row["p"] < row["p_against"]
+    p, p_against = (row["p_holm"], 1.0) if ahead else (1.0, row["p_holm"])
+    return _verdict(row, p, p_against, count * row["p_equivalent"])
+
+
+def decide(results: Results, others: Iterable[Results] = ()) -> tuple[pd.DataFrame, dict[str, str]]:
+    """One row a comparison of the exploratory claims, and claim -> why it cannot be tested.
+
+    p is for the claim and unadjusted, p_against adjusted by Holm within the claim. others: results
+    on further benchmarks, of which the first with languages that were not trained on decides about
+    zero-shot quality."""
+    every, blocks, untested = [results, *others], [], {}
+    for claim in CLAIMS:
+        sources = every if claim.where is untrained else [results]
+        source = next((one for one in sources if not lacking(one, claim)), None)
+        if source is None:
+            untested[claim.words] = lacking(results, claim)
+            continue
+        rows = compare(source, claim)
+        against = stats.holm([row["p_against"] for row in rows])
+        for row, adjusted in zip(rows, against, strict=True):
+            row["verdict"] = _verdict(row, row["p"], adjusted, row.pop("p_equivalent"))
+            blocks.append({"family": "exploratory"} | row | {"p_against": adjusted})
+    return pd.DataFrame(blocks), untested
+
+
+# --- claims ------------------------------------------------------------------------------------
+
+
+def verdicts(table: pd.DataFrame, untested: dict[str, str], audit: pd.DataFrame) -> pd.DataFrame:
+    """One row an exploratory claim; then what the leak audit counted; then claims that this study
+    cannot test, with the reason. table, untested: of `decide`."""
+    rows = [
+        ("exploratory", claim, *_of_claim(block.to_dict("records")))
+        for claim, block in (table.groupby("claim", sort=False) if len(table) else ())
+    ]
     if len(audit):
-        rows.append((DISJOINT, *_disjoint(audit)))
-    claimed = {claim for claim, *_ in rows}
-    rows += [(c, "not testable here", why) for c, why in UNTESTABLE.items() if c not in claimed]
-    return pd.DataFrame(rows, columns=["claim", "verdict", "why"])
+        rows.append(("audit", DISJOINT, "counted", counted(audit)))
+    rows += [("exploratory", c, NOT_TESTED, why) for c, why in (untested | ELSEWHERE).items()]
+    return pd.DataFrame(rows, columns=["family", "claim", "verdict", "why"])
 
 
-def _disjoint(audit: pd.DataFrame) -> tuple[str, str]:
-    """Verdict and reason: no question and no passage that answers one may be a training text."""
+def _of_claim(rows: list[dict]) -> tuple[str, str]:
+    """Verdict and reason of a claim from its comparisons."""
+    found = [row["verdict"] for row in rows]
+    if stats.NO_VERDICT in found:
+        return stats.NO_VERDICT, _too_few(rows)
+    counts = ", ".join(f"{found.count(v)} {v}" for v in dict.fromkeys(found))
+    why = f"{len(rows)} comparison{'s' * (len(rows) > 1)}: {counts}"
+    if "contradicted" in found:
+        return "contradicted", why
+    if "inconclusive" in found:
+        return "inconclusive", f"{why}; {_could_be_detected(rows)}"
+    return "equivalent" if "equivalent" in found else "supported", why
+
+
+def _too_few(rows: list[dict]) -> str:
+    """Why there is no verdict, and what could have been detected."""
+    seeds = min(row["seeds"] for row in rows)
+    if seeds < stats.SEEDS:
+        why = f"{seeds} seed{'s' * (seeds > 1)}, a test needs {stats.SEEDS}"
+    else:
+        why = "one cluster of questions"
+    return why if pd.isna(rows[0]["detectable"]) else f"{why}; {_could_be_detected(rows)}"
+
+
+def _could_be_detected(rows: list[dict]) -> str:
+    """The effects that comparisons without an outcome could have detected."""
+    open_ones = [r for r in rows if r["verdict"] in ("inconclusive", stats.NO_VERDICT)]
+    effects = ", ".join(f"{r['detectable']:.3g} ({r['versus']}, {r['setting']})" for r in open_ones)
+    return f"detectable: {effects}"
+
+
+def counted(audit: pd.DataFrame) -> str:
+    """What the leak audit counted of this study's own data. It is no verdict on the paper's."""
     rows = audit[audit["part"].isin(["questions", "relevant candidates"])]
-    counts = rows.groupby("benchmark", sort=False)[["texts", "normalised", "overlapping"]].sum()
-    reasons = [
-        f"{r.Index}: {r.normalised} of {r.texts:,} ({r.overlapping - r.normalised} more share a "
-        "run of 13 words)"
+    columns = ["texts", "exact", "normalised", "ngram"]
+    counts = rows.groupby("benchmark", sort=False)[columns].sum()
+    each = [
+        f"{r.Index}: {r.exact} verbatim, {r.normalised} with the same words, {r.ngram} with a run "
+        f"of 13 words, of {r.texts:,}"
         for r in counts.itertuples()
     ]
-    return (
-        "contradicted" if counts["normalised"].any() else "supported",
-        "questions and relevant passages that are training texts, but for case and punctuation: "
-        + "; ".join(reasons),
-    )
+    return f"of this study's questions and relevant passages, in training texts: {'; '.join(each)}"

@@ -8,6 +8,7 @@ import pandas as pd
 import seaborn as sns
 
 from lib.analysis.drawing import FAMILIES, REFERENCE, figure, label_points, look
+from lib.analysis.stats import MARGIN
 from lib.metrics import LABELS, REFERENCES
 from lib.sampler import Batch
 
@@ -58,6 +59,26 @@ def _draw_arm(ax, runs: pd.DataFrame, mean: tuple, ellipse: np.ndarray, mark: di
     ax.plot(*ellipse.T, color=mark["color"], lw=0.8, alpha=0.5, zorder=1)
     ax.scatter(runs["mono"], runs["cross"], s=22, alpha=0.6, zorder=2, **mark)
     ax.scatter(*mean, s=120, edgecolor="white", linewidth=1.2, zorder=3, **mark)
+
+
+@figure(
+    "primary",
+    "The primary contrasts with 95 % intervals, of each alone. Band: the margin of .01 mAP.",
+    "Forest plot of the primary contrasts with a band around zero",
+)
+def forest(table: pd.DataFrame):
+    """table: DataFrame claim, difference, low, high; a row without a difference keeps its place."""
+    fig, ax = plt.subplots(figsize=(7.2, 0.9 + 0.5 * len(table)))
+    ax.axvspan(-MARGIN, MARGIN, color="#dddddd", zorder=0)
+    ax.axvline(0, color="black", lw=0.8)
+    for y, row in enumerate(table.itertuples()):
+        ax.plot([row.low, row.high], [y, y], color=REFERENCE, lw=2)
+        ax.plot(row.difference, y, "o", ms=8, color=REFERENCE)
+    names = table["claim"].str.split(":").str[0]
+    ax.set(xlabel="difference in mAP", yticks=range(len(table)), yticklabels=names)
+    ax.set_ylim(len(table) - 0.5, -0.5)
+    fig.tight_layout()
+    return fig
 
 
 @figure(

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
-from lib.analysis import published, stats
+from lib.analysis import published, regions, stats
 from lib.analysis.results import WITH_ALPHA, Results, Select, headline, language_cells, mean_of_sums
 from lib.metrics import BIAS, CELL, LABELS, QUALITY, REFERENCES
 from lib.params import BenchmarkSpec
@@ -39,6 +40,8 @@ def _row(
     results: Results, arm: str, setting: str, metric: str, select: Select = headline, **extra
 ) -> dict:
     interval = stats.interval(results.table(arm, setting, metric, select))
+    if metric in QUALITY:
+        interval = interval.within(0, 1)
     asked = results.asked(arm, setting, metric, select)
     return {
         "arm": arm,
@@ -103,7 +106,7 @@ def _mean_over_languages(table: pd.DataFrame) -> str:
     """The mean, with its interval where there are several languages."""
     if table["cluster"].nunique() == 1:
         return f"{table['value'].mean():.3f}"
-    interval = stats.interval(table[["seed", "cluster", "value", "weight"]])
+    interval = stats.interval(table[["seed", "cluster", "value", "weight"]]).within(0, 1)
     return f"{interval.estimate:.3f} {stats.shown(interval.low, interval.high)}"
 
 
@@ -180,24 +183,24 @@ def plane(results: Results, quality: pd.DataFrame) -> Plane:
     if not {"mono", "cross"} <= set(results.settings):
         return Plane(pd.DataFrame(), {}, {}, {}, [])
     ellipses = {
-        arm: stats.region(results.table(arm, "mono"), results.table(arm, "cross"))
+        arm: regions.region(*(results.table(arm, s) for s in ("mono", "cross"))).within(0, 1)
         for arm in results.arms
     }
-    regions = {arm: ((r.x.estimate, r.y.estimate), r.points) for arm, r in ellipses.items()}
+    means = {arm: ((r.x.estimate, r.y.estimate), r.points) for arm, r in ellipses.items()}
     paths = {name: arms for name in WITH_ALPHA if len(arms := results.family(name)) > 1}
     return Plane(
         points(results),
-        regions,
+        means,
         paths,
         marks(quality, [REFERENCES["bm25_chars"], "untrained"]),
-        front({arm: mean for arm, (mean, _) in regions.items()}),
+        front({arm: mean for arm, (mean, _) in means.items()}),
     )
 
 
 def front(means: dict) -> list[str]:
     """Arms whose (mono, cross) mean no other arm beats in both. means: arm -> (mono, cross)."""
     return [
-        arm for arm, best in zip(means, stats.pareto(list(means.values())), strict=True) if best
+        arm for arm, best in zip(means, regions.pareto(list(means.values())), strict=True) if best
     ]
 
 
@@ -225,6 +228,7 @@ def differences(results: Results) -> pd.DataFrame:
                     "difference": gap.difference.estimate,
                     "low": gap.difference.low,
                     "high": gap.difference.high,
+                    "detectable": stats.detectable(gap.difference),
                     "p": gap.p,
                     "verdict": stats.verdict(gap.difference),
                 }
@@ -261,28 +265,39 @@ def bootstrap(results: Results, draws: int) -> pd.DataFrame:
         rows[arm] = {}
         for setting in results.settings:
             table = results.table(arm, setting)
-            t, (low, high) = stats.interval(table), stats.bootstrap(table, draws)
+            t, (low, high) = stats.interval(table).within(0, 1), stats.bootstrap(table, draws)
             rows[arm][setting] = f"{stats.shown(t.low, t.high)} {stats.shown(low, high)}"
     return pd.DataFrame(rows).T
 
 
 def compared(table: pd.DataFrame) -> pd.DataFrame:
-    """The comparisons behind the claims, for people to read."""
+    """Primary contrasts, or the comparisons behind the claims, for people to read."""
     if not len(table):
         return table
-    gap = [f"{r.difference:+.3f} {stats.shown(r.low, r.high, '+.3f')}" for r in table.itertuples()]
-    return pd.DataFrame(
-        {
-            "claim": table["claim"].str.split(":").str[0],
-            "difference": table["arm"] + " − " + table["versus"],
-            "setting": table["setting"],
-            "metric": table["metric"].map(LABELS),
-            "value [95 %]": gap,
-            "beyond": table["null"],
-            "p (Holm)": table["p_holm"].map(_p_shown),
-            "verdict": table["verdict"],
-        }
-    )
+    shown = {
+        "claim": table["claim"].str.split(":").str[0],
+        "difference": table["arm"] + " − " + table["versus"],
+        "setting": table["setting"],
+        "metric": table["metric"].map(LABELS),
+        "value [95 %]": [_gap_shown(row) for row in table.itertuples()],
+        "beyond": table["null"].map(_number_shown),
+        "detectable": table["detectable"].map(_number_shown),
+    }
+    p = {PS[name]: table[name].map(_p_shown) for name in PS if name in table}
+    return pd.DataFrame(shown | p | {"verdict": table["verdict"]})
+
+
+PS = {"p": "p", "p_holm": "p (Holm over three)", "p_against": "p against (Holm in the claim)"}
+
+
+def _gap_shown(row: NamedTuple) -> str:
+    if pd.isna(row.difference):
+        return "—"
+    return f"{row.difference:+.3f} {stats.shown(row.low, row.high, '+.3f')}"
+
+
+def _number_shown(value: float) -> str:
+    return "—" if pd.isna(value) else f"{value:.3g}"
 
 
 def _p_shown(p: float) -> str:

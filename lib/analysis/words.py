@@ -56,7 +56,11 @@ def left_out(runs: list[ScoredRun]) -> Markdown:
 
 
 def findings(
-    results: Results, quality: pd.DataFrame, gaps: pd.DataFrame, verdicts: pd.DataFrame
+    results: Results,
+    quality: pd.DataFrame,
+    gaps: pd.DataFrame,
+    primary: pd.DataFrame,
+    verdicts: pd.DataFrame,
 ) -> Markdown:
     """The report's first words, computed from its tables."""
     ap = quality[quality["metric"] == "ap"].set_index(["arm", "setting"])
@@ -65,22 +69,44 @@ def findings(
     sample = ""
     if bm25["questions"] < (every := ap.loc[(results.arms[0], "mono"), "questions"]):
         sample = f" on a sample of {bm25['questions']:,} of {every:,} questions"
-    counts = ", ".join(f"{n} {v}" for v, n in verdicts["verdict"].value_counts().items())
     seeds, clusters = int(quality["seeds"].max()), int(quality["clusters"].max())
-    intervals = "with 95 % intervals" if clusters > 1 else "too few for intervals"
+    intervals = "with 95 % intervals" if min(seeds, clusters) > 1 else "too few for intervals"
     return Markdown(
         "\n".join(
             [
                 f"{stratum(results.sums)} Over {seeds} seed{'s' * (seeds > 1)} and {clusters} "
                 f"cluster{'s' * (clusters > 1)} of questions, {intervals}:",
                 "",
+                *map(_of_contrast, primary.to_dict("records")),
                 *lines,
                 "- without training, BM25 over character n-grams reaches "
                 f"{bm25['estimate']:.3f} in mono{sample};",
-                f"- claims (last table): {counts}.",
+                f"- exploratory claims (last table): {_counts(verdicts)}.",
             ]
         )
     )
+
+
+def _of_contrast(row: dict) -> str:
+    """A primary contrast: its difference, and what is decided."""
+    name, _, words = row["claim"].partition(": ")
+    if row["why"]:
+        return f"- **{name}** ({words}): {row['verdict']}, {row['why']};"
+    gap = f"{row['difference']:+.3f} {stats.shown(row['low'], row['high'], '+.3f')} mAP"
+    decided = {
+        stats.NO_VERDICT: f"no verdict: a test needs {stats.SEEDS} seeds and several clusters"
+    }
+    verdict = decided.get(row["verdict"], row["verdict"])
+    if row["verdict"] in ("inconclusive", stats.NO_VERDICT) and pd.notna(row["detectable"]):
+        verdict += f" (detectable: {row['detectable']:.3f})"
+    return f"- **{name}** ({words}): {gap}, {verdict};"
+
+
+def _counts(verdicts: pd.DataFrame) -> str:
+    """How many claims have which verdict; those of the leak audit have none."""
+    found = verdicts.loc[verdicts["family"] == "exploratory", "verdict"]
+    named = found.replace(stats.NO_VERDICT, "without a verdict")
+    return ", ".join(f"{n} {v}" for v, n in named.value_counts().items())
 
 
 def _of_setting(arms: list[str], ap: pd.DataFrame, gaps: pd.DataFrame, setting: str) -> str:
