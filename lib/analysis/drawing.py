@@ -42,6 +42,7 @@ FAMILIES = {
     "cross-pair": ("#ece133", "P"),
     "cross-fixed": ("#949494", "X"),
     "hybrid": ("#029e73", "D"),
+    "hybrid-pair": ("#de8f05", "h"),
     "mix": ("#cc78bc", "^"),
     "en-en": ("#ca9161", "p"),
 }
