@@ -152,9 +152,13 @@ def test_a_run_in_chunks_is_the_run_at_once(corpus, tmp_path):
     assert runs[0].exposure == runs[1].exposure
 
 
-def test_resumes_to_the_same_bits(corpus, tmp_path):
-    """With dropout, which each chunk draws twice."""
-    params = PARAMS.model_copy(update={"chunk": 5})
+PART = {"strategy": "mix", "negatives": "in_language", "explicit": 0, "most_negatives": 2}
+
+
+@pytest.mark.parametrize("changes", [{}, PART])
+def test_resumes_to_the_same_bits(corpus, tmp_path, changes):
+    """With dropout, which each chunk draws twice; also where a loss leaves out rows."""
+    params = PARAMS.model_copy(update={"chunk": 5} | changes)
     train(corpus, params, tmp_path / "whole")
     stop_after(corpus, tmp_path / "half", 8, params)
     train(corpus, params, tmp_path / "half")

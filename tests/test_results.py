@@ -138,7 +138,7 @@ def test_labels_are_short_where_clear():
 
 
 def test_labels_say_what_a_softmax_leaves_out():
-    """So that the two are two arms, of one look."""
+    """So that they are arms of their own: in their family's colour, with markers of their own."""
     trains = {
         "arm=a,seed=0": Train(strategy="mix"),
         "arm=b,seed=0": Train(strategy="mix", negatives="in_language"),
@@ -152,7 +152,9 @@ def test_labels_say_what_a_softmax_leaves_out():
         "x-x, in_language, 8 negatives",
     ]
     looks = [drawing.look(arm) for arm in arm_labels(trains).values()]
-    assert looks == [drawing.look(arm) for arm in ("mix", "mix", "hybrid-pair", "x-x")]
+    plain = [drawing.look(arm) for arm in ("mix", "mix", "hybrid-pair", "x-x")]
+    assert [look["color"] for look in looks] == [look["color"] for look in plain]
+    assert [look["marker"] for look in looks] == ["^", ">", "<", "d"]
 
 
 def test_every_arm_has_a_look_and_a_line_its_ends():
