@@ -35,7 +35,7 @@ Count = Annotated[int, Field(ge=0, le=10**9)]
 Positive = Annotated[int, Field(ge=1, le=10**9)]
 Size = Annotated[int, Field(ge=1, le=2**16)]
 Device = Literal["auto", "cpu", "cuda"]
-Negatives = Literal["in_batch", "explicit", "both"]
+Negatives = Literal["in_batch", "in_language", "explicit", "both"]
 Pooling = Literal["mean", "cls"]
 
 
@@ -178,14 +178,15 @@ class Train(Stage):
     may_change = ("chunk", "ranks", "checkpoint_every", "keep_checkpoints", "log_every")
 
     corpus: str = Field("base", description="the run of 01_prepare to train on")
-    strategy: Literal[tuple(ARMS)] = Field("hybrid", description="how batches are composed")
-    alpha: Share = Field(0.5, description="monolingual share of batches (hybrid) or rows (mix)")
+    strategy: Literal[tuple(ARMS)] = Field("hybrid", description="how batches are made")
+    alpha: Share = Field(0.5, description="monolingual share of batches (hybrids) or rows (mix)")
     language_power: Share = Field(
         0.0, description="language weight ~ pairs ** power: 0 uniform, 1 by size"
     )
     batch_size: int = Field(128, ge=2, le=2**20, description="question-passage pairs an update")
     negatives: Negatives = Field("in_batch", description="what a question is contrasted with")
-    explicit: Count = Field(0, description="explicit negatives a row; over 0 unless in_batch")
+    explicit: Count = Field(0, description="explicit negatives a row; over 0 if explicit or both")
+    most_negatives: Count = Field(0, description="at most so many in-batch negatives; 0: all")
     temperature: float = Field(0.0, ge=0, description="of the loss; 0: .1, .05 of a checkpoint")
     symmetric: bool = Field(False, description="also contrast each passage with the questions")
     model: str = Field("", description="checkpoint name or folder; empty: small, from scratch")
@@ -243,31 +244,27 @@ class Train(Stage):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if (self.explicit > 0) != (self.negatives != "in_batch"):
-            expected = "0" if self.negatives == "in_batch" else "1 or more"
-            raise ValueError(
-                f"train.explicit: {self.explicit} does not go with negatives "
-                f"{self.negatives!r} (expected {expected})"
-            )
-        if self.symmetric and self.negatives == "explicit":
-            raise ValueError(
-                "train.symmetric: True does not go with negatives 'explicit' (expected False: "
-                "its loss has no column for another row's passage)"
-            )
-        if self.width % self.heads:
-            raise ValueError(
-                f"train.heads: {self.heads} does not divide the width {self.width} "
-                "(expected a divisor)"
-            )
-        if self.patience and not self.validate_every:
-            raise ValueError(
-                f"train.patience: {self.patience} does not go with validate_every 0 (expected 0)"
-            )
-        if self.batch_size % self.ranks:
-            raise ValueError(
-                f"train.ranks: {self.ranks} does not divide the batch_size {self.batch_size} "
-                "(expected a divisor)"
-            )
+        hard, most = self.negatives in ("explicit", "both"), self.most_negatives
+        kind = f"negatives {self.negatives!r}"
+        for wrong, name, other, expected in (
+            ((self.explicit > 0) != hard, "explicit", kind, "1 or more" if hard else "0"),
+            (most and hard, "most_negatives", kind, "0"),
+            (most >= self.batch_size, "most_negatives", f"batch_size {self.batch_size}", "less"),
+            (self.symmetric and (most or self.negatives not in ("in_batch", "both")), "symmetric",
+             f"{kind}, most_negatives {most}", "False: not all rows' passages are contrasted"),
+            (self.patience and not self.validate_every, "patience", "validate_every 0", "0"),
+        ):  # fmt: skip
+            if wrong:
+                raise ValueError(
+                    f"train.{name}: {getattr(self, name)} does not go with {other} "
+                    f"(expected {expected})"
+                )
+        for name, whole in (("heads", "width"), ("ranks", "batch_size")):
+            if getattr(self, whole) % getattr(self, name):
+                raise ValueError(
+                    f"train.{name}: {getattr(self, name)} does not divide the {whole} "
+                    f"{getattr(self, whole)} (expected a divisor)"
+                )
         return self
 
 

@@ -25,14 +25,15 @@ from functools import cached_property
 
 import numpy as np
 
-# Shares that define an arm: batches of one language, batches of one ordered pair of languages,
-# and, in the mixed batches that are left, rows that keep to one language.
+# Shares that define an arm: batches of one language; of the others, batches of one ordered pair of
+# languages; and, in the mixed batches that are left, rows that keep to one language.
 ARMS = {
     "mono": (1, 0, 0),
     "x-x": (0, 0, 1),
     "cross-pair": (0, 1, 0),
     "cross": (0, 0, 0),
     "hybrid": ("alpha", 0, 0),
+    "hybrid-pair": ("alpha", 1, 0),
     "mix": (0, 0, "alpha"),
     "en-en": (1, 0, 0),  # all weight on English
     "cross-fixed": (0, 0, 1),  # then each question is sent to a constant other language
@@ -56,7 +57,7 @@ def arm_name(strategy: str, alpha: float) -> str:
 def crosses(strategy: str, alpha: float) -> bool:
     """Whether an arm answers questions in another language, so that it needs translations."""
     mono, pair, keep = (alpha if share == "alpha" else share for share in ARMS[strategy])
-    return strategy == "cross-fixed" or pair > 0 or (mono + pair < 1 and keep < 1)
+    return strategy == "cross-fixed" or (mono < 1 and (pair > 0 or keep < 1))
 
 
 @dataclass(frozen=True)
@@ -292,7 +293,7 @@ class Schedule:
     """All batches of one run: `schedule.batch(k)`, or iterate.
 
     strategy        a key of ARMS
-    alpha           same-language share of batches (hybrid) or of rows (mix); else without effect
+    alpha           same-language share of batches (hybrids) or of rows (mix); else without effect
     language_power  weight of a language = (its pairs) ** power: 0 uniform, 1 size, 1/T temperature
     explicit        H, explicit negatives a row
 
@@ -323,7 +324,7 @@ class Schedule:
         self.streams = Streams(index)
         self.weight = self._weigh(language_power)
         self._same = self._cross = np.diag(self.weight)  # chances of the streams
-        needs, mixed = crosses(strategy, alpha), self._mono + self._pair < 1
+        needs, mixed = crosses(strategy, alpha), self._mono < 1 and self._pair < 1
         if needs and steps:
             if index.alone:
                 raise ValueError(
@@ -381,8 +382,8 @@ class Schedule:
     def _draw(self, steps: int, batch_size: int) -> None:
         """Draw the streams [steps, B], and count for each row the earlier rows of its stream."""
         streams = len(self.streams.size)
-        kind = uniform(self.seed, BATCH_KIND, np.arange(steps))
-        self._kind = np.searchsorted(np.cumsum([self._mono, self._pair]), kind, "right")
+        until = np.cumsum([self._mono, (1 - self._mono) * self._pair])
+        self._kind = until.searchsorted(uniform(self.seed, BATCH_KIND, np.arange(steps)), "right")
         self._stream = np.empty((steps, batch_size), np.min_scalar_type(streams))
         self._turn = np.empty((steps, batch_size), np.int32)
         used = np.zeros(streams, np.int64)

@@ -89,16 +89,8 @@ def _train(
 
 def schedule(index: PairIndex, params: Train) -> Schedule:
     """The batches of the run that `params` describes."""
-    return Schedule(
-        index,
-        params.strategy,
-        alpha=params.alpha,
-        batch_size=params.batch_size,
-        steps=params.steps,
-        seed=params.seed,
-        explicit=params.explicit,
-        language_power=params.language_power,
-    )
+    own = {"alpha", "batch_size", "steps", "seed", "explicit", "language_power"}
+    return Schedule(index, params.strategy, **params.model_dump(include=own))
 
 
 class Training:
@@ -189,6 +181,8 @@ class Training:
             passage,
             self.params.temperature,
             mode=self.params.negatives,
+            most=self.params.most_negatives,
+            language=on_device(self.device, batch.passage_language),
             symmetric=self.params.symmetric,
             **(self._hard(batch, negative) if hard else {}),
         )

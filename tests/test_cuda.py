@@ -19,6 +19,7 @@ from lib import search, store, trainer
 from lib.benchmarks import heldout
 from lib.corpus import ParallelCorpus
 from lib.encoder import on_device
+from lib.losses import columns
 from lib.sources.assemble import corpus_of_rows
 from lib.trainer import Diverged, train
 from lib.training import ranks
@@ -125,6 +126,15 @@ def test_chunks_drop_out_the_same_units_twice(corpus, monkeypatch):
         loss.backward()
         found.append((loss.item(), {n: p.grad.clone() for n, p in small.named_parameters()}))
     assert differ(*found) < 1e-9
+
+
+@pytest.mark.parametrize("most", [0, 3])
+def test_a_loss_leaves_out_what_it_does_on_a_cpu(most):
+    """By kernels that are deterministic."""
+    language = torch.randint(0, 3, (40,), generator=torch.Generator().manual_seed(0))
+    with reproducible(1, "cuda"):
+        kept = columns(language.cuda(), most)
+    assert torch.equal(kept.cpu(), columns(language, most))
 
 
 def test_a_run_ends_near_that_of_a_cpu(corpus, tmp_path):

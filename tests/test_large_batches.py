@@ -18,10 +18,12 @@ from lib.training.packing import embed
 
 SIZE, HARD = 6, 2  # rows of a batch, explicit negatives a row
 CASES = [
-    ("in_batch", False, 0.05),
-    ("in_batch", True, 1.0),
-    ("explicit", False, 0.05),
-    ("both", True, 0.1),
+    ({"mode": "in_batch"}, 0.05),
+    ({"mode": "in_batch", "symmetric": True}, 1.0),
+    ({"mode": "in_batch", "most": 2}, 0.05),
+    ({"mode": "in_language", "language": torch.tensor([0, 1, 0, 0, 1, 2])}, 0.1),
+    ({"mode": "explicit"}, 0.05),
+    ({"mode": "both", "symmetric": True}, 0.1),
 ]
 
 
@@ -47,11 +49,12 @@ def texts(corpus, encoder):
     return [tokens[: 3 + i % 9] for i, tokens in enumerate(questions + passages)]
 
 
-def loss_of(vectors, mode, symmetric, temperature):
+def loss_of(vectors, temperature, mode, **options):
     """The contrastive loss of vectors of `texts`."""
     question, passage, negatives = vectors.split([SIZE, SIZE, SIZE * HARD])
-    hard = {} if mode == "in_batch" else {"negatives": negatives.unflatten(0, (SIZE, HARD))}
-    return info_nce(question, passage, temperature, mode=mode, symmetric=symmetric, **hard)
+    if mode in ("explicit", "both"):
+        options = options | {"negatives": negatives.unflatten(0, (SIZE, HARD))}
+    return info_nce(question, passage, temperature, mode=mode, **options)
 
 
 def gradients(encoder, loss):
@@ -77,8 +80,8 @@ def differ(one, other):
 # --- the same numbers --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("mode", "symmetric", "temperature"), CASES)
-def test_gradients_equal_those_of_one_text_at_a_time(corpus, mode, symmetric, temperature):
+@pytest.mark.parametrize(("options", "temperature"), CASES)
+def test_gradients_equal_those_of_one_text_at_a_time(corpus, options, temperature):
     """For chunks of 1, 5 and more texts than there are, against a graph of all texts that shares no
     look-up, padding or order with them; float64, every parameter."""
     encoder = doubled(corpus)
@@ -88,7 +91,7 @@ def test_gradients_equal_those_of_one_text_at_a_time(corpus, mode, symmetric, te
         ids = torch.from_numpy(tokens.astype(np.int64))[None]
         return encoder(ids, torch.ones_like(ids))
 
-    own = partial(loss_of, mode=mode, symmetric=symmetric, temperature=temperature)
+    own = partial(loss_of, temperature=temperature, **options)
     plain = gradients(encoder, own(torch.cat([alone(tokens) for tokens in lists])))
     assert all(gradient.abs().max() > 0 for gradient in plain[1].values())
     for chunk in (0, 1, 5, 99):
@@ -104,7 +107,7 @@ def with_dropout(corpus, chunk, monkeypatch, forward=None):
     vectors = embed(encoder, texts(corpus, encoder), chunk)
     after = torch.get_rng_state()
     torch.rand(7)  # whatever else draws between the two forwards
-    found = gradients(encoder, loss_of(vectors, "both", True, 0.05))
+    found = gradients(encoder, loss_of(vectors, 0.05, "both", symmetric=True))
     monkeypatch.undo()
     return found, after
 
@@ -128,8 +131,7 @@ def test_frozen_word_vectors_lose_no_other_gradient(corpus):
     encoder.model.get_input_embeddings().weight.requires_grad_(False)
     lists = texts(corpus, encoder)
     found = [
-        gradients(encoder, loss_of(embed(encoder, lists, chunk), "both", False, 0.1))
-        for chunk in (0, 3)
+        gradients(encoder, loss_of(embed(encoder, lists, chunk), 0.1, "both")) for chunk in (0, 3)
     ]
     assert differ(*found) < 1e-9
 
@@ -150,9 +152,13 @@ def test_a_run_in_chunks_is_the_run_at_once(corpus, tmp_path):
     assert runs[0].exposure == runs[1].exposure
 
 
-def test_resumes_to_the_same_bits(corpus, tmp_path):
-    """With dropout, which each chunk draws twice."""
-    params = PARAMS.model_copy(update={"chunk": 5})
+PART = {"strategy": "mix", "negatives": "in_language", "explicit": 0, "most_negatives": 2}
+
+
+@pytest.mark.parametrize("changes", [{}, PART])
+def test_resumes_to_the_same_bits(corpus, tmp_path, changes):
+    """With dropout, which each chunk draws twice; also where a loss leaves out rows."""
+    params = PARAMS.model_copy(update={"chunk": 5} | changes)
     train(corpus, params, tmp_path / "whole")
     stop_after(corpus, tmp_path / "half", 8, params)
     train(corpus, params, tmp_path / "half")

@@ -18,7 +18,7 @@ from lib.study import cells, grid, inputs, paths
 from lib.study.__main__ import main
 
 NOTEBOOKS = {s: ROOT / "notebooks" / f"0{i}_{s}.ipynb" for i, s in enumerate(STAGES, 1)}
-STRATEGIES = "mono, x-x, cross-pair, cross, hybrid, mix, en-en, cross-fixed"
+STRATEGIES = "mono, x-x, cross-pair, cross, hybrid, hybrid-pair, mix, en-en, cross-fixed"
 
 
 @pytest.fixture
@@ -132,13 +132,17 @@ def test_quick_study():
 
 
 def test_embedded_study():
-    """All arms in steps of a quarter, none of them twice, five seeds."""
+    """All arms in steps of a quarter, none of them twice, the mechanism cells, five seeds."""
     study = grid.load_study(ROOT / "params" / "embedded.yaml")
-    arms = {(r.train.strategy, r.train.alpha, r.train.steps > 0) for r in study.runs.values()}
-    assert len(study.runs) == 5 * len(arms) == 65 and len(study.corpora) == 5
+    arms = {
+        (t.strategy, t.alpha, t.steps > 0, t.negatives, t.most_negatives)
+        for t in (run.train for run in study.runs.values())
+    }
+    assert len(study.runs) == 5 * len(arms) == 85 and len(study.corpora) == 5
     for strategy in ("hybrid", "mix"):
-        assert {a for s, a, trained in arms if s == strategy and trained} == {0.25, 0.5, 0.75}
-    assert {s for s, _, _ in arms} == set(STRATEGIES.split(", "))
+        assert {a for s, a, trained, *_ in arms if s == strategy and trained} == {0.25, 0.5, 0.75}
+    assert {s for s, *_ in arms} == set(STRATEGIES.split(", "))
+    assert {one[0] for one in arms if one[-1]} == {"hybrid-pair", "mix"}
 
 
 def test_keys_are_canonical(load):
@@ -198,6 +202,20 @@ MISTAKES = {
     "train: {explicit: 2}": "train.explicit: 2 does not go with negatives 'in_batch' (expected 0)",
     "train: {negatives: both}": "train.explicit: 0 does not go with negatives 'both' "
     "(expected 1 or more)",
+    "train: {negatives: in_language, explicit: 1}": "train.explicit: 1 does not go with negatives "
+    "'in_language' (expected 0)",
+    "train: {negatives: both, explicit: 1, most_negatives: 9}": "train.most_negatives: 9 does not "
+    "go with negatives 'both' (expected 0)",
+    "train: {batch_size: 8, most_negatives: 8}": "train.most_negatives: 8 does not go with "
+    "batch_size 8 (expected less)",
+    "train: {negatives: in_language, symmetric: true}": "train.symmetric: True does not go with "
+    "negatives 'in_language', most_negatives 0 (expected False: not all rows' passages are "
+    "contrasted)",
+    "train: {symmetric: true, most_negatives: 3}": "train.symmetric: True does not go with "
+    "negatives 'in_batch', most_negatives 3 (expected False: not all rows' passages are "
+    "contrasted)",
+    "train: {negatives: in-language}": "train.negatives: 'in-language' is unknown (expected one of "
+    "in_batch, in_language, explicit, both)",
     "train: {width: 8, heads: 3}": "train.heads: 3 does not divide the width 8 "
     "(expected a divisor)",
     "prepare: {fold: 5}": "prepare.fold: 5 is out of range (expected 0 to folds - 1, 4)",

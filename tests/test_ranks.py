@@ -29,6 +29,9 @@ from lib.training.determinism import dropout_seed
 CASES = [
     {"negatives": "in_batch", "explicit": 0, "temperature": 0.05},
     {"negatives": "in_batch", "explicit": 0, "symmetric": True},
+    {"negatives": "in_language", "explicit": 0, "strategy": "mix", "chunk": 5},
+    {"negatives": "in_batch", "explicit": 0, "most_negatives": 5, "strategy": "hybrid-pair"},
+    {"negatives": "in_language", "explicit": 0, "most_negatives": 2, "strategy": "mix"},
     {"negatives": "explicit", "chunk": 5},
     {"negatives": "both", "symmetric": True, "chunk": 1},
 ]

@@ -11,6 +11,8 @@ from scipy.stats import t
 
 from lib.analysis import claims, drawing, plots, published, tables, words
 from lib.analysis.results import (
+    ENDS,
+    WITH_ALPHA,
     Results,
     ScoredRun,
     arm_labels,
@@ -22,6 +24,7 @@ from lib.analysis.results import (
 )
 from lib.metrics import BIAS
 from lib.params import BenchmarkSpec, Train
+from lib.sampler import ARMS
 from lib.study.results import commits, scored_runs
 
 
@@ -62,9 +65,12 @@ def study(gains: dict, seeds=5) -> Results:
     """Results of arms named `strategy` or `strategy(alpha)` with a gain in mAP each."""
     runs, sums, cells = [], [], []
     for arm, gain in gains.items():
-        strategy, _, alpha = arm.rstrip(")").partition("(")
+        name, *left_out = arm.split(", ")
+        strategy, _, alpha = name.rstrip(")").partition("(")
+        part = {"negatives": "in_language"} if "in_language" in left_out else {}
+        part |= {"most_negatives": 7} if "7 negatives" in left_out else {}
         for seed in range(seeds):
-            train = Train(strategy=strategy, alpha=float(alpha or 0.5), seed=seed)
+            train = Train(strategy=strategy, alpha=float(alpha or 0.5), seed=seed, **part)
             runs.append(ScoredRun(f"arm={arm},seed={seed}", arm, train, None))
             own = scores(gain, seed)
             sums.append(cluster_sums(own).assign(arm=arm, seed=seed))
@@ -133,11 +139,51 @@ def test_labels_are_short_where_clear():
     assert arm_labels(trains)["arm=wide,seed=0"] == "arm=wide"
 
 
+def test_labels_say_what_a_softmax_leaves_out():
+    """So that they are arms of their own: in their family's colour, with markers of their own."""
+    trains = {
+        "arm=a,seed=0": Train(strategy="mix"),
+        "arm=b,seed=0": Train(strategy="mix", negatives="in_language"),
+        "arm=c,seed=0": Train(strategy="hybrid-pair", most_negatives=12),
+        "arm=d,seed=0": Train(strategy="x-x", negatives="in_language", most_negatives=8),
+    }
+    assert list(arm_labels(trains).values()) == [
+        "mix(0.5)",
+        "mix(0.5), in_language",
+        "hybrid-pair(0.5), 12 negatives",
+        "x-x, in_language, 8 negatives",
+    ]
+    looks = [drawing.look(arm) for arm in arm_labels(trains).values()]
+    plain = [drawing.look(arm) for arm in ("mix", "mix", "hybrid-pair", "x-x")]
+    assert [look["color"] for look in looks] == [look["color"] for look in plain]
+    assert [look["marker"] for look in looks] == ["^", ">", "<", "d"]
+
+
+def test_every_arm_has_a_look_and_a_line_its_ends():
+    """Colours and markers of all arms differ; what alpha runs between is known."""
+    looks = [tuple(drawing.look(arm).values()) for arm in ARMS]
+    assert all(len(set(values)) == len(ARMS) for values in zip(*looks, strict=True))
+    assert set(ENDS) == set(WITH_ALPHA)
+
+
 def test_families_end_in_the_pure_arms():
-    """hybrid runs from cross to mono, mix from cross to x-x, by alpha."""
-    results = study(GAINS | {"x-x": 0.0}, seeds=1)
+    """hybrid runs from cross to mono, mix from cross to x-x, by alpha; under whichever name."""
+    results = study(GAINS | {"x-x": 0.0, "hybrid-pair(0.25)": 0.0, "cross-pair": 0.0}, seeds=1)
     assert results.family("hybrid") == ["cross", "hybrid(0.5)", "mono"]
+    assert results.family("hybrid-pair") == ["cross-pair", "hybrid-pair(0.25)", "mono"]
     assert results.family("mix") == ["cross", "mix(0.5)", "x-x"]
+    named = study(dict.fromkeys(["hybrid(0)", "hybrid(1)", "mix(0.5)", "mix(1)"], 0.0), seeds=1)
+    assert named.family("hybrid") == ["hybrid(0)", "hybrid(1)"]
+    assert named.family("mix") == ["hybrid(0)", "mix(0.5)", "mix(1)"]
+
+
+def test_a_softmax_over_a_part_of_the_batch_is_another_strategy():
+    """On no line over alpha; so its name is not the strategy's."""
+    arms = [*GAINS, "mix(0.5), in_language", "hybrid(0.5), 7 negatives"]
+    results = study(dict.fromkeys(arms, 0.0), seeds=2)
+    assert set(results.arms) == set(arms)
+    assert results.family("hybrid") == ["cross", "hybrid(0.5)", "mono"]
+    assert results.family("mix") == ["cross", "mix(0.5)"]
 
 
 def decided(results, others=()):

@@ -120,7 +120,7 @@ def slow_schedule(index, strategy, alpha, batch_size, steps, seed, weight, cross
         for row in range(batch_size):
             if kind < mono:
                 drawn.append(slow_pick(kept, slow_uniform(seed, 1, step)))
-            elif kind < mono + pair_share:
+            elif kind < mono + (1 - mono) * pair_share:
                 drawn.append(slow_pick(cross, slow_uniform(seed, 1, step)))
             else:
                 table = kept if slow_uniform(seed, 2, step, row) < keep else cross
@@ -240,7 +240,7 @@ def test_which_arms_need_translations():
     """By shares; the ends of hybrid and mix are arms of their own."""
     without = {(s, a) for s in ARMS for a in (0, 0.5, 1) if not sampler.crosses(s, a)}
     own = {(s, a) for s in ("mono", "x-x", "en-en") for a in (0, 0.5, 1)}
-    assert without == own | {("hybrid", 1), ("mix", 1)}
+    assert without == own | {("hybrid", 1), ("hybrid-pair", 1), ("mix", 1)}
 
 
 # --- hash and permutation -------------------------------------------------------------------
@@ -379,17 +379,17 @@ def test_composition_of_every_arm(corpus, alpha, seed):
                 assert batch.kind == "mono" and len(streams) == 1 and (asked == answered).all()
             if strategy == "en-en":
                 assert index.languages[asked[0]] == "en"
-            if strategy == "cross-pair":
+            if strategy == "cross-pair" or (strategy == "hybrid-pair" and batch.kind != "mono"):
                 assert batch.kind == "pair" and len(streams) == 1
             if strategy in ("cross", "cross-pair", "cross-fixed") or (
-                strategy == "hybrid" and batch.kind != "mono"
+                strategy in ("hybrid", "hybrid-pair") and batch.kind != "mono"
             ):
                 assert (asked != answered).all()
             if strategy == "x-x":
                 assert (asked == answered).all()
             if strategy in ("x-x", "cross", "mix", "cross-fixed"):
                 assert batch.kind == "mixed"
-            assert strategy == "hybrid" or batch.kind != "mono" or ARMS[strategy][0] == 1
+            assert "hybrid" in strategy or batch.kind != "mono" or ARMS[strategy][0] == 1
 
 
 def test_mixed_batches_mix():
@@ -401,13 +401,17 @@ def test_mixed_batches_mix():
 
 @pytest.mark.parametrize("alpha", [0, 0.1, 0.5, 0.9, 1])
 def test_share_of_monolingual_batches_and_rows(alpha):
-    """Hybrid's batches and mix's rows are monolingual alpha of the time (binomial, 4 sd)."""
-    hybrid = Schedule(parallel(3, 50), "hybrid", alpha=alpha, batch_size=1, steps=1500)
+    """Hybrids' batches and mix's rows are monolingual alpha of the time (binomial, 4 sd)."""
+    hybrid, paired = (
+        Schedule(parallel(3, 50), strategy, alpha=alpha, batch_size=1, steps=1500)
+        for strategy in ("hybrid", "hybrid-pair")
+    )
     question, passage = languages_of(
         Schedule(parallel(3, 50), "mix", alpha=alpha, batch_size=15, steps=100)
     )
     for share in (
         np.mean([batch.kind == "mono" for batch in hybrid]),
+        np.mean([batch.kind == "mono" for batch in paired]),
         np.mean(question == passage),
     ):
         assert abs(share - alpha) <= 4 * np.sqrt(alpha * (1 - alpha) / 1500)
@@ -416,10 +420,12 @@ def test_share_of_monolingual_batches_and_rows(alpha):
 @quick
 @given(corpora(), st.integers(0, 2**64 - 1))
 def test_identities_hold_batch_for_batch(corpus, seed):
-    """mono = hybrid(1), cross = hybrid(0) = mix(0), x-x = mix(1)."""
+    """mono = hybrid(1) = hybrid-pair(1), cross-pair = hybrid-pair(0), cross = hybrid(0) = mix(0),
+    x-x = mix(1)."""
     index, batch_size = corpus
     for named, *others in (
-        (("mono", 0.3), ("hybrid", 1.0)),
+        (("mono", 0.3), ("hybrid", 1.0), ("hybrid-pair", 1)),
+        (("cross-pair", 0.3), ("hybrid-pair", 0)),
         (("x-x", 0.3), ("mix", 1)),
         (("cross", 0.3), ("hybrid", 0), ("mix", 0.0)),
     ):
@@ -428,6 +434,18 @@ def test_identities_hold_batch_for_batch(corpus, seed):
             for strategy, alpha in (named, *others)
         ]
         assert all(same(runs[0].batch(k), run.batch(k)) for run in runs[1:] for k in range(5))
+
+
+@quick
+@given(corpora(), st.floats(0, 1), st.integers(0, 2**64 - 1))
+def test_hybrids_of_an_alpha_differ_in_their_cross_lingual_batches_alone(corpus, alpha, seed):
+    """The same steps are monolingual, with the same batches."""
+    index, batch_size = corpus
+    make = {"alpha": alpha, "batch_size": batch_size, "steps": 12, "seed": seed}
+    hybrids = (Schedule(index, strategy, **make) for strategy in ("hybrid", "hybrid-pair"))
+    for one, other in zip(*hybrids, strict=True):
+        assert (one.kind, other.kind) in {("mono", "mono"), ("mixed", "pair")}
+        assert one.kind != "mono" or same(one, other)
 
 
 def test_mix_of_one_in_l_is_uniform_over_language_pairs():
@@ -821,7 +839,7 @@ def star() -> PairIndex:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"strategy": "xx"}, "strategy='xx' is none of mono, x-x, cross-pair, cross, hybrid, mix"),
+        ({"strategy": "xx"}, "strategy='xx' is none of mono, x-x, cross-pair, cross, hybrid, hyb"),
         ({"alpha": -0.1}, "alpha=-0.1 is not in 0..1"),
         ({"alpha": 1.1}, "alpha=1.1 is not in 0..1"),
         ({"alpha": float("nan")}, "alpha=nan is not in 0..1"),
@@ -891,6 +909,7 @@ def test_groups_are_counted_exactly(corpus, strategy):
         "cross": [True],
         "cross-pair": [True],
         "hybrid": [True, False],
+        "hybrid-pair": [True, False],
         "mix": [True, False],
     }.get(strategy, [False])
     fewest = min(
@@ -940,6 +959,7 @@ def test_exposure_equals_counting(corpus, strategy, steps):
             sum(row[2] == i for row in asked) / max(len(asked), 1)
         )
         assert line.substituted == sum(row[3] for row in asked)
+        assert line.negatives == (batch_size - 1 if asked else 0)
 
 
 def test_docstring_example():

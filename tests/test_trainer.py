@@ -28,6 +28,7 @@ from lib.trainer import Diverged, adamw, learning_rate, train
 from lib.training import checkpoints, progress, record, vocabulary
 from lib.training.checkpoints import LogRow
 from lib.training.determinism import reproducible
+from lib.training.exposure import exposure, negatives_of
 from lib.training.models import build_encoder
 from lib.training.optimizer import shrunk
 from lib.training.tokenizer import train_tokenizer
@@ -389,14 +390,20 @@ def test_first_step_equals_a_hand_written_one(corpus, tmp_path, monkeypatch):
         assert torch.allclose(p, expected, atol=2e-5), name
 
 
-@pytest.mark.parametrize("negatives", ["in_batch", "explicit", "both"])
-def test_loss_of_a_batch_from_its_texts(corpus, tmp_path, negatives):
+@pytest.mark.parametrize(
+    ("negatives", "most"),
+    [("in_batch", 0), ("in_batch", 3), ("in_language", 0), ("explicit", 0), ("both", 0)],
+)
+def test_loss_of_a_batch_from_its_texts(corpus, tmp_path, negatives, most):
     """Each text in the language that the schedule says, negatives in the passage's language, and
     none of the question's own group among them, as happens with those of other rows."""
+    explicit = negatives in ("explicit", "both")
     values = PARAMS.model_dump() | {
+        "strategy": "mix",
         "negatives": negatives,
+        "most_negatives": most,
         "dropout": 0.0,
-        "explicit": 0 if negatives == "in_batch" else 2,
+        "explicit": 2 * explicit,
     }
     run = trainer.Training(corpus, Train(**values), tmp_path, {})
     batch = run.schedule.batch(1)
@@ -412,12 +419,12 @@ def test_loss_of_a_batch_from_its_texts(corpus, tmp_path, negatives):
         ]
         return torch.from_numpy(run.encoder.encode(texts, side))
 
-    hard = {}
-    if negatives != "in_batch":
+    hard = {"most": most, "language": torch.tensor(batch.passage_language)}
+    if explicit:
         own = np.array([[p in row for p in batch.pair] for row in batch.negatives]).any()
         assert own  # else the mask would not matter
         spread = vectors("passage", batch.negatives.ravel(), np.repeat(batch.passage_language, 2))
-        hard = {
+        hard |= {
             "negatives": spread.view(8, 2, 16),
             "question_group": torch.tensor(batch.pair),
             "negative_group": torch.tensor(batch.negatives),
@@ -430,6 +437,35 @@ def test_loss_of_a_batch_from_its_texts(corpus, tmp_path, negatives):
         **hard,
     )
     assert run.loss(batch).item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("negatives", "most"),
+    [("in_batch", 0), ("in_batch", 3), ("in_language", 0), ("in_language", 1), ("explicit", 0),
+     ("both", 0)],
+)  # fmt: skip
+@pytest.mark.parametrize("strategy", ["mix", "hybrid-pair"])
+def test_exposure_counts_the_negatives_of_the_loss(corpus, strategy, negatives, most):
+    """Where all scores are equal, the loss of a question with n negatives is log(1 + n)."""
+    hard = negatives in ("explicit", "both")
+    values = {"strategy": strategy, "negatives": negatives, "most_negatives": most}
+    params = Train(**PARAMS.model_dump() | values | {"explicit": 2 * hard})
+    group, counts = corpus.index.group, []
+    for batch in trainer.schedule(corpus.index, params):
+        counts.append(negatives_of(batch, group, negatives, most))
+        explicit = {
+            "negatives": torch.zeros(8, 2, 4, dtype=torch.float64),
+            "question_group": torch.tensor(group[batch.pair]),
+            "negative_group": torch.tensor(group[batch.negatives]),
+        }
+        alike = torch.zeros(8, 4, dtype=torch.float64)
+        language = torch.tensor(batch.passage_language)
+        options = {"mode": negatives, "most": most, "language": language}
+        loss = trainer.info_nce(alike, alike, 1.0, **options, **(explicit if hard else {}))
+        assert loss.item() == pytest.approx(np.log(1 + counts[-1]).mean(), abs=1e-12)
+    table = exposure(trainer.schedule(corpus.index, params), negatives, most)
+    mean = np.average(table["negatives"], weights=table["question_uses"])
+    assert mean == pytest.approx(np.mean(counts))
 
 
 # --- what a run leaves -------------------------------------------------------------------------
@@ -491,6 +527,7 @@ def test_log_exposure_and_cost_agree(corpus, finished):
         monolingual += (batch.question_language == batch.passage_language).sum()
     assert result.exposure["tokens"] == result.cost["tokens"] == tokens
     assert result.exposure["monolingual"] == pytest.approx(monolingual / 96)
+    assert 21 < result.exposure["negatives"] < 23  # 7 passages, 16 explicit less own group's
     by_language = pd.DataFrame(result.exposure["languages"])
     assert list(by_language["language"]) == list(LANGUAGES)
     assert by_language[["question_tokens", "passage_tokens"]].sum().sum() == tokens

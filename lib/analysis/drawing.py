@@ -42,9 +42,12 @@ FAMILIES = {
     "cross-pair": ("#ece133", "P"),
     "cross-fixed": ("#949494", "X"),
     "hybrid": ("#029e73", "D"),
+    "hybrid-pair": ("#de8f05", "h"),
     "mix": ("#cc78bc", "^"),
     "en-en": ("#ca9161", "p"),
 }
+# Markers where a loss leaves out rows: (whether by language, whether beyond a number).
+PARTS = {(True, False): ">", (False, True): "<", (True, True): "d"}
 REFERENCE = "#555555"
 LEADER = {"arrowstyle": "-", "color": REFERENCE, "lw": 0.7, "shrinkA": 0, "shrinkB": 5}
 # Points right or left of and above or below what is labelled, the nearest first.
@@ -63,9 +66,11 @@ def style() -> None:
 
 
 def look(arm: str) -> dict:
-    """Colour and marker of an arm by its family: `hybrid(0.5)` looks like every hybrid."""
+    """Colour and marker of an arm by its family: `hybrid(0.5)` looks like every hybrid. Where its
+    loss leaves out rows, as in `mix(0.5), in_language`, the colour is the family's."""
     colour, marker = FAMILIES.get(arm.split("(")[0].split(",")[0], (REFERENCE, "*"))
-    return {"color": colour, "marker": marker}
+    part = ", in_language" in arm, arm.endswith(" negatives")
+    return {"color": colour, "marker": PARTS.get(part, marker)}
 
 
 @dataclass(frozen=True)

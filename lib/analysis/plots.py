@@ -35,7 +35,7 @@ def tradeoff(points: pd.DataFrame, regions: dict, paths: dict, references: dict,
     fig, ax = plt.subplots(figsize=(7.2, 5.6))
     for name, arms in paths.items():
         xy = np.array([regions[arm][0] for arm in arms])
-        line = {"ls": "-" if name == "hybrid" else "--", "color": FAMILIES[name][0]}
+        line = {"ls": "-" if name == "hybrid" else "--", "color": look(name)["color"]}
         ax.plot(*xy.T, lw=1.6, zorder=1, label=f"{name}: alpha from 0 to 1", **line)
     for arm, (mean, ellipse) in regions.items():
         _draw_arm(ax, points[points["arm"] == arm], mean, ellipse, look(arm))

@@ -23,7 +23,8 @@ Select = Callable[[pd.DataFrame], pd.DataFrame]
 HEADLINE = {"hops": "2-hop", "wording": "held-out"}
 STRATA = ("hops", "wording", "cell", "names", "trained")
 WITH_ALPHA = [name for name, shares in ARMS.items() if "alpha" in shares]
-IDENTITIES = {"mono": ("hybrid", 1.0), "cross": ("hybrid", 0.0), "x-x": ("mix", 1.0)}
+# What a strategy is called at alpha 0 and at alpha 1.
+ENDS = {"hybrid": ("cross", "mono"), "hybrid-pair": ("cross-pair", "mono"), "mix": ("cross", "x-x")}
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,11 @@ class ScoredRun:
     def seed(self) -> int:
         return self.train.seed
 
+    @property
+    def strategy(self) -> str:
+        """As in `train`; where the softmax leaves out rows of a batch, another one that says so."""
+        return self.train.strategy + _left_out(self.train)
+
 
 def arm_labels(trains: dict[str, Train]) -> dict[str, str]:
     """Run key -> name of its arm: short where that is clear, else the key without the seed."""
@@ -53,7 +59,13 @@ def arm_labels(trains: dict[str, Train]) -> dict[str, str]:
 
 
 def _label(train: Train) -> str:
-    return arm_name(train.strategy, train.alpha) if train.steps else "untrained"
+    return arm_name(train.strategy, train.alpha) + _left_out(train) if train.steps else "untrained"
+
+
+def _left_out(train: Train) -> str:
+    """What makes the softmax over a part of the batch, to follow a name: `, in_language`."""
+    most = f", {train.most_negatives} negatives" if train.most_negatives else ""
+    return (", in_language" if train.negatives == "in_language" else "") + most
 
 
 def _without_seed(key: str) -> str:
@@ -192,12 +204,14 @@ class Results:
 
     def family(self, name: str) -> list[str]:
         """Arms of a strategy that takes alpha, in order of it; the ends may have names of their own
-        (IDENTITIES)."""
-        arms = {}
-        for run in self.runs:
-            strategy, alpha = IDENTITIES.get(
-                run.train.strategy, (run.train.strategy, run.train.alpha)
-            )
-            if run.train.steps and (strategy == name or (strategy, alpha) == ("hybrid", 0.0)):
+        (ENDS)."""
+        arms, ends = {}, ENDS.get(name, ())
+        for run in (r for r in self.runs if r.train.steps):
+            strategy, alpha = run.strategy, run.train.alpha
+            if strategy in ENDS and alpha in (0, 1):
+                strategy = ENDS[strategy][int(alpha)]
+            if strategy in ends:
+                alpha = ends.index(strategy)
+            if strategy in (name, *ends):
                 arms[alpha] = run.arm
         return [arms[alpha] for alpha in sorted(arms)]

@@ -316,11 +316,14 @@ def seen(table: pd.DataFrame) -> pd.DataFrame:
             "positives": "distinct positives",
             "substituted": "rows that gave way",
             "monolingual": "share monolingual",
+            "negatives": "negatives a question",
         }
     )
     named["GFLOP"] = named.pop("flops") / 1e9
     share = named.pop("share monolingual").map("{:.2f}".format)
-    return named.map("{:,.0f}".format).assign(**{"share monolingual": share})
+    negatives = named.pop("negatives a question").map("{:.1f}".format)
+    named = named.map("{:,.0f}".format)
+    return named.assign(**{"share monolingual": share, "negatives a question": negatives})
 
 
 def by_language(results: Results) -> dict[str, pd.DataFrame]:

@@ -6,32 +6,23 @@ import numpy as np
 import pandas as pd
 
 from lib.encoder import Encoder
-from lib.sampler import Schedule
+from lib.sampler import Batch, Schedule
 from lib.training import packing, ranks
 from lib.training.tokens import SIDES, Tokens, batch_rows
 
 
-def exposure(schedule: Schedule) -> pd.DataFrame:
-    """One row a language:
+def exposure(schedule: Schedule, mode: str = "in_batch", most: int = 0) -> pd.DataFrame:
+    """One row a language, for a loss of this `mode` and `most` (see lib.losses):
 
     question_uses, passage_uses    rows that ask, or answer, in the language
     question_texts, passage_texts  distinct texts, (pair, language), among them
     …_mean_repeats, …_max_repeats  uses of one such text
     positives                      distinct (question, passage) texts, by question language
     monolingual                    share of the questions answered in their own language
+    negatives                      mean number of passages that a question is to be far from
     substituted                    questions that gave way to another of the same group
     """
-    names = ("pair", "question_language", "passage_language", "substituted")
-    batches = list(schedule)
-    rows = pd.DataFrame(
-        {
-            name: np.concatenate(
-                [np.empty(0, np.int16), *(getattr(batch, name) for batch in batches)]
-            )
-            for name in names
-        }
-    )
-    sides = []
+    rows, sides = _rows(schedule, mode, most), []
     for side in ("question", "passage"):
         uses = rows.groupby([f"{side}_language", "pair"]).size().groupby(level=0)
         sides.append(
@@ -39,16 +30,38 @@ def exposure(schedule: Schedule) -> pd.DataFrame:
                 f"{side}_"
             )
         )
-    rows["monolingual"] = rows.question_language == rows.passage_language
     parts = rows.groupby("question_language")
-    positives = rows.drop_duplicates(list(names[:3])).groupby("question_language").size()
-    table = pd.concat(
-        [*sides, positives.rename("positives"), parts.monolingual.mean(), parts.substituted.sum()],
-        axis=1,
-    )
+    positives = rows.drop_duplicates(["pair", "question_language", "passage_language"])
+    positives = positives.groupby("question_language").size().rename("positives")
+    means = parts[["monolingual", "negatives"]].mean()
+    table = pd.concat([*sides, positives, means, parts.substituted.sum()], axis=1)
     table = table.reindex(range(len(schedule.index.languages)), fill_value=0).fillna(0)
     table.insert(0, "language", schedule.index.languages)
     return table
+
+
+def _rows(schedule: Schedule, mode: str, most: int) -> pd.DataFrame:
+    """All rows of all batches: pair, languages, what became of the row, number of negatives."""
+    names = ("pair", "question_language", "passage_language", "substituted")
+    columns, batches = {}, list(schedule)
+    for name in names:
+        parts = (getattr(batch, name) for batch in batches)
+        columns[name] = np.concatenate([np.empty(0, np.int16), *parts])
+    counts = (negatives_of(batch, schedule.index.group, mode, most) for batch in batches)
+    columns["negatives"] = np.concatenate([np.empty(0, np.int16), *counts])
+    rows = pd.DataFrame(columns)
+    return rows.assign(monolingual=rows.question_language == rows.passage_language)
+
+
+def negatives_of(batch: Batch, group: np.ndarray, mode: str, most: int) -> np.ndarray:
+    """int64 [B]: how many negatives each question of a batch has."""
+    passages = np.full(len(batch.pair), 0 if mode == "explicit" else len(batch.pair) - 1)
+    if mode == "in_language":
+        _, of, count = np.unique(batch.passage_language, return_inverse=True, return_counts=True)
+        passages = count[of] - 1
+    hard, own = np.sort(group[batch.negatives], axis=None), group[batch.pair]
+    of_own = np.searchsorted(hard, own, "right") - np.searchsorted(hard, own, "left")
+    return np.minimum(passages, most or len(passages)) + len(hard) - of_own
 
 
 def places_and_tokens(

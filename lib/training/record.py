@@ -76,7 +76,7 @@ def write(
         log[["step", "seconds"]].to_parquet(file)
     store.write_json(folder / "validation.json", state.validations)
     slots, tokens = places_and_tokens(done, texts, state.encoder, params.chunk)
-    seen = _exposure(done, tokens, state.encoder)
+    seen = _exposure(done, tokens, state.encoder, params)
     store.write_json(folder / "exposure.json", seen)
     kind = torch.bfloat16 if params.precision == "bf16" else torch.float32
     rate = ranks.world() * cost.matmul_rate(state.encoder.device, kind)
@@ -100,18 +100,18 @@ def hashes(folder: Path) -> dict[str, str]:
     return {name: store.sha256(folder / name) for name in FILES}
 
 
-def _exposure(done: Schedule, tokens: np.ndarray, encoder: Encoder) -> dict:
+def _exposure(done: Schedule, tokens: np.ndarray, encoder: Encoder, params: Train) -> dict:
     """lib.training.exposure with tokens [sides, L], by language and in all; counts are of uses."""
-    table = exposure(done)
+    table = exposure(done, params.negatives, params.most_negatives)
     for side, by_language in zip(SIDES, tokens, strict=True):
         table[f"{side}_tokens"] = by_language
     sums = table[["question_texts", "passage_texts", "positives", "substituted"]].sum()
     uses = int(table["question_uses"].sum())
-    monolingual = (table["monolingual"] * table["question_uses"]).sum()
+    means = table[["monolingual", "negatives"]].mul(table["question_uses"], axis=0).sum()
     return {
         "pairs": uses,
         **{name: int(value) for name, value in sums.items()},
-        "monolingual": monolingual / max(1, uses),
+        **(means / max(1, uses)).to_dict(),
         "tokens": int(tokens.sum()),
         "flops": cost.flops(encoder, int(tokens.sum())),
         "languages": table.to_dict("records"),
