@@ -290,13 +290,13 @@ def holm_by_hand(p):
     return adjusted
 
 
-ARMS = ("mono", "cross", "hybrid(0.5)", "mix(0.5)")
+COMPARED = ("mono", "cross", "hybrid(0.5)", "mix(0.5)")
 
 
 @pytest.mark.parametrize("gains", [(0, 0, 0, 0), (0.04, 0, 0.03, 0), (0, -0.03, 0.06, 0.02)])
 def test_claims_follow_from_their_rows(gains):
     """Every verdict again, from the scores alone: mean squares, t, Holm by hand."""
-    results, values = noisy(dict(zip(ARMS, gains, strict=True)))
+    results, values = noisy(dict(zip(COMPARED, gains, strict=True)))
     table, _ = claims.decide(results)
     found = claims.verdicts(table, {}, NO_AUDIT).set_index("claim")["verdict"]
     for claim in claims.CLAIMS[:-1]:  # the last needs languages that were not trained on
@@ -332,7 +332,7 @@ def test_claims_follow_from_their_rows(gains):
 @pytest.mark.parametrize("gains", [(0, 0, 0, 0), (0.06, 0, 0.0, 0.03), (0, -0.03, 0.06, 0.0)])
 def test_primary_contrasts_follow_from_the_scores(gains):
     """Mono cost, cross gain and batch effect again by hand, with Holm over the three."""
-    results, values = noisy(dict(zip(ARMS, gains, strict=True)))
+    results, values = noisy(dict(zip(COMPARED, gains, strict=True)))
     hybrid, mono, mix = (values[arm] for arm in ("hybrid(0.5)", "mono", "mix(0.5)"))
     contrasts = (
         (-1, hybrid["mono"] - mono["mono"]),
