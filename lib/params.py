@@ -203,8 +203,13 @@ class Train(Stage):
     learning_rate: float = Field(0.0, gt=0, description="peak; 0: 3e-3, 3e-5 of a checkpoint")
     weight_decay: float = Field(0.01, ge=0, description="of AdamW")
     warmup: Share = Field(0.1, description="share of the steps in which the learning rate rises")
-    schedule: Literal["linear", "cosine", "constant"] = Field(
+    schedule: Literal["linear", "cosine", "constant", "wsd"] = Field(
         "linear", description="of the learning rate after the warm-up"
+    )
+    warmup_steps: Count = Field(60, description="wsd: steps in which it rises, in place of warmup")
+    decay: Share = Field(0.2, description="wsd: share of a budget's steps in which it falls to 0")
+    budgets: list[int] = Field(
+        [], description="wsd: steps after each of which an encoder is left, the last being `steps`"
     )
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="of products, not of weights")
@@ -259,6 +264,7 @@ class Train(Stage):
                 f"train.heads: {self.heads} does not divide the width {self.width} "
                 "(expected a divisor)"
             )
+        self._check_budgets()
         if self.patience and not self.validate_every:
             raise ValueError(
                 f"train.patience: {self.patience} does not go with validate_every 0 (expected 0)"
@@ -269,6 +275,29 @@ class Train(Stage):
                 "(expected a divisor)"
             )
         return self
+
+    def leaves(self, budget: int) -> int:
+        """Steps on the trunk of a budget, after which its branch leaves and the rate falls."""
+        return budget - round(self.decay * budget)
+
+    def _check_budgets(self) -> None:
+        name, found, first = "train.budgets", self.budgets, next(iter(self.budgets), self.steps)
+        if found and self.schedule != "wsd":
+            raise ValueError(
+                f"{name}: does not go with schedule {self.schedule!r} (expected 'wsd')"
+            )
+        if [0, *found] != sorted({0, *found}):
+            raise ValueError(f"{name}: {short(found)} does not increase (expected it, from 1 on)")
+        if found and found[-1] != self.steps:
+            raise ValueError(f"{name}: ends with {found[-1]} (expected train.steps, {self.steps})")
+        if found and self.validate_every:
+            raise ValueError(f"{name}: does not go with validate_every (expected 0)")
+        rising, stable = max(1, self.warmup_steps), self.leaves(first)
+        if self.schedule == "wsd" and first and stable < rising:
+            raise ValueError(
+                f"train.warmup_steps: the rate of a budget of {first} falls after {stable} steps, "
+                f"before it has risen (expected {rising} or more, by warmup_steps or decay)"
+            )
 
 
 class BenchmarkSpec(BaseModel):
