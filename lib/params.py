@@ -406,7 +406,7 @@ def checked(
     if not first["loc"]:
         raise DoNotFitTogether(point + first["msg"].removeprefix("Value error, "))
     name = str(first["loc"][0])
-    inner = "".join(f"[{part}]" for part in first["loc"][1:])
+    inner = "".join(f"[{' '.join(str(x).split())}]" for x in first["loc"][1:])
     where = f"{(origins or {}).get(name, '')}{model.name()}.{name}{inner}"
     raise BadParameter(f"{where}: {_explain(model, name, first)}")
 
