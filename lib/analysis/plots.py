@@ -251,7 +251,7 @@ def budgets(table: pd.DataFrame):
         ax.set(title=setting, xlabel="steps", xticks=ticks, xticklabels=ticks)
     axes[0, 0].set_ylabel("mAP")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="lower center", ncols=5, bbox_to_anchor=(0.5, -0.14))
+    fig.legend(handles, labels, loc="lower center", ncols=5, bbox_to_anchor=(0.5, -0.08))
     fig.tight_layout()
     return fig
 
