@@ -204,8 +204,13 @@ class Train(Stage):
     learning_rate: float = Field(0.0, gt=0, description="peak; 0: 3e-3, 3e-5 of a checkpoint")
     weight_decay: float = Field(0.01, ge=0, description="of AdamW")
     warmup: Share = Field(0.1, description="share of the steps in which the learning rate rises")
-    schedule: Literal["linear", "cosine", "constant"] = Field(
+    schedule: Literal["linear", "cosine", "constant", "wsd"] = Field(
         "linear", description="of the learning rate after the warm-up"
+    )
+    warmup_steps: Count = Field(60, description="wsd: steps in which it rises, in place of warmup")
+    decay: Share = Field(0.2, description="wsd: share of a budget's steps in which it falls to 0")
+    budgets: list[int] = Field(
+        [], description="wsd: steps after each of which an encoder is left, the last being `steps`"
     )
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="of products, not of weights")
@@ -265,7 +270,30 @@ class Train(Stage):
                     f"train.{name}: {getattr(self, name)} does not divide the {whole} "
                     f"{getattr(self, whole)} (expected a divisor)"
                 )
+        self._check_budgets()
         return self
+
+    def leaves(self, budget: int) -> int:
+        """Steps on the trunk of a budget, after which its branch leaves and the rate falls."""
+        return budget - round(self.decay * budget)
+
+    def _check_budgets(self) -> None:
+        name, found, first = "train.budgets", self.budgets, next(iter(self.budgets), self.steps)
+        if found and self.schedule != "wsd":
+            words = f"does not go with schedule {self.schedule!r} (expected 'wsd')"
+            raise ValueError(f"{name}: {words}")
+        if [0, *found] != sorted({0, *found}):
+            raise ValueError(f"{name}: {short(found)} does not increase (expected it, from 1 on)")
+        if found and found[-1] != self.steps:
+            raise ValueError(f"{name}: ends with {found[-1]} (expected train.steps, {self.steps})")
+        if found and self.validate_every:
+            raise ValueError(f"{name}: does not go with validate_every (expected 0)")
+        rising, stable = max(1, self.warmup_steps), self.leaves(first)
+        if self.schedule == "wsd" and first and stable < rising:
+            raise ValueError(
+                f"train.warmup_steps: the rate of a budget of {first} falls after {stable} steps, "
+                f"before it has risen (expected {rising} or more, by warmup_steps or decay)"
+            )
 
 
 class BenchmarkSpec(BaseModel):
@@ -377,7 +405,7 @@ def checked(
     if not first["loc"]:
         raise DoNotFitTogether(point + first["msg"].removeprefix("Value error, "))
     name = str(first["loc"][0])
-    inner = "".join(f"[{part}]" for part in first["loc"][1:])
+    inner = "".join(f"[{' '.join(str(x).split())}]" for x in first["loc"][1:])
     where = f"{(origins or {}).get(name, '')}{model.name()}.{name}{inner}"
     raise BadParameter(f"{where}: {_explain(model, name, first)}")
 

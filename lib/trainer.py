@@ -8,11 +8,10 @@ stateless schedule, the learning rate from a formula and dropout's random number
 from __future__ import annotations
 
 import io
-import math
 import time
 from contextlib import nullcontext, redirect_stdout
+from copy import copy
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
@@ -23,34 +22,19 @@ from lib.encoder import on_device, pick_device
 from lib.losses import info_nce
 from lib.params import Train
 from lib.sampler import Batch, PairIndex, Schedule
-from lib.training import checkpoints, cost, models, packing, ranks, record, vocabulary
-from lib.training.checkpoints import LogRow, State
+from lib.training import budgets, checkpoints, cost, models, packing, ranks, record, vocabulary
+from lib.training.checkpoints import Launched, State
 from lib.training.determinism import checksum, dropout_seed, reproducible
+from lib.training.identity import identity_of
 from lib.training.optimizer import adamw, learning_rate, shrunk
-from lib.training.progress import Pace, memory
+from lib.training.progress import Diverged as Diverged
+from lib.training.progress import Pace, memory, require_finite
 from lib.training.record import TrainResult
 from lib.training.tokens import batch_rows, tokenized
 from lib.training.validation import best_of, patience_is_over, validate
 
 # Steps whose losses are read together: each time waits for a GPU.
 UNREAD = {"cpu": 1, "cuda": 50}
-
-
-class Diverged(ArithmeticError):
-    """The loss or its gradient is not a finite number."""
-
-
-class Launched(NamedTuple):
-    """A step whose loss nobody has looked at, which would wait for a GPU."""
-
-    step: int
-    kind: str
-    batch: int
-    rate: float
-    loss: torch.Tensor
-    norm: torch.Tensor
-    begin: float | torch.cuda.Event
-    end: float | torch.cuda.Event
 
 
 def train(
@@ -62,14 +46,15 @@ def train(
     or accelerate launched this process, or it is in a torch.distributed group, all of its group
     call this and none are started.
 
-    folder/model/ marks a finished run, which is only read. Raises ValueError in one line for
-    parameters or corpus that differ from those of what is there, for a checkpoint without
-    optimizer state, and for what schedule or encoder refuse; Diverged where training fails,
-    MemoryError where memory does not suffice, OSError where a checkpoint cannot be written."""
+    folder/model/ marks a finished run, which is only read; smaller budgets' encoders are below
+    folder/budgets/. Raises ValueError in one line for parameters or corpus that differ from those
+    of what is there, for a checkpoint without optimizer state, and for what schedule or encoder
+    refuse; Diverged where training fails, MemoryError where memory does not suffice, OSError where
+    a checkpoint cannot be written."""
     dev = dev if params.validate_every else None
-    folder, identity = Path(folder), _identity(corpus, params, dev)
+    folder, identity = Path(folder), identity_of(corpus, params, dev)
     ranks.join(identity["device"])
-    if not checkpoints.is_finished(folder / "model", identity):
+    if not budgets.is_finished(params, folder, identity):
         work = (corpus, params, folder, identity, dev)
         if params.ranks > ranks.world() == 1:
             ranks.start(params.ranks, identity["device"], _train, *work)
@@ -99,6 +84,8 @@ class Training:
     Every rank has its own, with the same weights; only the first one writes.
 
     launched  steps done since the log was last written up
+    until     how many steps are made in one go
+    branches  the smaller budgets whose encoders are not there yet
     """
 
     def __init__(
@@ -121,13 +108,43 @@ class Training:
             self.encoder.model.compile(dynamic=True)
         self.state = State(self.encoder, adamw(self.encoder, params))
         self.launched: list[Launched] = []
-        checkpoints.resume(self.state, folder, identity)
+        self.until = params.steps
+        absent = None if ranks.rank() else budgets.missing(params, folder, identity)
+        self.branches = ranks.collected(absent)[0]
+        latest = self.branches[0].leaves if self.branches else params.steps
+        checkpoints.resume(self.state, folder, identity, latest)
 
     def finish(self) -> None:
-        """Train to the end and write the results, the encoder last."""
-        state, p = self.state, self.params
+        """Train to the end, by way of the branches, and write the results, the encoder last."""
+        for branch in self.branches:
+            self._train_until(branch.leaves)
+            self._follow(branch)
+        self._train_until(self.params.steps)
+        state = self.state
+        if state.step < self.params.steps:
+            best = best_of(state.validations)["step"]
+            print(f"stopped after step {state.step}: no better validation since step {best}")
+        self._write_results()
+
+    def _follow(self, branch: budgets.Branch) -> None:
+        """Train the encoder of a smaller budget from here to its end, and come back."""
+        run = copy(self)
+        run.params, run.folder, run.identity = branch.params, branch.folder, branch.identity
+        run.state, run.branches, run.launched = self.state.branch(), [], []
+        print(f"budget {run.params.steps}: leaves the trunk at step {branch.leaves}", flush=True)
+        with self.state.clock.stopped():
+            checkpoints.resume(run.state, run.folder, run.identity)
+            run.finish()
+            if not ranks.rank():
+                checkpoints.prune(run.folder, run.state.step, keep=0)
+            checkpoints.come_back(self.state, self.folder, self.identity, branch.leaves)
+        self.encoder.train()
+
+    def _train_until(self, steps: int) -> None:
+        """Steps until so many are done, or patience is over; a checkpoint, if more are to come."""
+        state, p, self.until = self.state, self.params, steps
         pace = Pace(state.step, p)
-        while state.step < p.steps and not patience_is_over(state.validations, p.patience):
+        while state.step < steps and not patience_is_over(state.validations, p.patience):
             self.launched.append(self.step())
             state.step += 1
             unread = UNREAD[self.device.type]
@@ -138,15 +155,11 @@ class Training:
             if self._at_every(p.checkpoint_every) and state.step < p.steps:
                 checkpoints.save(state, self.folder, self.identity, p.keep_checkpoints)
             pace.tell(state.step, state.log)
-        if state.step < p.steps:
-            best = best_of(state.validations)["step"]
-            print(f"stopped after step {state.step}: no better validation since step {best}")
-        self._write_results()
 
     def _at_every(self, *steps: int) -> bool:
-        """Whether so many steps are done, or a multiple, or all."""
+        """Whether so many steps are done, or a multiple, or all that are made in one go."""
         at = self.state.step
-        return at == self.params.steps or any(n and at % n == 0 for n in steps)
+        return at == self.until or any(n and at % n == 0 for n in steps)
 
     # --- a step --------------------------------------------------------------------------------
 
@@ -211,11 +224,8 @@ class Training:
         """Take the launched steps into the log. Raises Diverged at the first that went wrong."""
         values = [torch.stack([step.loss, step.norm]) for step in self.launched]
         for step, (loss, norm) in zip(self.launched, torch.stack(values).tolist(), strict=True):
-            self._require_finite(step.step, loss, norm)
-            seconds = cost.seconds_between(step.begin, step.end)
-            self.state.log.append(
-                LogRow(step.step, step.kind, loss, step.rate, norm, step.batch, seconds)
-            )
+            require_finite(step.step, loss, norm, self.schedule, self.params.seed)
+            self.state.log.append(step.row(loss, norm))
         self.launched.clear()
 
     def _validate(self) -> None:
@@ -237,40 +247,10 @@ class Training:
             for name, p in self.encoder.named_parameters() if state.best else ():
                 p.copy_(state.best[name])
             kept = best_of(state.validations)["step"] if state.best else state.step
-            vocabulary.restore(self.encoder, shrunk(self.params, kept))
             done = schedule(self.index, self.params.model_copy(update={"steps": state.step}))
-            record.write(self.folder, state, spent, done, self.texts, self.params)
-            meta = {"identity": self.identity, "record": record.hashes(self.folder)}
-            with store.atomic_folder(self.folder / "model", meta) as new:
-                self.encoder.eval().save(new)
+            with vocabulary.restored(self.encoder, shrunk(self.params, kept)):
+                record.write(self.folder, state, spent, done, self.texts, self.params)
+                meta = {"identity": self.identity, "record": record.hashes(self.folder)}
+                with store.atomic_folder(self.folder / "model", meta) as new:
+                    self.encoder.eval().save(new)
         ranks.collected(None)  # the others wait for the first, which writes
-
-    # --- what can go wrong ---------------------------------------------------------------------
-
-    def _require_finite(self, step: int, loss: float, norm: float) -> None:
-        """Raises Diverged; weights of later steps are nowhere written."""
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            pairs = ", ".join(map(str, self.schedule.batch(step).pair.tolist()))
-            raise Diverged(
-                f"step {step}, seed {self.params.seed}: loss {loss}, gradient norm "
-                f"{norm}; lower learning_rate or raise temperature (pairs {pairs})"
-            )
-
-
-def _identity(corpus: ParallelCorpus, params: Train, dev: Benchmark | None) -> dict:
-    """All that decides the numbers of a run, torch build and hardware apart.
-
-    Raises ValueError where validation is asked for and there is nothing to validate on."""
-    if params.validate_every and dev is None:
-        raise ValueError(
-            f"validate_every is {params.validate_every}, but no questions are set aside for "
-            "validation: set prepare.dev, or validate_every to 0"
-        )
-    values = params.model_dump(exclude={"study", "run", "corpus", *params.may_change})
-    tokenizer = "" if params.model else store.sha256(corpus.tokenizer_file)
-    return values | {
-        "validation content": "" if dev is None else dev.digest,
-        "device": pick_device(params.device),
-        "corpus content": corpus.content_hash,
-        "tokenizer": tokenizer,
-    }

@@ -1,8 +1,9 @@
 """Train in a process of its own that can be killed; used by test_trainer.py and test_ranks.py.
 
 python tests/kill_trainer.py CORPUS OUT     trains to the end, in an interpreter of its own
-python tests/kill_trainer.py --kills 60     kills runs of one and of two ranks at random moments,
-                                            and compares what they give in the end, bit by bit
+python tests/kill_trainer.py --kills 60     kills runs of one and of two ranks, without and with
+                                            branches, at random moments, and compares what they
+                                            give in the end, bit by bit
 """
 
 import json
@@ -14,6 +15,7 @@ import signal
 import sys
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -23,6 +25,7 @@ from transformers.models.bert import BertModel  # noqa: F401  loaded once, befor
 
 from lib import trainer
 from lib.corpus import ParallelCorpus
+from lib.encoder import Encoder
 from lib.params import Train
 from lib.sampler import Schedule
 from lib.training import checkpoints
@@ -44,22 +47,28 @@ PARAMS = Train(
     learning_rate=1e-2,
     temperature=0.05,
 )
+# Branches leave after steps 3, 6 and 8, and the last budget's rate falls from step 9 on.
+BUDGETS = Train(
+    **PARAMS.model_dump()
+    | {"schedule": "wsd", "budgets": [4, 8, 11, 12], "decay": 0.25, "warmup_steps": 2}
+)
 POINTS = {
     "batch": (Schedule, "batch"),
     "save_file": (checkpoints, "save_file"),
+    "encoder": (Encoder, "save"),
     "rename": (Path, "rename"),
     "fsync": (os, "fsync"),
     "rmtree": (shutil, "rmtree"),
 }
 
 
-def run(corpus, out, point="", number=0, slow=0.0):
+def run(corpus, out, point="", number=0, slow=0.0, params=PARAMS):
     """Train; at the number-th call of a point (see POINTS) this very process is killed."""
     if point:
         _die_at(*POINTS[point], number)
     if slow:
         _slow_down(slow)
-    trainer.train(ParallelCorpus.load(Path(corpus)), PARAMS, Path(out))
+    trainer.train(ParallelCorpus.load(Path(corpus)), params, Path(out))
 
 
 def _die_at(owner, name, number):
@@ -84,7 +93,7 @@ def _slow_down(seconds):
 # --- many kills --------------------------------------------------------------------------------
 
 
-def member(number, count, meeting, corpus, out, slow):
+def member(number, count, meeting, corpus, out, slow, params):
     """`run` as one of `count` ranks; the result of one rank is the run without any."""
     if count > 1:
         from torch import distributed
@@ -92,7 +101,7 @@ def member(number, count, meeting, corpus, out, slow):
         distributed.init_process_group(
             "gloo", init_method=f"file://{meeting}", rank=number, world_size=count
         )
-    run(corpus, out, slow=slow)
+    run(corpus, out, slow=slow, params=params)
 
 
 def _wait(process, seconds, within_a_write):
@@ -102,14 +111,14 @@ def _wait(process, seconds, within_a_write):
         time.sleep(0.0005)
 
 
-def _until_killed(count, corpus, out, seconds, moments):
+def _until_killed(count, params, corpus, out, seconds, moments):
     """Train with `count` ranks; after `seconds`, or in every second case once a checkpoint is being
     written, kill all of them, or one and wait for the others. Whether a rank was killed."""
     from test_trainer import start
 
     with tempfile.TemporaryDirectory() as place:
         group = [
-            start(member, number, count, f"{place}/meeting", corpus, out, 0.03)
+            start(member, number, count, f"{place}/meeting", corpus, out, 0.03, params)
             for number in range(count)
         ]
         aimed = seconds < math.inf and moments.random() < 0.5
@@ -124,31 +133,39 @@ def _until_killed(count, corpus, out, seconds, moments):
     return any(process.exitcode == -signal.SIGKILL for process in group)
 
 
+def _parts(params):
+    """Where the encoder of each budget lies, below a run's folder."""
+    return ["", *(f"budgets/{budget}" for budget in params.budgets[:-1])]
+
+
 def _writes(out):
     """Whether a checkpoint is half-written there."""
-    return any(out.glob("checkpoints/.step-*.tmp"))
+    return any(out.glob("**/checkpoints/.step-*.tmp"))
 
 
 def kill_many(kills):
-    """Half of the kills for each number of ranks. Prints one line of JSON; the exit status is 1
-    where a run that was killed gave other bits than one that was not."""
+    """A quarter of the kills for each number of ranks, with branches and without. Prints one line
+    of JSON; the exit status is 1 where a run that was killed gave other bits than one that was
+    not."""
     from test_trainer import results, toy_corpus
 
     moments, found = random.Random(0), {"kills": 0, "within_a_write": 0, "runs": 0, "differ": 0}
     with tempfile.TemporaryDirectory() as place:
         corpus = toy_corpus(Path(place) / "data").folder
-        for count in (1, 2):
-            whole, out = Path(place) / f"whole-{count}", Path(place) / "out"
-            _until_killed(count, corpus, whole, math.inf, random.Random(1))
-            wanted = found["kills"] + kills // 2
+        for case, (count, params) in enumerate(product((1, 2), (PARAMS, BUDGETS))):
+            whole, out = Path(place) / f"whole-{case}", Path(place) / "out"
+            _until_killed(count, params, corpus, whole, math.inf, random.Random(1))
+            wanted = found["kills"] + kills // 4
             while found["kills"] < wanted or out.exists():
                 seconds = moments.uniform(0.05, 1.8) if found["kills"] < wanted else math.inf
-                if _until_killed(count, corpus, out, seconds, moments):
+                if _until_killed(count, params, corpus, out, seconds, moments):
                     found["kills"] += 1
                     found["within_a_write"] += _writes(out)
                 else:
                     found["runs"] += 1
-                    found["differ"] += results(out) != results(whole)
+                    found["differ"] += any(
+                        results(out / part) != results(whole / part) for part in _parts(params)
+                    )
                     shutil.rmtree(out)
     print(json.dumps(found))
     return found["differ"] > 0

@@ -25,6 +25,7 @@ from lib.params import Train
 from lib.trainer import Diverged, train
 from lib.training import ranks
 from lib.training.determinism import dropout_seed
+from lib.training.record import TrainResult
 
 CASES = [
     {"negatives": "in_batch", "explicit": 0, "temperature": 0.05},
@@ -162,6 +163,21 @@ def test_goes_on_with_another_number_of_ranks(corpus, tmp_path, fast):
     assert alike(train(corpus, params(ranks=3), tmp_path / "up"), whole)
     killed(corpus, params(ranks=2), tmp_path / "down")
     assert alike(train(corpus, params(), tmp_path / "down"), whole)
+
+
+def test_two_ranks_have_the_branches_of_one(corpus, tmp_path, fast):
+    """Every budget up to rounding, also where one process was stopped in a branch and two go on."""
+    values = {"schedule": "wsd", "budgets": [8, 12], "decay": 0.5, "warmup_steps": 2}
+    own = Train(**params().model_dump() | values)
+    two = own.model_copy(update={"ranks": 2})
+    train(corpus, own, tmp_path / "1")
+    train(corpus, two, tmp_path / "2")
+    stop_after(corpus, tmp_path / "3", 7, own)
+    assert (tmp_path / "3/budgets/8/checkpoints/step-000006").is_dir()
+    train(corpus, two, tmp_path / "3")
+    for part in ("", "budgets/8"):
+        runs = [TrainResult.read(tmp_path / n / part) for n in "123"]
+        assert alike(runs[1], runs[0]) and alike(runs[2], runs[0])
 
 
 def killed(corpus, params, folder, victim=0, dev=None):

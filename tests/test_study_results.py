@@ -10,10 +10,11 @@ from test_trainer import PARAMS, toy_corpus
 
 from lib import store
 from lib.analysis.results import ScoredRun
-from lib.params import BenchmarkSpec, Train
-from lib.study import look
+from lib.params import BenchmarkSpec, Evaluate, Train
+from lib.study import evaluate, look, seal
 from lib.study.evaluate import Scored
-from lib.study.results import benchmark_specs, comparable, save_scores
+from lib.study.plan import WRITTEN
+from lib.study.results import benchmark_specs, comparable, load_budgets, save_scores
 from lib.trainer import schedule, train
 
 
@@ -80,6 +81,57 @@ def test_scores_are_read_as_they_were_saved(tmp_path):
     )
     found = benchmark_specs([SimpleNamespace(folder=tmp_path / x) for x in "12"])
     assert found == {"a": specs["a"]}
+
+
+def test_every_budget_is_scored_and_read_again(tmp_path):
+    """Each encoder on each benchmark, in one sealed folder; the last budget is where a run without
+    budgets has it. Without a budget there is nothing to read."""
+    corpus, place = saved(tmp_path, {"a": "a", "b": "b"}), tmp_path / "run"
+    corpus_of_run = toy_corpus(tmp_path / "data")
+    values = {"schedule": "wsd", "steps": 6, "budgets": [2, 4, 6], "warmup_steps": 1}
+    params = Train(**PARAMS.model_dump() | values)
+    result = train(corpus_of_run, params, place)
+    store.write_json(place / "params.json", params.model_dump())
+    p = Evaluate()
+    smaller = evaluate.evaluate_budgets(p, corpus, place)
+    last = {"heldout": evaluate.evaluate("heldout", p, result.encoder, corpus, place)}
+    save_scores(place, p.benchmarks, last, smaller)
+    assert list(smaller) == [2, 4]
+    written = store.read_json(place / "metrics.json")
+    assert list(written["budgets"]) == ["2", "4"]
+    own = smaller[2]["heldout"].scores
+    mean = own.loc[own["setting"] == "mono", "ap"].mean()
+    assert written["budgets"]["2"]["heldout"]["mono"]["ap"] == pytest.approx(mean)
+    run, plain = (ScoredRun("r", "mono", t, place) for t in (params, Train()))
+    found = load_budgets([run, plain], "heldout")
+    assert list(found) == [2, 4, 6] and found[2].runs == [run]
+    for budget, scored in {2: smaller[2], 4: smaller[4], 6: last}.items():
+        table = found[budget].table("mono", "mono")
+        of_mono = scored["heldout"].scores.query("setting == 'mono'")
+        assert table["value"].mean() == pytest.approx(of_mono["ap"].mean())
+    assert load_budgets([plain], "heldout") == {}
+    (place / "scores/budget-2/heldout.parquet").write_bytes(b"x")
+    with pytest.raises(store.Damaged, match="budget-2/heldout.parquet"):
+        load_budgets([run], "heldout")
+
+
+def test_what_a_budget_left_is_in_the_sealed_set(tmp_path):
+    """All of it but checkpoints; contents of what lies in model/ are its manifest's."""
+    names = ["model/manifest.json", "model/x", "cost.json", "log.parquet", "checkpoints/s/m.json"]
+    for name in names:
+        file = tmp_path / "budgets/4" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("1")
+    listed = seal.listed(seal.files(tmp_path, WRITTEN["train"]))
+    contents = {
+        name.removeprefix("budgets/4/"): bool(digest) for name, (_, digest) in listed.items()
+    }
+    assert contents == {
+        "cost.json": True,
+        "log.parquet": True,
+        "model/manifest.json": True,
+        "model/x": False,
+    }
 
 
 def test_the_loss_that_a_notebook_computes_is_the_trainers(tmp_path):

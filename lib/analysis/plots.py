@@ -247,6 +247,36 @@ def strata(table: pd.DataFrame):
     return fig
 
 
+@figure(
+    "budgets",
+    "mAP by number of steps, with 95 % intervals as bands. Each point is an encoder whose rate has "
+    "fallen to zero: that of a run of so many steps.",
+    "Lines of mAP over steps, one an arm, in each setting",
+)
+def budgets(table: pd.DataFrame):
+    """One panel a setting, steps in doublings. table: arm, budget, setting, mAP, low, high."""
+    settings = list(dict.fromkeys(table["setting"]))
+    fig, axes = plt.subplots(1, len(settings), squeeze=False, figsize=(9.4, 3.8))
+    dashes, styles = {}, ["-", "--", ":", "-."]
+    for ax, setting in zip(axes[0], settings, strict=True):
+        for arm, line in table[table["setting"] == setting].groupby("arm", sort=False):
+            mark = look(arm)
+            alike = dashes.setdefault(mark["color"], {})
+            style = styles[alike.setdefault(arm, len(alike)) % len(styles)]
+            ax.fill_between(
+                line["budget"], line["low"], line["high"], color=mark["color"], alpha=0.12, lw=0
+            )
+            ax.plot(line["budget"], line["mAP"], ls=style, lw=1.6, label=arm, **mark)
+        ticks = sorted(set(table["budget"]))
+        ax.set_xscale("log", base=2)
+        ax.set(title=setting, xlabel="steps", xticks=ticks, xticklabels=ticks)
+    axes[0, 0].set_ylabel("mAP")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="lower center", ncols=5, bbox_to_anchor=(0.5, -0.08))
+    fig.tight_layout()
+    return fig
+
+
 # --- training ----------------------------------------------------------------------------------
 
 

@@ -18,11 +18,13 @@ from lib import benchmarks, metrics, search, store
 from lib.benchmark import Benchmark
 from lib.benchmarks import coverage, heldout, leaks, references
 from lib.corpus import ParallelCorpus
-from lib.encoder import Encoder
+from lib.encoder import Encoder, pick_device
 from lib.metrics import REFERENCES
 from lib.params import Evaluate
 from lib.sources.text import number
 from lib.study import paths
+from lib.training import budgets
+from lib.training.models import load_encoder
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,19 @@ def _score(
         int(coverage.left_out(benchmark)["left_out"].sum()),
         benchmark.digest,
     )
+
+
+def evaluate_budgets(
+    p: Evaluate, corpus: ParallelCorpus, folder: Path
+) -> dict[int, dict[str, Scored]]:
+    """Scores of the encoders of a run's smaller budgets, by budget and name of the benchmark."""
+    found = {}
+    for budget in store.read_json(folder / "params.json").get("budgets", [])[:-1]:
+        place = budgets.place(folder, budget)
+        encoder = load_encoder(place / "model").to(pick_device(p.device))
+        print(f"the encoder of budget {budget}:", flush=True)
+        found[budget] = {name: evaluate(name, p, encoder, corpus, place) for name in p.benchmarks}
+    return found
 
 
 def mteb_scores(encoder: Encoder, tasks: list[str], folder: Path) -> pd.DataFrame:

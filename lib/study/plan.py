@@ -46,7 +46,7 @@ WRITTEN = {
     "train": (
         "params.json", "inputs.json", "02_train.ipynb", "model/**/*", "train_log.parquet",
         "train_time.parquet", "validation.json", "exposure.json", "cost.json", "provenance.json",
-        "figures/train/*",
+        "figures/train/*", "budgets/*/*.json", "budgets/*/*.parquet", "budgets/*/model/**/*",
     ),
     "evaluate": (
         "03_evaluate.ipynb", "scores/**/*", "metrics.json", "mteb/**/*", "figures/evaluate/*",

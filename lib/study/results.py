@@ -1,7 +1,8 @@
 """What evaluated runs leave on the disk, written and read in one place.
 
-scores/<benchmark>.parquet has a row a question and setting, metrics.json the means; references and
-leak audits lie with the corpus, since every run of it shares them.
+scores/<benchmark>.parquet has a row a question and setting, scores/budget-<B>/<benchmark>.parquet
+the same of a smaller budget's encoder, metrics.json the means; references and leak audits lie with
+the corpus, since every run of it shares them.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pandas as pd
 
@@ -27,30 +29,51 @@ from lib.metrics import REFERENCES
 from lib.params import BenchmarkSpec, Train
 from lib.study import grid, paths
 from lib.study.evaluate import Scored, with_references
+from lib.training import budgets
 
 # --- written by 03_evaluate --------------------------------------------------------------------
 
 
 def save_scores(
-    folder: Path, specs: Mapping[str, BenchmarkSpec], scored: Mapping[str, Scored]
+    folder: Path,
+    specs: Mapping[str, BenchmarkSpec],
+    scored: Mapping[str, Scored],
+    smaller: Mapping[int, Mapping[str, Scored]] = MappingProxyType({}),
 ) -> pd.DataFrame:
     """Write a run's scores and their means; these, by benchmark and setting, "headline" last.
 
-    specs, scored: by name of the benchmark, the report's own first. metrics.json is written last:
-    with it the run counts as evaluated."""
+    specs, scored: by name of the benchmark, the report's own first. smaller: `scored` by
+    budget. metrics.json is written last: with it the run counts as evaluated."""
     with store.atomic_folder(folder / "scores") as new:
-        for name, result in scored.items():
-            result.scores.to_parquet(new / f"{name}.parquet", index=False)
-    ranked = {name: result.scores for name, result in scored.items() if "setting" in result.scores}
+        _save(new, scored)
+        for budget, own in smaller.items():
+            _save(new / f"budget-{budget}", own)
     first = next(iter(scored.values())).scores
-    means = {name: metrics.summary(scores) for name, scores in ranked.items()}
+    means = _means(scored)
     written = {
         "benchmarks": {name: specs[name].model_dump() for name in scored},
         "digests": {name: result.digest for name, result in scored.items()},
         "summary": {name: _plain(table) for name, table in means.items()},
     }
-    store.write_json(folder / "metrics.json", written)
+    by_budget = {
+        str(budget): {name: _plain(table) for name, table in _means(own).items()}
+        for budget, own in smaller.items()
+    }
+    store.write_json(folder / "metrics.json", written | {"budgets": by_budget})
     return pd.concat(means | {"headline": metrics.summary(headline(first))})
+
+
+def _save(folder: Path, scored: Mapping[str, Scored]) -> None:
+    """One file a benchmark."""
+    folder.mkdir(exist_ok=True)
+    for name, result in scored.items():
+        result.scores.to_parquet(folder / f"{name}.parquet", index=False)
+
+
+def _means(scored: Mapping[str, Scored]) -> dict[str, pd.DataFrame]:
+    """metrics.summary by benchmark, sentence search apart."""
+    tables = {name: result.scores for name, result in scored.items()}
+    return {name: metrics.summary(table) for name, table in tables.items() if "setting" in table}
 
 
 def _plain(table: pd.DataFrame) -> dict:
@@ -77,9 +100,11 @@ def scored_runs(study: str, only: str = "") -> list[ScoredRun]:
             "run 02_train and 03_evaluate first"
         )
     folders = {key: paths.run_dir(study, key) for key in wanted}
-    for folder in folders.values():
-        _check_record(folder)
     trains = {key: Train(**store.read_json(f / "params.json")) for key, f in folders.items()}
+    for key, folder in folders.items():
+        smaller = [budgets.place(folder, budget) for budget in trains[key].budgets[:-1]]
+        for place in (folder, *smaller):
+            _check_record(place)
     labels = arm_labels(trains)
     return [ScoredRun(key, labels[key], trains[key], folders[key]) for key in wanted]
 
@@ -161,6 +186,24 @@ def load_results(study: str, runs: list[ScoredRun], benchmark: str) -> Results:
         _add(sums, cells, scores, run.arm, run.seed)
     tables = (pd.concat(parts, ignore_index=True) for parts in (sums, cells))
     return Results(benchmark, runs, *tables)
+
+
+def load_budgets(runs: list[ScoredRun], benchmark: str) -> dict[int, Results]:
+    """The scores on a benchmark by budget, in increasing order, of the runs that have it and
+    without references; empty where no run has budgets."""
+    every = sorted({budget for run in runs for budget in run.train.budgets})
+    return {budget: _of_budget(runs, benchmark, budget) for budget in every}
+
+
+def _of_budget(runs: list[ScoredRun], benchmark: str, budget: int) -> Results:
+    """The results of one budget."""
+    having, sums, cells = [run for run in runs if budget in run.train.budgets], [], []
+    for run in having:
+        place = "" if budget == run.train.steps else f"budget-{budget}/"
+        scores = _verified(run.folder / "scores", f"{place}{benchmark}.parquet")
+        _add(sums, cells, scores, run.arm, run.seed)
+    tables = (pd.concat(parts, ignore_index=True) for parts in (sums, cells))
+    return Results(benchmark, having, *tables)
 
 
 def load_accuracy(runs: list[ScoredRun], benchmark: str) -> pd.DataFrame:

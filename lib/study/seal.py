@@ -7,12 +7,14 @@ all but those in a folder with a manifest of its own, which is verified whenever
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from lib import store
 
-FOLDERS = ("data", "model", "scores")  # each with a manifest.json
+# Folders with a manifest.json, which has the contents of all that is in them but its own.
+INSIDE = re.compile(r"(budgets/\d+/)?(data|model|scores)/(?!manifest\.json$)")
 Listed = dict[str, tuple[int, str]]  # name -> size in bytes, sha256 ("" where a manifest has it)
 
 
@@ -30,9 +32,7 @@ def listed(found: dict[str, Path]) -> Listed:
 
 
 def _content(name: str, path: Path) -> str:
-    folder, *rest = name.split("/")
-    inside = folder in FOLDERS and rest and rest != ["manifest.json"]
-    return "" if inside else store.sha256(path)
+    return "" if INSIDE.match(name) else store.sha256(path)
 
 
 def faults(folder: Path, found: dict[str, Path], expected: Listed) -> dict[Path, str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from lib import store
 from lib.encoder import Encoder
 from lib.training import ranks
-from lib.training.cost import Clock, Cost
+from lib.training.cost import Clock, Cost, seconds_between
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -37,6 +38,24 @@ class LogRow(NamedTuple):
     seconds: float
 
 
+class Launched(NamedTuple):
+    """A step whose loss nobody has looked at, which would wait for a GPU."""
+
+    step: int
+    kind: str
+    batch: int
+    rate: float
+    loss: torch.Tensor
+    norm: torch.Tensor
+    begin: float | torch.cuda.Event
+    end: float | torch.cuda.Event
+
+    def row(self, loss: float, norm: float) -> LogRow:
+        """That of the log, once loss and norm are known."""
+        seconds = seconds_between(self.begin, self.end)
+        return LogRow(self.step, self.kind, loss, self.rate, norm, self.batch, seconds)
+
+
 @dataclass
 class State:
     """All that steps change, and nothing else: what a checkpoint holds.
@@ -53,6 +72,10 @@ class State:
     validations: list[dict] = field(default_factory=list)
     best: dict[str, torch.Tensor] = field(default_factory=dict)
     clock: Clock = field(default_factory=Clock)
+
+    def branch(self) -> State:
+        """What a branch begins with: the same tensors, a log and a clock of its own."""
+        return replace(self, log=[*self.log], clock=Clock())
 
     def log_table(self) -> pd.DataFrame:
         """One row a step, columns as LogRow."""
@@ -99,7 +122,7 @@ def _moments(state: State) -> dict[str, torch.Tensor]:
 
 
 def prune(folder: Path, step: int, keep: int) -> None:
-    """Keep the `keep` latest checkpoints; those after `step` were found damaged."""
+    """Keep the `keep` latest checkpoints; those after `step` were found damaged, or too late."""
     folders = _by_step(folder)
     kept = [at for at in folders if at <= step][:keep]
     for place in (*(folders[at] for at in folders.keys() - kept), *_leftovers(folder)):
@@ -109,13 +132,28 @@ def prune(folder: Path, step: int, keep: int) -> None:
 # --- reading -----------------------------------------------------------------------------------
 
 
-def resume(state: State, folder: Path, identity: dict) -> None:
-    """Take over the newest valid checkpoint, if there is one; the first rank says which.
+def resume(state: State, folder: Path, identity: dict, latest: float = math.inf) -> None:
+    """Take over the newest valid checkpoint of at most `latest` steps, if there is one.
 
     Raises ValueError for one of another identity, or without optimizer state."""
-    newest = ranks.collected(None if ranks.rank() else _newest(folder))[0]
+    if (place := _take(state, folder, identity, latest)) is not None:
+        state.clock.before = Cost(**store.read_json(place / "state.json")["cost"])
+        print(f"going on from step {state.step}", flush=True)
+
+
+def come_back(state: State, folder: Path, identity: dict, step: int) -> None:
+    """Take over the checkpoint of `step`, with which a branch began; time went on meanwhile.
+
+    Where it was damaged, an older one. Raises store.Damaged if there is none."""
+    if _take(state, folder, identity, step) is None:
+        raise store.Damaged(f"{folder / 'checkpoints'}: that of step {step} is gone or damaged")
+
+
+def _take(state: State, folder: Path, identity: dict, latest: float) -> Path | None:
+    """Make the state that of a checkpoint; the first rank says which."""
+    newest = ranks.collected(None if ranks.rank() else _newest(folder, latest))[0]
     if newest is None:
-        return
+        return None
     place, manifest = newest
     _require_same(place, manifest, identity)
     if not (place / "optimizer.safetensors").is_file():
@@ -124,13 +162,12 @@ def resume(state: State, folder: Path, identity: dict) -> None:
         )
     numbers = store.read_json(place / "state.json")
     state.step, state.validations = numbers["step"], numbers["validations"]
-    state.clock.before = Cost(**numbers["cost"])
     _load_tensors(state, place)
     log = pd.read_parquet(place / "log.parquet")
     state.log = [LogRow(*row) for row in log.itertuples(index=False)]
     if state.validations and not ranks.rank():
         state.best = load_file(place / "best.safetensors")
-    print(f"going on from step {state.step}", flush=True)
+    return place
 
 
 @torch.no_grad()
@@ -167,12 +204,14 @@ def _require_same(place: Path, manifest: dict, identity: dict) -> None:
         raise ValueError(f"{place}: {clash}; remove the run's folder or choose another run name")
 
 
-def _newest(folder: Path) -> tuple[Path, dict] | None:
-    """The newest checkpoint that verifies and its manifest; damaged and half-written ones are
-    named and skipped."""
+def _newest(folder: Path, latest: float) -> tuple[Path, dict] | None:
+    """The newest checkpoint of at most `latest` steps that verifies, and its manifest; damaged and
+    half-written ones are named and skipped."""
     for left in _leftovers(folder):
         print(f"{left}: a checkpoint was left half-written here; skipped", flush=True)
-    for place in _by_step(folder).values():
+    for step, place in _by_step(folder).items():
+        if step > latest:
+            continue
         try:
             return place, store.verify(place)
         except store.Damaged as damage:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import resource
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -50,6 +52,14 @@ class Clock:
             max(before.peak_gpu_memory_bytes, *gpu),
             before.starts + 1,
         )
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """What is done inside is not counted: a branch has a clock of its own."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        yield
+        self.wall += time.perf_counter() - wall
+        self.cpu += time.process_time() - cpu
 
 
 def peaks() -> tuple[int, int]:

@@ -11,14 +11,19 @@ from lib.params import Train
 
 def learning_rate(params: Train, step: int) -> float:
     """Rate of step 0, 1, …: rises linearly over the first round(warmup * steps) steps to its peak,
-    then falls to zero just after the last step (linear, cosine) or stays (constant)."""
-    rising = round(params.warmup * params.steps)
+    then falls to zero just after the last step (linear, cosine) or stays (constant).
+
+    wsd: rises over warmup_steps, stays, and falls linearly in the last round(decay * steps) steps
+    (Hu et al., arXiv 2404.06395): rates of two lengths agree until that of the shorter falls."""
+    wsd = params.schedule == "wsd"
+    rising = params.warmup_steps if wsd else round(params.warmup * params.steps)
     if step < rising:
         return params.learning_rate * (step + 1) / rising
-    if params.schedule == "constant":
+    falls = params.leaves(params.steps) if wsd else rising
+    if params.schedule == "constant" or step < falls:
         return params.learning_rate
-    done = (step - rising) / (params.steps - rising)
-    left = 1 - done if params.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
+    done = (step - falls) / (params.steps - falls)
+    left = (1 + math.cos(math.pi * done)) / 2 if params.schedule == "cosine" else 1 - done
     return params.learning_rate * left
 
 

@@ -1,7 +1,8 @@
-"""What a run says while it goes, and what it says where memory runs out."""
+"""What a run says while it goes, and what it says where memory runs out or numbers do."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +11,14 @@ import numpy as np
 import torch
 
 from lib.params import Train
+from lib.sampler import Schedule
 from lib.training.checkpoints import LogRow
 
 QUIET = 30  # seconds
+
+
+class Diverged(ArithmeticError):
+    """The loss or its gradient is not a finite number."""
 
 
 class Pace:
@@ -54,3 +60,13 @@ def memory(step: int, p: Train) -> Iterator[None]:
             f"chunk={p.chunk}, max_length={p.max_length}; set chunk (texts in memory at a "
             "time; 0: all), or lower it, then batch_size or max_length"
         ) from error
+
+
+def require_finite(step: int, loss: float, norm: float, schedule: Schedule, seed: int) -> None:
+    """Raises Diverged; weights of later steps are nowhere written."""
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        pairs = ", ".join(map(str, schedule.batch(step).pair.tolist()))
+        raise Diverged(
+            f"step {step}, seed {seed}: loss {loss}, gradient norm "
+            f"{norm}; lower learning_rate or raise temperature (pairs {pairs})"
+        )

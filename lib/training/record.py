@@ -14,7 +14,7 @@ from lib import store
 from lib.encoder import Encoder
 from lib.params import Train
 from lib.sampler import Schedule
-from lib.training import cost, ranks
+from lib.training import budgets, cost, ranks
 from lib.training.checkpoints import State
 from lib.training.cost import Cost
 from lib.training.exposure import exposure, places_and_tokens
@@ -91,7 +91,8 @@ def write(
     )
     weights = sum(p.numel() for p in state.encoder.parameters())
     whole = {"truncated_share": texts.truncated_share, "parameters": weights}  # of the corpus
-    store.write_json(folder / "cost.json", table | whole)
+    price = budgets.price(params, folder)
+    store.write_json(folder / "cost.json", table | whole | price)
     store.write_json(folder / "provenance.json", provenance(params.model_dump()))
 
 

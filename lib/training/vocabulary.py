@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 
@@ -33,6 +36,17 @@ def restore(encoder: Encoder, factor: float) -> None:
         encoder.model.set_input_embeddings(table.whole(factor))
 
 
+@contextmanager
+def restored(encoder: Encoder, factor: float) -> Iterator[None]:
+    """Inside, the table is whole, as `restore` makes it; then training may go on."""
+    used = encoder.words
+    restore(encoder, factor)
+    try:
+        yield
+    finally:
+        encoder.model.set_input_embeddings(used)
+
+
 class UsedRows(torch.nn.Embedding):
     """Stands for a word table while training, with only those of its rows that texts use.
 
@@ -57,10 +71,10 @@ class UsedRows(torch.nn.Embedding):
 
     @torch.no_grad()
     def whole(self, factor: float) -> torch.nn.Embedding:
-        """The table itself with the rows as they are now, all others times `factor`."""
+        """A table with the rows as they are now, all others as they were before times `factor`."""
         [table] = self._table
         weight, used = table.weight.to(self.weight), self.place >= 0
         weight = weight * factor
         weight[used] = self.weight[self.place[used]]
-        table.weight = torch.nn.Parameter(weight)
-        return table
+        kept = {"padding_idx": table.padding_idx, "sparse": table.sparse}
+        return torch.nn.Embedding(*weight.shape, _weight=weight, **kept)

@@ -1,0 +1,28 @@
+"""What makes two runs the same run: all that decides their numbers."""
+
+from __future__ import annotations
+
+from lib import store
+from lib.benchmark import Benchmark
+from lib.corpus import ParallelCorpus
+from lib.encoder import pick_device
+from lib.params import Train
+
+
+def identity_of(corpus: ParallelCorpus, params: Train, dev: Benchmark | None) -> dict:
+    """All that decides the numbers of a run, torch build and hardware apart.
+
+    Raises ValueError where validation is asked for and there is nothing to validate on."""
+    if params.validate_every and dev is None:
+        raise ValueError(
+            f"validate_every is {params.validate_every}, but no questions are set aside for "
+            "validation: set prepare.dev, or validate_every to 0"
+        )
+    values = params.model_dump(exclude={"study", "run", "corpus", *params.may_change})
+    tokenizer = "" if params.model else store.sha256(corpus.tokenizer_file)
+    return values | {
+        "validation content": "" if dev is None else dev.digest,
+        "device": pick_device(params.device),
+        "corpus content": corpus.content_hash,
+        "tokenizer": tokenizer,
+    }
