@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from lib.analysis import stats
-from lib.analysis.results import IDENTITIES, Results, ScoredRun
+from lib.analysis.results import Results, ScoredRun
 from lib.params import Train
 
 ALONE = {"mono": 1.0, "cross": 0.0}  # alpha of the arm that trains for one setting alone
@@ -31,7 +31,7 @@ def curves(budgets: dict[int, Results]) -> pd.DataFrame:
     for budget, results in budgets.items():
         for arm in results.arms:
             for setting in results.settings:
-                found = stats.interval(results.table(arm, setting))
+                found = stats.interval(results.table(arm, setting)).within(0, 1)
                 rows.append(
                     {
                         "arm": arm,
@@ -93,8 +93,8 @@ def _alone(runs: list[ScoredRun], setting: str, hybrid: ScoredRun) -> list[str]:
     rest, found = hybrid.train.model_dump(exclude=OWN), []
     for run in runs:
         strategy, alpha = run.train.strategy, run.train.alpha
-        same = run.train.model_dump(exclude=OWN) == rest
-        if same and IDENTITIES.get(strategy, (strategy, alpha)) == ("hybrid", ALONE[setting]):
+        alone = strategy == setting or (strategy, alpha) == ("hybrid", ALONE[setting])
+        if alone and run.train.model_dump(exclude=OWN) == rest:
             found.append(run.arm)
     return found
 
