@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from lib.analysis import stats
+from lib.analysis import stats, tables
 from lib.analysis.results import Results, ScoredRun
 from lib.params import Train
 
@@ -27,24 +27,13 @@ OWN = {"study", "run", "strategy", "alpha", "steps", "budgets", *Train.may_chang
 
 def curves(budgets: dict[int, Results]) -> pd.DataFrame:
     """mAP of the headline stratum by arm, budget and setting, with 95 % intervals."""
-    rows = []
-    for budget, results in budgets.items():
-        for arm in results.arms:
-            for setting in results.settings:
-                found = stats.interval(results.table(arm, setting)).within(0, 1)
-                rows.append(
-                    {
-                        "arm": arm,
-                        "budget": budget,
-                        "setting": setting,
-                        "mAP": found.estimate,
-                        "low": found.low,
-                        "high": found.high,
-                        "seeds": found.seeds,
-                    }
-                )
-    order = {arm: place for place, arm in enumerate(dict.fromkeys(row["arm"] for row in rows))}
-    return pd.DataFrame(sorted(rows, key=lambda row: order[row["arm"]]))
+    if not budgets:
+        return pd.DataFrame()
+    every = [tables.quality(one, ("ap",)).assign(budget=b) for b, one in budgets.items()]
+    table = pd.concat(every, ignore_index=True).rename(columns={"estimate": "mAP"})
+    order = {arm: place for place, arm in enumerate(table["arm"].unique())}
+    table = table.sort_values("arm", key=lambda arm: arm.map(order), kind="stable")
+    return table[["arm", "budget", "setting", "mAP", "low", "high", "seeds"]].reset_index(drop=True)
 
 
 def dose(budgets: dict[int, Results]) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from lib.benchmark import CANDIDATE_COLUMNS, QUESTION_COLUMNS, Benchmark
 from lib.benchmarks import Format
 from lib.params import BenchmarkSpec
 from lib.sources import downloads, files
+from lib.sources.assemble import united
 from lib.sources.files import Record
 from lib.sources.text import clean
 
@@ -258,18 +259,11 @@ def _answers(read: Mapping[str, list[Paragraph]]) -> pd.DataFrame:
 def _groups(read: Mapping[str, list[Paragraph]], clusters: str) -> dict[str, str]:
     """Question id -> name of its article or paragraph: the least id of all questions that one links
     to it in some language (a text that occurs twice is one paragraph)."""
-    parent: dict[str, str] = {}
-
-    def root(name: str) -> str:
-        while parent.setdefault(name, name) != name:
-            parent[name] = name = parent[parent[name]]
-        return name
-
+    linked = []
     for paragraphs in read.values():
         first: dict[str | int, str] = {}
         for paragraph in paragraphs:
             links = [paragraph.context] + [paragraph.article] * (clusters == "article")
             for question, link in product([q for q, *_ in paragraph.questions], links):
-                a, b = sorted((root(question), root(first.setdefault(link, question))))
-                parent[b] = a
-    return {name: root(name) for name in list(parent)}
+                linked.append((first.setdefault(link, question), question))
+    return united(linked)

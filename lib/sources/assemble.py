@@ -59,6 +59,25 @@ def corpus_of_sorted(
     return corpus
 
 
+def united(links: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Name -> the least of the names that are linked with it, directly or through others.
+
+    >>> united([("b", "c"), ("d", "d"), ("c", "a")])
+    {'b': 'a', 'c': 'a', 'd': 'd', 'a': 'a'}
+    """
+    above: dict[str, str] = {}
+
+    def least(name: str) -> str:
+        while above.setdefault(name, name) != name:
+            above[name] = name = above[above[name]]
+        return name
+
+    for pair in links:
+        first, second = sorted(map(least, pair))
+        above[second] = first
+    return {name: least(name) for name in list(above)}
+
+
 def _tables(rows, meta: dict, test, pool, table: Table) -> tuple[Dataset, Dataset, Dataset, dict]:
     """rows, test, pool and meta of a corpus. Rows without a question are counted apart, as
     "negatives"."""

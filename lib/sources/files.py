@@ -15,7 +15,6 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,7 +25,7 @@ from lib import store
 from lib.corpus import ParallelCorpus
 from lib.languages import language_code
 from lib.params import Prepare
-from lib.sources.assemble import corpus_of_rows
+from lib.sources.assemble import corpus_of_rows, united
 from lib.sources.text import clean, number, share, sift
 
 SMALL = 1 << 26  # bytes that are read at once
@@ -373,28 +372,20 @@ def _joined(rows: list[dict]) -> tuple[list[dict], int]:
     """The rows, groups that hold the same passage text in a language being one, directly or through
     others; and how many groups lost their name. Which of two such passages is meant, no encoder can
     tell: in one batch each would be a false negative, and in two folds be trained and tested on."""
-    root: dict[str, str] = {}
     first: dict[tuple[str, str], str] = {}
-
-    def find(group: str) -> str:
-        while (above := root.get(group, group)) != group:
-            root[group] = root.get(above, above)
-            group = root[group]
-        return group
-
-    for row in rows:
-        other = first.setdefault((row["language"], row["passage"]), row["group"])
-        least, most = sorted((find(other), find(row["group"])))
-        if least != most:
-            root[most] = least
-    rows = [row | {"group": find(row["group"])} for row in rows]
-    if root:
+    name = united(
+        (first.setdefault((row["language"], row["passage"]), row["group"]), row["group"])
+        for row in rows
+    )
+    rows = [row | {"group": name[row["group"]]} for row in rows]
+    lost = sum(group != kept for group, kept in name.items())
+    if lost:
         largest = Counter(row["group"] for row in rows).most_common(1)[0][1] / len(rows)
         print(
-            f"{len(root)} groups hold a passage of another group: they are one group with it "
+            f"{lost} groups hold a passage of another group: they are one group with it "
             f"(the largest holds {largest:.1%} of the rows)"
         )
-    return rows, len(root)
+    return rows, lost
 
 
 def _check_parallel(
@@ -435,8 +426,7 @@ def _version(files: Mapping[str, str]) -> dict:
         label: {"name": Path(file).name, "sha256": store.sha256(store.ROOT / file)}
         for label, file in sorted(files.items())
     }
-    digest = sha256(json.dumps(inputs).encode()).hexdigest()
-    return {"version": f"{len(inputs)} files, {digest[:12]}", "inputs": inputs}
+    return {"version": f"{len(inputs)} files, {store.digest(inputs)[:12]}", "inputs": inputs}
 
 
 def _table(dropped: Counter) -> dict[str, dict[str, int]]:

@@ -151,7 +151,7 @@ class Translator:
         about = {"model": self.sha256, "target": target.code, **asdict(self.settings)}
         if hasattr(self.tokenizer, "punc_normalizer"):  # Marian's, which needs that package
             about["sacremoses"] = find_spec("sacremoses") is not None
-        folder = self.cache / sha256(json.dumps(about).encode()).hexdigest()[:32]
+        folder = self.cache / store.digest(about)[:32]
         store.write_json(folder / "about.json", {"name": self.name, **about})
         return folder
 
@@ -248,7 +248,7 @@ def _folder(name: str) -> Path:
 def _content(folder: Path) -> str:
     """sha256 of the names and content of a checkpoint's files."""
     files = sorted({file for pattern in FILES for file in folder.glob(pattern)})
-    return sha256(json.dumps([(x.name, store.sha256(x)) for x in files]).encode()).hexdigest()
+    return store.digest([(x.name, store.sha256(x)) for x in files])
 
 
 def _parts(name: str, folder: Path):

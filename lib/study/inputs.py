@@ -79,15 +79,7 @@ def check_paths(study: Study) -> None:
 def check_beginnings(study: Study) -> None:
     """Raise BadParameter for files and checkpoints that cannot be used, as far as their beginnings
     and their configuration show it, and for batches that no corpus of them can fill."""
-    most: dict[str, int | None] = {}
-    for p in study.corpora.values():
-        known = p.model_dump_json(exclude={"run", "fold"})
-        try:
-            if known not in most:
-                sources.look(p)
-                most[known] = sources.most_groups(p)
-        except ValueError as error:
-            raise BadParameter(f"prepare: {error}") from None
+    most = _most_groups(study)
     for p in stages(study):
         for name, spec in p.benchmarks.items() if isinstance(p, Evaluate) else ():
             try:
@@ -99,8 +91,23 @@ def check_beginnings(study: Study) -> None:
             pretrained.check(run.train)
         except ValueError as error:
             raise BadParameter(f"train.model: {error}") from None
-        corpus = study.corpora[run.train.corpus].model_dump_json(exclude={"run", "fold"})
-        _check_batch(run.train, most[corpus])
+        _check_batch(run.train, most[run.train.corpus])
+
+
+def _most_groups(study: Study) -> dict[str, int | None]:
+    """Key of each corpus -> sources.most_groups; folds of one corpus are looked at once."""
+    seen: dict[str, int | None] = {}
+    found = {}
+    for key, p in study.corpora.items():
+        but_fold = p.model_dump_json(exclude={"run", "fold"})
+        try:
+            if but_fold not in seen:
+                sources.look(p)
+                seen[but_fold] = sources.most_groups(p)
+        except ValueError as error:
+            raise BadParameter(f"prepare: {error}") from None
+        found[key] = seen[but_fold]
+    return found
 
 
 def _check_batch(p: Train, most: int | None) -> None:

@@ -6,9 +6,7 @@ tokenizer, its length limit and the prompts.
 
 from __future__ import annotations
 
-import json
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,7 +88,7 @@ def _key(corpus: ParallelCorpus, encoder: Encoder) -> str:
         "tokenizer": encoder.tokenizer.backend_tokenizer.to_str(),  # its length limit is part of it
         "prompts": [encoder.settings.prompt(side) for side in SIDES],
     }
-    return sha256(json.dumps(parts).encode()).hexdigest()[:16]
+    return store.digest(parts)[:16]
 
 
 def _make(corpus: ParallelCorpus, encoder: Encoder, folder: Path) -> None:
