@@ -41,3 +41,22 @@ def fast(monkeypatch):
         return original(*args, start_method="forkserver", **kwargs)
 
     monkeypatch.setattr(ranks.mp, "start_processes", forked)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """The toy corpus of test_trainer.py."""
+    from test_trainer import toy_corpus
+
+    return toy_corpus(tmp_path_factory.mktemp("corpus") / "data")
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A Place of test_study_run.py that this process sees too."""
+    from test_study_run import Place
+
+    made = Place(tmp_path)
+    for name in ("BATCHES_OUTPUTS", "BATCHES_NOTEBOOKS"):
+        monkeypatch.setenv(name, made.environment[name])
+    return made

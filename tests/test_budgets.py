@@ -7,7 +7,7 @@ import shutil
 import kill_trainer
 import pytest
 from kill_trainer import BUDGETS, PARAMS
-from test_trainer import damage, results, start, stop_after, toy_corpus
+from test_trainer import damage, results, start, stop_after
 
 from lib import store, trainer
 from lib.params import BadParameter, Train, checked
@@ -26,12 +26,6 @@ def of_budget(budget):
 def every(folder):
     """`results` of all budgets."""
     return {b: results(folder / f"budgets/{b}") for b in SMALLER} | {12: results(folder)}
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    """The toy corpus."""
-    return toy_corpus(tmp_path_factory.mktemp("corpus") / "data")
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from kill_trainer import PARAMS
 from test_large_batches import differ
-from test_trainer import results, stop_after, toy_corpus, toy_rows
+from test_trainer import results, stop_after, toy_rows
 from torch import distributed
 
 from lib import search, store, trainer
@@ -36,12 +36,6 @@ def params(device="cuda", **changes):
     """Two layers and no dropout, whose masks are other ones on a GPU."""
     values = {"layers": 2, "width": 32, "dropout": 0.0, "device": device}
     return PARAMS.model_copy(update=values | changes)
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    """The toy corpus."""
-    return toy_corpus(tmp_path_factory.mktemp("corpus") / "data")
 
 
 @pytest.fixture(scope="module")

@@ -5,20 +5,12 @@ import os
 import time
 
 import pytest
-from test_study_run import Place, planned
+from test_study_run import planned
 
 from lib import sources, store
 from lib.params import BadParameter, Evaluate, Prepare, Train
 from lib.sources import cldr, files
 from lib.study import grid, inputs, plan, run, stage
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    found = Place(tmp_path)
-    for name in ("BATCHES_OUTPUTS", "BATCHES_NOTEBOOKS"):
-        monkeypatch.setenv(name, found.environment[name])
-    return found
 
 
 def write_pairs(file, word="a"):

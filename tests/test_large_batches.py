@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from kill_trainer import PARAMS
-from test_trainer import preloaded, results, start, stop_after, toy_corpus
+from test_trainer import preloaded, results, start, stop_after
 
 from lib.losses import info_nce
 from lib.params import Train
@@ -25,12 +25,6 @@ CASES = [
     ({"mode": "explicit"}, 0.05),
     ({"mode": "both", "symmetric": True}, 0.1),
 ]
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    """The toy corpus."""
-    return toy_corpus(tmp_path_factory.mktemp("corpus") / "data")
 
 
 def doubled(corpus, dropout=0.0):

@@ -3,17 +3,11 @@
 import pytest
 import torch
 from kill_trainer import PARAMS
-from test_trainer import results, stop_after, toy_corpus
+from test_trainer import results, stop_after
 
 from lib import trainer
 from lib.trainer import train
 from lib.training.determinism import reproducible
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    """The toy corpus."""
-    return toy_corpus(tmp_path_factory.mktemp("corpus") / "data")
 
 
 def gradients(corpus, folder, **changes):

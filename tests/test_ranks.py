@@ -16,7 +16,7 @@ import torch
 from kill_trainer import PARAMS
 from safetensors.torch import load_file, save_file
 from test_large_batches import differ
-from test_trainer import results, start, stop_after, toy_corpus
+from test_trainer import results, start, stop_after
 from torch import distributed
 
 from lib import store, trainer
@@ -42,12 +42,6 @@ def params(**changes):
     """Two layers, 12 rows a batch, no dropout: the masks of two ranks are not those of one."""
     values = PARAMS.model_dump() | {"layers": 2, "dropout": 0.0, "batch_size": 12} | changes
     return Train(**values)
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    """The toy corpus."""
-    return toy_corpus(tmp_path_factory.mktemp("corpus") / "data")
 
 
 # --- the same gradients ------------------------------------------------------------------------

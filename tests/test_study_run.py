@@ -150,15 +150,6 @@ class Place:
         return process.returncode, text.splitlines()
 
 
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    """A Place that this process sees too."""
-    made = Place(tmp_path)
-    for name in ("BATCHES_OUTPUTS", "BATCHES_NOTEBOOKS"):
-        monkeypatch.setenv(name, made.environment[name])
-    return made
-
-
 def wait_for(condition, seconds=60):
     """Poll until the condition holds; its value."""
     end = time.monotonic() + seconds

@@ -70,12 +70,6 @@ def toy_corpus(folder, rows=None):
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    """The toy corpus."""
-    return toy_corpus(tmp_path_factory.mktemp("corpus") / "data")
-
-
-@pytest.fixture(scope="module")
 def finished(corpus, tmp_path_factory):
     """The folder of a run that nobody disturbed."""
     folder = tmp_path_factory.mktemp("finished")
