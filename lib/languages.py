@@ -86,3 +86,9 @@ def _shortest(language: str, script: str | None, territory: str | None) -> str:
         if _full(language, *parts) == full:
             return "-".join(part for part in (language, *parts) if part)
     return "-".join(part for part in full if part)
+
+
+def script(language: str) -> str:
+    """ISO 15924 code of a language's usual script: `ar` -> `Arab`."""
+    likely = get_global("likely_subtags").get(language.replace("-", "_"), "")
+    return next((part for part in likely.split("_") if len(part) == 4), "Latn")

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from lib.analysis import published, regions, stats
-from lib.analysis.results import WITH_ALPHA, Results, Select, headline, language_cells, mean_of_sums
+from lib.analysis.results import WITH_ALPHA, Results, Select
+from lib.analysis.sums import headline, language_cells, means
 from lib.metrics import BIAS, CELL, LABELS, QUALITY, REFERENCES
 from lib.params import BenchmarkSpec
 
@@ -241,14 +242,15 @@ def strata(results: Results) -> pd.DataFrame:
     the languages of question and passages were trained on."""
     rows = []
     for setting, keys in STRATA:
-        block = results.sums[results.sums["setting"] == setting]
+        block = results.sums[
+            (results.sums["setting"] == setting) & (results.sums["metric"] == "ap")
+        ]
         block = block[block["arm"].isin(results.arms)]
         if not set(keys) <= set(block):
             continue
         if keys == ["names"]:
-            block = headline(block, names=False)
-        means = mean_of_sums(block, ["arm", *keys])
-        for (arm, *values), value in means.items():
+            block = headline(block, but="names")
+        for (arm, *values), value in means(block, ["arm", *keys]).items():
             label = f"{values[0]} {keys[0]}" if len(keys) == 1 else ", ".join(values)
             rows.append({"arm": arm, "setting": setting, "stratum": label, "estimate": value})
     order = {arm: place for place, arm in enumerate(results.arms)}

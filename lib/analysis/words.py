@@ -8,7 +8,8 @@ import pandas as pd
 from IPython.display import HTML, Markdown
 
 from lib.analysis import stats
-from lib.analysis.results import Results, ScoredRun, stratum
+from lib.analysis.results import Results, ScoredRun
+from lib.analysis.sums import stratum
 from lib.metrics import REFERENCES, SETTINGS
 from lib.params import FROM_CHECKPOINT, BenchmarkSpec, Train
 

@@ -36,7 +36,7 @@ PLACES = {
 PRODUCTS = {
     "prepare": ("data/manifest.json",),
     "train": ("model/manifest.json",),
-    "evaluate": ("scores/manifest.json", "metrics.json"),
+    "evaluate": ("scores/manifest.json", "sums/manifest.json", "metrics.json"),
     "analyse": ("04_analyse.ipynb", "tables/*"),
     "report": ("index.html",),
 }
@@ -49,7 +49,8 @@ WRITTEN = {
         "figures/train/*", "budgets/*/*.json", "budgets/*/*.parquet", "budgets/*/model/**/*",
     ),
     "evaluate": (
-        "03_evaluate.ipynb", "scores/**/*", "metrics.json", "mteb/**/*", "figures/evaluate/*",
+        "03_evaluate.ipynb", "scores/**/*", "sums/**/*", "metrics.json", "mteb/**/*",
+        "figures/evaluate/*",
     ),
     "analyse": ("04_analyse.ipynb", "tables/*", "figures/*"),
     "report": ("*.html",),
