@@ -110,7 +110,7 @@ class Prepare(Stage):
     keep: dict[str, Share] = Field({}, description="share of training pairs kept, by language")
     fold: Count = Field(0, description="which share of the facts or groups is held out for testing")
     folds: int = Field(5, ge=2, le=10**6, description="number of such shares")
-    split: Literal["group", "article"] = Field("group", description="squad: what folds keep whole")
+    split: Literal["group", "article"] = Field("group", description="squad: held out as a whole")
     dev: float = Field(0.0, ge=0, lt=1, description="share of held-out groups for validation")
     pool: Count = Field(0, description="cldr, mmarco: distractors a language in the pool; 0: all")
     form: Literal["sentences", "cards"] = Field(
@@ -304,7 +304,7 @@ class BenchmarkSpec(BaseModel):
     folder: str = Field("", description="its files; empty: downloaded where that is possible")
     languages: list[str] = Field([], description="language codes; []: all that it has")
     trained: bool = Field(False, description="only languages that the corpus trains on")
-    unseen: bool = Field(False, description="lareqa: only articles that it does not train on")
+    unseen: bool = Field(False, description="lareqa: only articles the corpus does not train on")
     candidate: Literal["sentence", "sentence+paragraph"] = Field(
         "sentence", description="lareqa: what is searched"
     )
