@@ -268,7 +268,9 @@ def _expand(name: str, data: dict[str, Any]) -> Study:
         runs[train.run] = RunParams(train, Evaluate(study=name, run=train.run, **base["evaluate"]))
     _check_distinct(runs)
     analyse = Analyse(study=name, **base["analyse"])
-    _check_benchmarks(Evaluate(**base["evaluate"]).benchmarks, analyse.benchmark)
+    specs = Evaluate(**base["evaluate"]).benchmarks
+    _check_benchmarks(specs, analyse.benchmark)
+    _check_articles(specs, corpora.values())
     return Study(name, corpora, runs, analyse)
 
 
@@ -280,6 +282,16 @@ def _check_translations(prepare: Prepare, train: Train) -> None:
             f"train.strategy: {arm_name(train.strategy, train.alpha)} needs translations, which "
             "does not go with prepare.parallel false (expected mono, x-x or en-en)"
         )
+
+
+def _check_articles(specs: Mapping[str, BenchmarkSpec], corpora: Iterable[Prepare]) -> None:
+    """Raise BadParameter for a benchmark of unseen articles beside a source that has none."""
+    for name in (name for name, spec in specs.items() if spec.unseen):
+        for source in (p.source for p in corpora if not sources.module(p.source).SOURCE.articles):
+            raise BadParameter(
+                f"evaluate.benchmarks[{name}]: unseen: does not go with prepare.source {source!r} "
+                "(expected one whose texts are of articles, as squad)"
+            )
 
 
 def _check_benchmarks(specs: Mapping[str, BenchmarkSpec], subject: str) -> None:
