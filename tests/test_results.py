@@ -52,7 +52,7 @@ def scores(gain=0.0, seed=0):
                     }
                 )
     table = pd.DataFrame(rows)
-    for metric in ("ap20", "r1", "r10", "r100", "ndcg10"):
+    for metric in ("ap20", "hit1", "r1", "r10", "r100", "ndcg10"):
         table[metric] = table["ap"]
     multi = table["setting"] == "multi"
     for metric in ("rank_distance", "rank_distance_ratio", "max_at_r", "own_language_advantage"):

@@ -61,7 +61,7 @@ def test_scores_are_read_as_they_were_saved(tmp_path):
             "question_language": ["de", "en"],
             "candidate_language": ["de", "en"],
             "group": ["x", "y"],
-            **dict.fromkeys(("ap", "ap20", "r1", "r10", "r100", "ndcg10"), [0.25, 0.75]),
+            **dict.fromkeys(("ap", "ap20", "hit1", "r1", "r10", "r100", "ndcg10"), [0.25, 0.75]),
             **dict.fromkeys(("rank_distance", "rank_distance_ratio"), [np.nan] * 2),
             **dict.fromkeys(("max_at_r", "own_language_advantage"), [np.nan] * 2),
             "rank_distance_chance": [np.nan] * 2,
