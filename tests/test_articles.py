@@ -332,6 +332,16 @@ def test_what_cannot_be_unseen_is_refused(tmp_path, rivers, xquad):
 # --- a study, and real files -------------------------------------------------------------------
 
 
+def test_seeds_of_one_fold_share_their_corpus():
+    """Eight seeds over four folds: four corpora, each named by the first of its two seeds."""
+    study = grid.load_study(Path(__file__).parents[1] / "params" / "xquad-articles.yaml")
+    assert list(study.corpora) == [f"seed={i}" for i in range(4)]
+    assert len(study.runs) == 4 * 8
+    for run in study.runs.values():
+        assert run.train.corpus == f"seed={run.train.seed % 4}"
+        assert study.corpora[run.train.corpus].fold == run.train.seed % 4
+
+
 @pytest.mark.skipif(
     not (DATA / "squad-train").is_dir() or not (DATA / "xquad-r").is_dir(),
     reason=f"SQuAD files and XQuAD-R are not in {DATA}",

@@ -258,9 +258,13 @@ def _expand(name: str, data: dict[str, Any]) -> Study:
     _check_axes(axes)
     corpora: dict[str, Prepare] = {}
     runs: dict[str, RunParams] = {}
+    same: dict[str, str] = {}  # a corpus without its name -> the first name that it has
     for settings in itertools.product(*(axis.settings for axis in axes)):
         prepare, train = _grid_point(name, base, axes, settings)
         _check_point(prepare, train)
+        first = same.setdefault(prepare.model_dump_json(exclude={"run"}), prepare.run)
+        prepare = prepare.model_copy(update={"run": first})
+        train = train.model_copy(update={"corpus": first})
         if train.run in runs:
             raise BadParameter(f"vary: two runs would be called {train.run}")
         if corpora.setdefault(prepare.run, prepare) != prepare:
