@@ -24,7 +24,8 @@ from lib.metrics import REFERENCES
 from lib.params import BenchmarkSpec, Train
 from lib.study import grid, paths
 from lib.study.evaluate import Scored, with_references
-from lib.training import budgets
+
+READ = ("exposure.json", "provenance.json")  # of a run's record, by the analysis
 
 # --- written by 03_evaluate --------------------------------------------------------------------
 
@@ -110,21 +111,19 @@ def scored_runs(study: str, only: str = "") -> list[ScoredRun]:
         )
     folders = {key: paths.run_dir(study, key) for key in wanted}
     trains = {key: Train(**store.read_json(f / "params.json")) for key, f in folders.items()}
-    for key, folder in folders.items():
-        smaller = [budgets.place(folder, budget) for budget in trains[key].budgets[:-1]]
-        for place in (folder, *smaller):
-            _check_record(place)
+    for folder in folders.values():
+        _check_record(folder)
     labels = arm_labels(trains)
     return [ScoredRun(key, labels[key], trains[key], folders[key]) for key in wanted]
 
 
 def _check_record(folder: Path) -> None:
-    """Raises store.Damaged where a run's exposure, cost, log or provenance is not as its training
+    """Raises store.Damaged where what the analysis reads of a run's record is not as its training
     left it: the manifest of the encoder says."""
     manifest = store.read_json(folder / "model/manifest.json")
     if not store.is_sealed(manifest):
         raise store.Damaged(f"{folder / 'model/manifest.json'}: was altered after it was written")
-    store.compare(folder, manifest["record"])
+    store.compare(folder, {name: manifest["record"][name] for name in READ})
 
 
 def comparable(runs: list[ScoredRun]) -> tuple[list[ScoredRun], list[ScoredRun]]:
