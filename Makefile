@@ -1,6 +1,8 @@
 # make study [STUDY=params/quick.yaml] [CORES=n]   run a study to its report; also goes on with one
 #            [SET="stage.parameter=value ..."]     in place of what the study file says
 #            [PROFILE=profiles/slurm]              on a cluster: docs/clusters.md
+# make tune [STUDY=...] [CORES=n] [PROFILE=...]    each arm's settings, by the study's own search
+#            [WRITE=1]                             and write them to the study file: docs/tuning.md
 # make report [STUDY=...]                          render again the report of an analysed study
 # make lab                                         JupyterLab, with the notebooks at hand
 # make test | make lint                            what .ci/run runs
@@ -19,12 +21,16 @@ PYTHON ?= python3
 RUN := .venv/bin/python
 SET_UP := .venv/.installed
 
-.PHONY: study report lab test lint speed clean
+.PHONY: study tune report lab test lint speed clean
 .DEFAULT_GOAL := study
 
 study: $(SET_UP)
 	@$(RUN) -m lib.study run "$$STUDY" $${CORES:+--cores "$$CORES"} $${PROFILE:+--profile "$$PROFILE"} \
 		$${SET:+--set "$$SET"}
+
+tune: $(SET_UP)
+	@$(RUN) -m lib.study tune "$$STUDY" $${CORES:+--cores "$$CORES"} $${PROFILE:+--profile "$$PROFILE"} \
+		$${SET:+--set "$$SET"} $(if $(filter 1,$(value WRITE)),--write)
 
 report: $(SET_UP)
 	@$(RUN) -m lib.study report "$$STUDY"

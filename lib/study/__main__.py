@@ -2,6 +2,7 @@
 
 python -m lib.study run params/quick.yaml [--cores N] [--set stage.parameter=value]
 python -m lib.study run params/quick.yaml --profile profiles/slurm      on a cluster
+python -m lib.study tune params/quick.yaml [--write]   search its arms' settings (docs/tuning.md)
 python -m lib.study check params/quick.yaml      what it would run; nothing is run
 python -m lib.study report params/quick.yaml     render again what was analysed
 python -m lib.study clean params/quick.yaml      remove its outputs
@@ -19,9 +20,9 @@ import sys
 from pathlib import Path
 
 from lib import params, store
-from lib.study import cells, grid
+from lib.study import cells, choose, grid
 from lib.study.plan import BadNotebook, shown
-from lib.study.run import clean, run_study
+from lib.study.run import clean, run_study, start
 from lib.study.stage import StageFailed, run_stage
 
 
@@ -60,12 +61,17 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     run = add("run", lambda o: run_study(o.path, o.cores, o.changes, o.profile), "path")
-    run.add_argument(
-        "--cores", type=_count, default=_cores(), help="CPU cores of this machine (all)"
-    )
-    run.add_argument("--profile", default="", help="folder of a Snakemake profile: a cluster")
+    tune = add("tune", _tune, "path")
+    tune.add_argument("--write", action="store_true", help="the choice to the study file")
+    for command in (run, tune):
+        command.add_argument(
+            "--cores", type=_count, default=_cores(), help="CPU cores of this machine (all)"
+        )
+        command.add_argument(
+            "--profile", default="", help="folder of a Snakemake profile: a cluster"
+        )
     check = add("check", lambda o: _check(o.path, o.changes), "path")
-    for command in (run, check):
+    for command in (run, tune, check):
         command.add_argument(
             "--set",
             action="extend",
@@ -99,6 +105,17 @@ def _changes(text: str) -> list[str]:
 
 def _check(path: str, changes: list[str]) -> None:
     print(grid.describe(grid.startable(path, changes)))
+
+
+def _tune(options: argparse.Namespace) -> int:
+    """Run the search of a study file, then show it; the choice is written only where asked for."""
+    path = Path(options.path)
+    search = grid.startable(path, options.changes, search=True)
+    name = str(path.with_stem(search.name))  # `make clean` of this name removes the search
+    code = start(search, name, options.cores, options.profile, params.VARIED)
+    if not code:
+        choose.conclude(search, options.path, options.write)
+    return code
 
 
 def _render(path: str) -> int:
