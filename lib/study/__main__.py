@@ -5,6 +5,8 @@ python -m lib.study run params/quick.yaml --profile profiles/slurm      on a clu
 python -m lib.study tune params/quick.yaml [--write]   search its arms' settings (docs/tuning.md)
 python -m lib.study check params/quick.yaml      what it would run; nothing is run
 python -m lib.study report params/quick.yaml     render again what was analysed
+python -m lib.study report --from FOLDER         analyse and render from the ledger in a folder
+python -m lib.study ledger params/quick.yaml     keep what a report needs of finished runs
 python -m lib.study clean params/quick.yaml      remove its outputs
 python -m lib.study parameters                   every parameter, as docs/parameters.md has them
 python -m lib.study cell train                   the parameter cell of a stage's notebook
@@ -20,7 +22,7 @@ import sys
 from pathlib import Path
 
 from lib import params, store
-from lib.study import cells, choose, grid
+from lib.study import cells, choose, grid, ledger, paths
 from lib.study.plan import BadNotebook, shown
 from lib.study.run import clean, run_study, start
 from lib.study.stage import StageFailed, run_stage
@@ -60,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(one)
         return command
 
-    run = add("run", lambda o: run_study(o.path, o.cores, o.changes, o.profile), "path")
+    run = add("run", lambda o: run_study(o.path, o.cores, o.changes, o.profile, o.ledger), "path")
     tune = add("tune", _tune, "path")
     tune.add_argument("--write", action="store_true", help="the choice to the study file")
     for command in (run, tune):
@@ -81,7 +83,15 @@ def _parser() -> argparse.ArgumentParser:
             metavar="STAGE.PARAMETER=VALUE",
             help="in place of what the study file says; several may stand in one text",
         )
-    add("report", lambda o: _render(o.path), "path")
+    report = add("report", lambda o: _report(o.ledger) if o.ledger else _render(o.path))
+    report.add_argument("path", nargs="?", default="")
+    for command in (run, report):
+        command.add_argument(
+            "--from", dest="ledger", default="", help="folder with a ledger to take runs from"
+        )
+    add(
+        "ledger", lambda o: print(f"ledger: {shown(ledger.write(grid.study_name(o.path)))}"), "path"
+    )
     add("clean", lambda o: clean(o.path), "path")
     add("parameters", lambda _: print(cells.reference(), end=""))
     cell = add("cell", lambda o: print(cells.cell(o.stage)))
@@ -116,6 +126,14 @@ def _tune(options: argparse.Namespace) -> int:
     if not code:
         choose.conclude(search, options.path, options.write)
     return code
+
+
+def _report(place: str) -> None:
+    """The report of a ledger, analysed anew."""
+    study = ledger.restore(place)
+    for stage in ("analyse", "report"):
+        run_stage(study, stage, "")
+    print(f"report: {shown(paths.report_dir(study) / 'index.html')}")
 
 
 def _render(path: str) -> int:

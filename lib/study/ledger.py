@@ -1,8 +1,8 @@
 """A study's ledger: what of it outlives its machine, kilobytes a run, kept with its report.
 
 The ledger has the study's own folders without models, scores, texts and notebooks: parameters,
-hashes of inputs, cost, what was seen, and the sums that all of the analysis reads. From it alone the
-report is made again, and another machine takes finished runs from it and does the rest.
+hashes of inputs, cost, what was seen, and the sums that all of the analysis reads. From it alone
+the report is made again, and another machine takes finished runs from it and does the rest.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ KEPT = {
 }  # fmt: skip
 REFERENCES = ("sums.parquet", "cells.parquet", "leaks.parquet")
 OF_STUDY = ("study.json", "tuning.csv")
+TAKEN = "ledger.json"  # in a study's folder: where runs of it were taken from
 STAGES = {"corpus": ("prepare",), "runs": ("train", "evaluate")}
 
 
@@ -72,7 +73,7 @@ def _keep(kind: str, jobs: list[Job], target: Path) -> None:
         return
     with store.atomic_folder(target, {"stamps": stamps}) as new:
         _copy(seal.files(source, KEPT[kind]), new)
-        for folder in sorted(source.glob("benchmarks/*")) if kind == "corpus" else ():
+        for folder in sorted(f.parent for f in source.glob("benchmarks/*/manifest.json")):
             manifest = store.verify(folder)
             about = {name: manifest[name] for name in ("made_from", "unused")}
             with store.atomic_folder(new / "benchmarks" / folder.name, about) as own:
@@ -96,14 +97,27 @@ def restore(place: str) -> str:
     source = _ledger(place)
     study = source.parent.name
     folder = paths.study_dir(study)
-    if folder.exists() and not (folder / "ledger.json").exists():
+    if folder.exists() and not (folder / TAKEN).exists():
         raise BadParameter(f"{shown(folder)}: is there already (expected no such folder)")
-    store.make_folder(folder)
-    store.write_json(folder / "ledger.json", {"from": place})
+    require_named(study, place)
+    store.make_folder(paths.report_dir(study))
+    store.write_json(folder / TAKEN, {"from": place})
     _copy({name: source / name for name in OF_STUDY if (source / name).exists()}, folder)
     for (kind, key), jobs in _by_study(study).items():
         _take(source / kind / key, jobs)
     return study
+
+
+def require_named(study: str, place: str) -> None:
+    """Raises BadParameter where a study has runs of a ledger that is not named: without a ledger
+    every run is made here."""
+    file = paths.study_dir(study) / TAKEN
+    known = store.read_json(file)["from"] if file.exists() else place
+    if known != place:
+        raise BadParameter(
+            f"{shown(file.parent)}: has runs taken from {known} (expected FROM={known}, or "
+            "`make clean` to make all of them here)"
+        )
 
 
 def missing(place: str, jobs: Iterable[Job]) -> list[str]:
@@ -133,11 +147,12 @@ def _difference(own: Path, job: Job) -> str:
     return clash or f"was made with other {what}, or another {NOTEBOOKS[job.stage]}"
 
 
-def adopt(place: str, jobs: Iterable[Job]) -> int:
+def adopt(place: str, jobs: list[Job]) -> int:
     """Take from a ledger the runs, and the corpora that are not there; how many runs.
 
     What a study has itself is left alone. Corpora without their texts serve the analysis alone."""
     source, taken = _ledger(place), 0
+    store.write_json(jobs[0].study_folder / TAKEN, {"from": place})
     for (kind, key), own in _by_folder(jobs).items():
         if (source / kind / key).is_dir() and not own[-1].ok.exists():
             _take(source / kind / key, own)
