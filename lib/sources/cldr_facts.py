@@ -94,7 +94,6 @@ def is_latin(language: str) -> bool:
     return script(language) == "Latn"
 
 
-@cache
 def _city(language: str, zone: str) -> str | None:
     """A city's explicit name. CLDR lets a zone's last field stand for a city that a language
     spells alike, so that default counts, but in languages of the Latin script only."""
