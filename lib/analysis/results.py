@@ -22,6 +22,7 @@ Select = Callable[[pd.DataFrame], pd.DataFrame]
 # What a headline figure is a mean of, where a benchmark has the stratum.
 HEADLINE = {"hops": "2-hop", "wording": "held-out"}
 STRATA = ("hops", "wording", "cell", "names", "trained")
+HIT = "hit1"  # whether the first candidate is relevant; R@1 of k relevant ones is at most 1 / k
 WITH_ALPHA = [name for name, shares in ARMS.items() if "alpha" in shares]
 # What a strategy is called at alpha 0 and at alpha 1.
 ENDS = {"hybrid": ("cross", "mono"), "hybrid-pair": ("cross-pair", "mono"), "mix": ("cross", "x-x")}
@@ -78,7 +79,8 @@ def _without_seed(key: str) -> str:
 def cluster_sums(scores: pd.DataFrame) -> pd.DataFrame:
     """Sums and counts of every metric by setting, languages, stratum and cluster (`group`)."""
     scores = scores[scores["setting"].isin(SETTINGS)]
-    metrics = [m for m in (*QUALITY, *BIAS) if m in scores]
+    scores = scores.assign(hit1=(scores["r1"] > 0).astype(float)) if "r1" in scores else scores
+    metrics = [m for m in (*QUALITY, HIT, *BIAS) if m in scores]
     keys = ["setting", *CELL, *(s for s in STRATA if s in scores), "group"]
     sums = scores.groupby(keys, observed=True, dropna=False)[metrics].agg(["sum", "count"])
     sums.columns = [m if kind == "sum" else f"n_{m}" for m, kind in sums.columns]
