@@ -277,9 +277,13 @@ def _expand(name: str, data: dict[str, Any]) -> Study:
     _check_axes(axes)
     corpora: dict[str, Prepare] = {}
     runs: dict[str, RunParams] = {}
+    same: dict[str, str] = {}  # a corpus without its name -> the first name that it has
     for settings in itertools.product(*(axis.settings for axis in axes)):
         prepare, train = _grid_point(name, base, axes, settings)
         _check_point(prepare, train)
+        first = same.setdefault(prepare.model_dump_json(exclude={"run"}), prepare.run)
+        prepare = prepare.model_copy(update={"run": first})
+        train = train.model_copy(update={"corpus": first})
         if train.run in runs:
             raise BadParameter(f"vary: two runs would be called {train.run}")
         if corpora.setdefault(prepare.run, prepare) != prepare:
@@ -287,7 +291,9 @@ def _expand(name: str, data: dict[str, Any]) -> Study:
         runs[train.run] = RunParams(train, Evaluate(study=name, run=train.run, **base["evaluate"]))
     _check_distinct(runs)
     analyse = Analyse(study=name, **base["analyse"])
-    _check_benchmarks(Evaluate(**base["evaluate"]).benchmarks, analyse.benchmark)
+    specs = Evaluate(**base["evaluate"]).benchmarks
+    _check_benchmarks(specs, analyse.benchmark)
+    _check_articles(specs, corpora.values())
     return Study(name, corpora, runs, analyse)
 
 
@@ -299,6 +305,16 @@ def _check_translations(prepare: Prepare, train: Train) -> None:
             f"train.strategy: {arm_name(train.strategy, train.alpha)} needs translations, which "
             "does not go with prepare.parallel false (expected mono, x-x or en-en)"
         )
+
+
+def _check_articles(specs: Mapping[str, BenchmarkSpec], corpora: Iterable[Prepare]) -> None:
+    """Raise BadParameter for a benchmark of unseen articles beside a source that has none."""
+    for name in (name for name, spec in specs.items() if spec.unseen):
+        for source in (p.source for p in corpora if not sources.module(p.source).SOURCE.articles):
+            raise BadParameter(
+                f"evaluate.benchmarks[{name}]: unseen: does not go with prepare.source {source!r} "
+                "(expected one whose texts are of articles, as squad)"
+            )
 
 
 def _check_benchmarks(specs: Mapping[str, BenchmarkSpec], subject: str) -> None:

@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 
 from lib import params, store
 from lib.store import ROOT
-from lib.study import choose, cluster, grid, inputs, paths
+from lib.study import choose, cluster, grid, inputs, ledger, paths
 from lib.study.cluster import Cluster
 from lib.study.grid import Study
 from lib.study.plan import PLACES, Job, plan, shown
@@ -31,12 +31,23 @@ POLL = 0.2  # seconds between two looks at what the stages tell
 PATIENCE = 30  # seconds that Snakemake has to cancel a cluster's jobs
 
 
-def run_study(path: str, cores: int, changes: Iterable[str] = (), profile: str = "") -> int:
+def run_study(
+    path: str, cores: int, changes: Iterable[str] = (), profile: str = "", place: str = ""
+) -> int:
     """Run what a study still needs; 0 once its report is there, 1 where a stage failed.
 
-    changes: as in grid.load_study. profile: of a cluster, in place of this machine's cores. Raises
-    BadParameter, BadNotebook, store.Busy or OSError, each with one clear line."""
-    return start(grid.startable(path, changes), path, cores, profile)
+    changes: as in grid.load_study. profile: of a cluster, in place of this machine's cores. place:
+    a folder whose ledger has finished runs. Raises BadParameter, BadNotebook, store.Busy or
+    OSError, each with one clear line."""
+    study = grid.startable(path, changes)
+    ledger.require_named(study.name, place)
+    if place:
+        jobs = plan(grid.with_contents(study))
+        lacking = ledger.missing(place, jobs)
+        if lacking and (code := start(study, path, cores, profile, ("prepare",))):
+            return code
+        print(f"{ledger.adopt(place, jobs)} runs are taken from {place}", flush=True)
+    return start(study, path, cores, profile)
 
 
 def start(
