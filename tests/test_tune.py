@@ -147,7 +147,9 @@ def test_a_study_without_the_section_has_no_search(study, capsys):
     """And the choice of a search of something else is not written."""
     path = study("train: {steps: 1}")
     assert main(["tune", str(path)]) == 2
-    assert capsys.readouterr().err == f"{path}: has no section tune (expected one: docs/tuning.md)\n"
+    assert (
+        capsys.readouterr().err == f"{path}: has no section tune (expected one: docs/tuning.md)\n"
+    )
     assert main(["tune", str(study()), "--write", "--set", "train.clip=2.0"]) == 2
     assert "--write does not go with --set (expected the file" in capsys.readouterr().err
 

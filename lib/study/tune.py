@@ -98,7 +98,7 @@ def arm_axis(vary: Any) -> str:
     others = [name for name, spec in vary.items() if not _is_of_seeds(name, spec)]
     if len(others) != 1 or not isinstance(vary[others[0]], dict):
         found = ", ".join(map(str, others)) or "none"
-        raise BadParameter(f"tune: needs one axis of named arms beside seeds (found {found})")
+        raise BadParameter(f"needs one axis of named arms beside seeds (found {found})")
     return others[0]
 
 
