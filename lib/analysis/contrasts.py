@@ -135,10 +135,10 @@ def _of(results: Results, arm: str, setting: str) -> pd.DataFrame:
 
 
 def _script_pairs(same: bool) -> Select:
-    """Selects headline rows whose two languages have the same script, or have not."""
+    """Selects headline rows of two languages that have the same script, or have not."""
 
     def select(table: pd.DataFrame) -> pd.DataFrame:
-        table = headline(table)
+        table = headline(table[table["setting"] == "cross"])
         question, passages = (
             table[column].map({code: script(code) for code in table[column].unique()})
             for column in CELL
