@@ -173,9 +173,7 @@ def strata(table: pd.DataFrame) -> dict[str, str]:
     """The best arm in each stratum, by setting."""
     return {
         setting: f"{setting}: "
-        + _sentence(
-            _extremes(part, "stratum") for _, part in block.groupby("stratum", sort=False)
-        )
+        + _sentence(_extremes(part, "stratum") for _, part in block.groupby("stratum", sort=False))
         for setting, block in table.groupby("setting", sort=False)
     }
 
@@ -242,9 +240,7 @@ def lengths(table: pd.DataFrame) -> str:
 def difficulty(table: pd.DataFrame) -> str:
     """The best ranker of each stratum."""
     rows = table.rename(columns={"ranker": "arm", "mAP": "estimate"})
-    return _sentence(
-        _extremes(part, "stratum") for _, part in rows.groupby("stratum", sort=False)
-    )
+    return _sentence(_extremes(part, "stratum") for _, part in rows.groupby("stratum", sort=False))
 
 
 def names(share: pd.DataFrame) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import pandas as pd
 
 from lib.analysis import stats
-from lib.analysis.results import ENDS, WITH_ALPHA, Results, ScoredRun, Select, headline
+from lib.analysis.results import ENDS, WITH_ALPHA, Results, ScoredRun, Select
+from lib.analysis.sums import headline
 from lib.languages import script
 from lib.metrics import CELL
 
@@ -134,22 +135,21 @@ def _of(results: Results, arm: str, setting: str) -> pd.DataFrame:
     return results.sums[(results.sums["arm"] == arm) & (results.sums["setting"] == setting)]
 
 
-def _script_pairs(same: bool) -> Select:
-    """Selects headline rows of two languages that have the same script, or have not."""
+def _script_pairs(which: str) -> Select:
+    """Selects headline rows whose two languages have the same script, or another one. A benchmark
+    in one script has no such stratum."""
 
     def select(table: pd.DataFrame) -> pd.DataFrame:
-        table = headline(table[table["setting"] == "cross"])
-        question, passages = (
-            table[column].map({code: script(code) for code in table[column].unique()})
-            for column in CELL
-        )
-        return table[(question == passages) == same]
+        table = headline(table)
+        if "script" not in table:
+            return table if which == "same" else table.iloc[:0]
+        return table[table["script"] == which]
 
     return select
 
 
 SCRIPTS = {
     "one language": ("mono", headline),
-    "two languages, one script": ("cross", _script_pairs(True)),
-    "two scripts": ("cross", _script_pairs(False)),
+    "two languages, one script": ("cross", _script_pairs("same")),
+    "two scripts": ("cross", _script_pairs("other")),
 }

@@ -179,7 +179,9 @@ def label_ends(ax: plt.Axes, ends: Mapping[str, tuple[float, float]]) -> None:
     they are close; a thin line leads from the end to the name. Call it when limits are set."""
     size, (low, high) = 8.5, ax.get_ylim()
     tall = 72 * ax.figure.get_figheight() * ax.get_position().height
-    heights = labels.spread([y for _, y in ends.values()], 1.3 * size * (high - low) / tall, low, high)
+    heights = labels.spread(
+        [y for _, y in ends.values()], 1.3 * size * (high - low) / tall, low, high
+    )
     beside = ax.get_yaxis_transform()  # x in widths of the axes, y as the data
     for (name, xy), height in zip(ends.items(), heights, strict=True):
         line = LEADER | {"color": look(name)["color"], "shrinkB": 3, "relpos": (0, 0.5)}
@@ -229,7 +231,9 @@ def label_points(
     offsets = labels.place(to_pixels([*points.values()]), sizes, inside, crossed, 6 * scale)
     for text, (x, y) in zip(texts, offsets, strict=True):
         side = (np.sign(x) + 1) / 2  # of the name's edge that faces the mark, from its left
-        text.set(position=(x / scale, y / scale), ha=["right", "center", "left"][int(np.sign(x)) + 1])
+        text.set(
+            position=(x / scale, y / scale), ha=["right", "center", "left"][int(np.sign(x)) + 1]
+        )
         text.set_va("center" if x else ["top", "bottom"][int(y > 0)])
         text.arrow_patch.set_visible(np.hypot(x, y) > NEAR)
         text.arrowprops["relpos"] = (1 - side, 0.5 if x else float(y < 0))

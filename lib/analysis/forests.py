@@ -119,9 +119,7 @@ def scripts(table: pd.DataFrame):
     """A panel a difference. table: of lib.analysis.contrasts.by_script."""
     limits, panels = _around_zero(table), {}
     for versus, part in table.groupby("versus", sort=False):
-        fig, ax = plt.subplots(
-            figsize=(1.4 * PANEL, 0.75 + 0.3 * len(part)), layout="constrained"
-        )
+        fig, ax = plt.subplots(figsize=(1.4 * PANEL, 0.75 + 0.3 * len(part)), layout="constrained")
         _block(ax, part, part["pair"], limits)
         ax.set_title(f"{part['arm'].iloc[0]} {MINUS} {versus}", loc="left")
         ax.set_xlabel("difference in mAP, unadjusted")

@@ -74,7 +74,9 @@ def _scripts(ax: plt.Axes, languages: list[str]) -> None:
     for place in range(1, count + 1):
         if place < count and script(languages[place]) == script(languages[start]):
             continue
-        ax.text(count + 0.15, (start + place) / 2, script(languages[start]), fontsize=8, va="center")
+        ax.text(
+            count + 0.15, (start + place) / 2, script(languages[start]), fontsize=8, va="center"
+        )
         if place < count:
             ax.axhline(place, color="white", lw=3, zorder=3)
             ax.axvline(place, color="white", lw=3, zorder=3)
