@@ -88,11 +88,19 @@ def test_curves_and_their_figure():
     assert mono["budget"].tolist() == [150, 300, 600]
     assert mono["mAP"].diff()[1:].tolist() == pytest.approx([0.01, 0.01])
     assert ((mono["low"] < mono["mAP"]) & (mono["mAP"] < mono["high"])).all()
-    axes = plots.budgets(table).drawing.axes
-    assert len(axes) == 3 and all(len(ax.lines) == len(ax.collections) == 4 for ax in axes)
-    lines = {line.get_label(): line.get_linestyle() for line in axes[0].lines}
+    figure = plots.budgets(table)
+    axes = {setting: drawing.axes[0] for setting, drawing in figure.panels.items()}
+    assert list(axes) == ["mono", "cross", "multi"] == list(figure.alts)
+    assert all(len(ax.lines) == len(ax.collections) == 4 for ax in axes.values())
+    lines = {line.get_label(): line.get_linestyle() for line in axes["mono"].lines}
     assert lines["hybrid(0.25)"] != lines["hybrid(0.3)"]  # of one colour
-    assert axes[0].lines[0].get_xdata().tolist() == [150, 300, 600]
+    assert axes["mono"].lines[0].get_xdata().tolist() == [150, 300, 600]
+    assert {text.get_text() for text in axes["mono"].texts} == set(ARMS)
+    cross = table[table["setting"] == "cross"].set_index(["budget", "arm"])["mAP"]
+    assert figure.alts["cross"].endswith(
+        f"; after 600 steps cross is highest in cross ({cross[600, 'cross']:.3f}), hybrid(0.3) "
+        f"lowest ({cross[600, 'hybrid(0.3)']:.3f})."
+    )
 
 
 def test_studies_without_budgets_show_nothing(tmp_path):

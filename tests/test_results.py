@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t
 
-from lib.analysis import claims, drawing, plots, published, tables, words
+from lib.analysis import claims, contrasts, drawing, forests, plots, published, tables, words
 from lib.analysis.results import (
     ENDS,
     WITH_ALPHA,
@@ -681,8 +681,8 @@ def test_a_benchmark_of_one_question_is_shown_without_intervals(tmp_path):
     assert "1 cluster of questions, too few for intervals" in text and "nan" not in text
     for drawn in (
         plots.tradeoff(*tables.plane(own, quality), about=""),
-        plots.differences(gaps),
-        plots.forest(claims.primary(own)),
+        forests.rivals(contrasts.rivals(own)),
+        forests.primary(claims.primary(own)),
         plots.bias(tables.bias(own)),
     ):
         assert "<img" in drawing.show(drawn, tmp_path).data
