@@ -4,8 +4,6 @@ import csv
 import os
 import signal
 import subprocess
-import sys
-import time
 
 import pandas as pd
 import pytest
@@ -99,7 +97,8 @@ BAD = {
     ),
     "no seeds": (("  seeds:", "  # seeds:"), "tune.seeds: is empty (expected {name: {train.seed"),
     "another name": (
-        ("train.temperature:", "train.clip:"), "tune.train.clip: cannot be searched (expected seeds,"
+        ("train.temperature:", "train.clip:"),
+        "tune.train.clip: cannot be searched (expected seeds,",
     ),
     "one value": (
         ("[0.05, 0.1]", "0.05"), "tune.train.temperature: is 0.05 (expected a list of values)"
