@@ -14,9 +14,9 @@ MARKS = {"mono": r"\dagger", "mix": r"\ddagger"}
 CAPTION = (
     r"mAP by setting, mean over {seeds} seeds; in brackets the 95\,\% interval from the variance "
     r"of seeds and of clusters of questions. $\dagger$: differs from mono, $\ddagger$: from mix at "
-    r"the same $\alpha$ (mix(0.5) where an arm has none), in a two-sided $t$ test paired by seed and "
-    r"cluster, $p < .05$ by Holm's method over all comparisons of a setting; none with fewer than "
-    r"{least} seeds."
+    r"the same $\alpha$ (mix(0.5) where an arm has none), in a two-sided $t$ test paired by seed "
+    r"and cluster, $p < .05$ by Holm's method over all comparisons of a setting; none with fewer "
+    r"than {least} seeds."
 )
 
 
