@@ -219,8 +219,9 @@ def marks(table: pd.DataFrame, arms: list[str]) -> dict[str, tuple[float, float]
 
 
 def against(table: pd.DataFrame) -> pd.DataFrame:
-    """`lib.analysis.contrasts.rivals`, for people to read: a row an arm and rival, a column a setting, with a star where
-    the adjusted test tells the two apart and = where they are equivalent."""
+    """`lib.analysis.contrasts.rivals`, for people to read: a row an arm and rival, a column a
+    setting, with a star where the adjusted test tells the two apart and = where they are
+    equivalent."""
     if not len(table):
         return table
     marks = {"higher": " *", "lower": " *", "equivalent": " ="}
