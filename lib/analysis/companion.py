@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+from IPython.display import HTML
 
-from lib.analysis import contrasts, stats
+from lib.analysis import stats
 from lib.analysis.drawing import look
-from lib.analysis.results import STRATA, Results, Select, headline
+from lib.analysis.results import Results, Select
+from lib.analysis.sums import STRATA, headline
 
 TEMPLATE = Path(__file__).with_name("companion.html")
+FILE = "explore.html"
 HEADLINE = "headline"
 EVERY = 0  # the budget of rows that hold for any: references are not trained
 COLUMNS = ["arm", "stratum", "budget", "setting", "estimate", "low", "high"]
@@ -39,28 +41,25 @@ def points(results: Results, budgets: Mapping[int, Results]) -> pd.DataFrame:
 
 def _points(results: Results, arms: list[str]) -> pd.DataFrame:
     """Rows of each stratum that an arm has in a setting."""
-    rows = []
+    rows, strata = [], _strata(results.sums)
     for arm in arms:
-        own = replace(results, sums=results.sums[results.sums["arm"] == arm])
         for setting in results.settings:
-            here = own.sums[own.sums["setting"] == setting]
-            for name, select in _strata(results).items():
-                if select(here)["n_ap"].sum():
-                    mean = stats.interval(own.table(arm, setting, select=select)).within(0, 1)
-                    found = [arm, name, setting, mean.estimate, mean.low, mean.high]
-                    rows.append(dict(zip([c for c in COLUMNS if c != "budget"], found, strict=True)))
-    return pd.DataFrame(rows, columns=[c for c in COLUMNS if c != "budget"])
+            for name, select in strata.items():
+                table = results.table(arm, setting, select=select)
+                if len(table):
+                    mean = stats.interval(table).within(0, 1)
+                    rows.append([arm, name, setting, mean.estimate, mean.low, mean.high])
+    return pd.DataFrame(rows, columns=[name for name in COLUMNS if name != "budget"])
 
 
-def _strata(results: Results) -> dict[str, Select]:
+def _strata(sums: pd.DataFrame) -> dict[str, Select]:
     """Name -> selection: the headline's questions, all, and each value of each stratum alone."""
     found: dict[str, Select] = {HEADLINE: headline, "all questions": lambda table: table}
-    for column in (name for name in STRATA if name in results.sums):
-        several = results.sums[column].dropna().unique()
+    for column in (name for name in STRATA if name in sums):
+        several = sums[column].dropna().unique()
         for value in several if len(several) > 1 else ():
             found[f"{column}: {value}"] = lambda t, c=column, v=value: t[t[c] == v]
-    scripts = contrasts.SCRIPTS.items()
-    return found | {name: select for name, (setting, select) in scripts if setting == "cross"}
+    return found
 
 
 def companion(table: pd.DataFrame, paths: Mapping[str, Mapping[float, str]], title: str) -> str:
@@ -95,6 +94,13 @@ def companion(table: pd.DataFrame, paths: Mapping[str, Mapping[float, str]], tit
     }
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     return TEMPLATE.read_text(encoding="utf-8").replace("/*DATA*/null", text)
+
+
+def show(page: str, folder: Path) -> HTML:
+    """Write a page of `companion` as folder/explore.html; a link to it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / FILE).write_text(page, encoding="utf-8")
+    return HTML(f'<p><a href="{FILE}">Explore the figures: settings, questions, steps, arms</a></p>')
 
 
 def _rounded(row) -> list[float | None]:

@@ -1,7 +1,7 @@
 """The tables behind figures of differences: fixed rivals, alphas, pairs of languages, scripts.
 
 Every function takes the `Results` of a study and returns tidy rows of paired differences or means,
-with 95 % intervals of each alone: nothing here is adjusted for being one of many.
+with 95 % intervals of each alone; the adjusted p values beside them know how many there are.
 """
 
 from __future__ import annotations
@@ -10,27 +10,29 @@ import pandas as pd
 
 from lib.analysis import stats
 from lib.analysis.results import ENDS, WITH_ALPHA, Results, ScoredRun, Select
-from lib.analysis.sums import headline
+from lib.analysis.sums import THIN, headline
 from lib.languages import script
 from lib.metrics import CELL
 
 HYBRID, MIX = "hybrid(0.5)", "mix(0.5)"
 RIVALS = ("mono", "cross", "mix")
-FEWEST = 20  # questions of a pair of languages that a difference is shown of
 ALPHAS = 5  # fewest values of alpha, ends included, that are joined by a line
 
 
 def rivals(results: Results) -> pd.DataFrame:
     """Each arm minus mono, minus cross, and minus mix at the same alpha (mix(0.5) where there is
-    none), in each setting; of arms that are there. Rows: arm, rival, versus, setting, difference,
-    low, high, detectable, p (two-sided, unadjusted), seeds."""
+    none), of arms that are there, in every setting, paired by seed and question.
+
+    Rows: arm, rival, versus, setting, difference, low, high, seeds, detectable, p, p_holm, verdict.
+    Intervals and p are of each comparison alone, p_holm is adjusted over all of a setting; the
+    verdict follows from it, and `equivalent` from Bonferroni's over as many."""
     rows = []
     for setting in results.settings:
-        values = {arm: results.table(arm, setting) for arm in results.arms}
-        for rival in RIVALS:
-            for arm, versus in _against(results, rival).items():
-                row = {"arm": arm, "rival": rival, "versus": versus, "setting": setting}
-                rows.append(row | _gap(values[arm], values[versus]))
+        tables = {arm: results.table(arm, setting) for arm in results.arms}
+        pairs = [(r, a, v) for r in RIVALS for a, v in _against(results, r).items()]
+        gaps = _compared([stats.paired(tables[arm], tables[versus]) for _, arm, versus in pairs])
+        for (rival, arm, versus), gap in zip(pairs, gaps, strict=True):
+            rows.append({"arm": arm, "rival": rival, "versus": versus, "setting": setting} | gap)
     return pd.DataFrame(rows)
 
 
@@ -39,23 +41,38 @@ def _against(results: Results, rival: str) -> dict[str, str]:
     found = {}
     for run in (r for r in results.runs if r.arm in results.arms):
         same = f"mix({run.train.alpha:g})" if run.train.strategy in WITH_ALPHA else MIX
-        versus = rival if rival != "mix" else same if same in results.arms else MIX
+        same = same if same in results.arms and same != run.arm else MIX
+        versus = same if rival == "mix" else rival
         if versus in results.arms and versus != run.arm:
             found[run.arm] = versus
     return found
 
 
-def _gap(table: pd.DataFrame, other: pd.DataFrame) -> dict:
-    """What a row says of a paired difference."""
-    gap = stats.paired(table, other)
-    return {
-        "difference": gap.difference.estimate,
-        "low": gap.difference.low,
-        "high": gap.difference.high,
-        "detectable": stats.detectable(gap.difference),
-        "p": gap.p,
-        "seeds": gap.difference.seeds,
-    }
+def _compared(gaps: list[stats.Paired]) -> list[dict]:
+    """Differences of one family with their p values, alone and adjusted over it, and verdicts."""
+    adjusted, rows = stats.holm([gap.p for gap in gaps]), []
+    for gap, p_holm in zip(gaps, adjusted, strict=True):
+        found = gap.difference.within(-1, 1)
+        if found.seeds < stats.SEEDS or pd.isna(gap.p):
+            verdict = stats.NO_VERDICT
+        elif p_holm < stats.LEVEL:
+            verdict = "higher" if found.estimate > 0 else "lower"
+        else:
+            near = len(gaps) * stats.equivalence(found) < stats.LEVEL
+            verdict = "equivalent" if near else "undecided"
+        rows.append(
+            {
+                "difference": found.estimate,
+                "low": found.low,
+                "high": found.high,
+                "seeds": found.seeds,
+                "detectable": stats.detectable(found),
+                "p": gap.p,
+                "p_holm": float(p_holm),
+                "verdict": verdict,
+            }
+        )
+    return rows
 
 
 def alphas(results: Results, quality: pd.DataFrame) -> pd.DataFrame:
@@ -105,11 +122,10 @@ def _shown_pairs(results: Results) -> list[tuple[str, str]]:
 def by_language(results: Results) -> dict[str, pd.DataFrame]:
     """`hybrid(0.5) − mono`, ... -> difference in mAP by language of the question (rows) and of the
     passages (columns), mean over seeds, ordered by script and then by language; the diagonal is
-    monolingual. NaN where fewer than FEWEST questions were asked, if the cells say how many."""
+    monolingual. NaN where fewer than THIN questions were asked."""
     cells = results.cells[results.cells["setting"].isin(["mono", "cross"])]
     means = cells.groupby(["arm", *CELL], observed=True).mean(numeric_only=True)
-    if "n" in means:
-        means = means[means["n"] >= FEWEST]
+    means = means[means["n"] >= THIN]
     found, several = {}, cells["question_language"].nunique() > 1
     for arm, versus in _shown_pairs(results) if several else ():
         gap = (means.loc[arm, "ap"] - means.loc[versus, "ap"]).unstack()
@@ -121,14 +137,15 @@ def by_language(results: Results) -> dict[str, pd.DataFrame]:
 def by_script(results: Results) -> pd.DataFrame:
     """hybrid(0.5) minus mono and minus mix(0.5) by how question and passages are written: in one
     language (the setting mono), in two languages of one script, of two scripts (cross). Rows: arm,
-    versus, pair, difference, low, high, detectable, p, seeds."""
-    rows = []
+    versus, pair, and what `rivals` says of a difference, adjusted over all rows."""
+    rows, gaps = [], []
     for arm, versus in _shown_pairs(results):
         for words, (setting, select) in SCRIPTS.items():
             if setting in results.settings and len(select(_of(results, arm, setting))):
                 tables = [results.table(one, setting, select=select) for one in (arm, versus)]
-                rows.append({"arm": arm, "versus": versus, "pair": words} | _gap(*tables))
-    return pd.DataFrame(rows)
+                gaps.append(stats.paired(*tables))
+                rows.append({"arm": arm, "versus": versus, "pair": words})
+    return pd.DataFrame([row | gap for row, gap in zip(rows, _compared(gaps), strict=True)])
 
 
 def _of(results: Results, arm: str, setting: str) -> pd.DataFrame:

@@ -115,9 +115,9 @@ def _by_panel(made: object) -> dict:
     return made if isinstance(made, dict) else {"": made}
 
 
-def show(figure: Figure, folder: Path, title: str = "") -> HTML:
+def show(figure: Figure, folder: Path) -> HTML:
     """Save each panel as folder/<name>[-<panel>].svg and .png, and give them as HTML with caption
-    and alt texts, under a heading where there is a title; nothing where it has no panels."""
+    and alt texts; nothing where it has no panels."""
     if not figure.panels:
         return HTML("")
     folder.mkdir(parents=True, exist_ok=True)
@@ -126,9 +126,8 @@ def show(figure: Figure, folder: Path, title: str = "") -> HTML:
         _image(_saved(drawing, folder / _file(figure.name, panel)), figure.alts[panel], zoom)
         for panel, drawing in figure.panels.items()
     ]
-    heading = f"<h2>{html.escape(title)}</h2>" * bool(title)
     return HTML(
-        f'{heading}<figure id="{figure.name}">'
+        f'<figure id="{figure.name}">'
         f'<div style="display:flex;flex-wrap:wrap;align-items:flex-start;gap:.5rem">{"".join(images)}</div>'
         f"<figcaption>{html.escape(figure.caption)}</figcaption></figure>"
     )

@@ -1,7 +1,7 @@
 """Forest plots: differences with their intervals, beside the margin of mAP that was fixed.
 
-The three primary contrasts are adjusted for being three, and say so at each row; all others are
-unadjusted, and say so on the axis. A filled mark is a difference that its test tells from zero.
+All intervals are of a difference alone, unadjusted for being one of many. A filled mark is one
+that a test adjusted for that tells from zero; the primary contrasts say their adjusted p too.
 """
 
 from __future__ import annotations
@@ -71,9 +71,8 @@ def _around_zero(table: pd.DataFrame) -> tuple[float, float]:
 @figure(
     "rivals",
     "Each arm minus the rival named above (mix: at the same alpha, mix(0.5) where an arm has none), "
-    "paired by seed and question. 95 % intervals and p values of each alone, unadjusted: with so "
-    "many, some filled marks are chance. Filled: p below .05, and five seeds or more. Grey: within "
-    ".01 mAP.",
+    "paired by seed and question. Lines: 95 % interval of each alone, unadjusted. Filled marks: told "
+    "from zero by a p value adjusted over all of a setting (Holm). Grey: within .01 mAP.",
     alts.rivals,
 )
 def rivals(table: pd.DataFrame):
@@ -94,7 +93,7 @@ def rivals(table: pd.DataFrame):
         for ax, (setting, part) in zip(axes.flat, parts.items(), strict=True):
             _block(ax, part, part["arm"], limits)
             ax.set_title(f"arm {MINUS} {rival}, {setting} mAP", loc="left")
-        axes[-1, 0].set_xlabel("difference in mAP, unadjusted")
+        axes[-1, 0].set_xlabel("difference in mAP")
         panels[f"minus {rival}"] = fig
     return panels
 
@@ -103,8 +102,8 @@ def _block(ax: plt.Axes, part: pd.DataFrame, names: pd.Series, limits: tuple) ->
     """Rows of differences around zero and the margin."""
     ax.axvspan(-MARGIN, MARGIN, **BAND)
     ax.axvline(0, color="black", lw=0.8, zorder=1)
-    told_apart = (part["p"] < LEVEL) & (part["seeds"] >= stats.SEEDS)
-    draw_intervals(ax, part.rename(columns={"difference": "estimate"}), told_apart)
+    filled = part["verdict"].isin(["higher", "lower"])
+    draw_intervals(ax, part.rename(columns={"difference": "estimate"}), filled)
     ax.set(yticks=range(len(part)), yticklabels=names, xlim=limits)
     ax.grid(visible=False, axis="y")
 
@@ -112,7 +111,8 @@ def _block(ax: plt.Axes, part: pd.DataFrame, names: pd.Series, limits: tuple) ->
 @figure(
     "scripts",
     "By how question and passages are written; one language is the setting mono, two languages are "
-    "cross. 95 % intervals of each alone, unadjusted. Filled: p below .05. Grey: within .01 mAP.",
+    "cross. Lines: 95 % interval of each alone, unadjusted. Filled marks: told from zero by a p "
+    "value adjusted over all shown (Holm). Grey: within .01 mAP.",
     alts.scripts,
 )
 def scripts(table: pd.DataFrame):
@@ -122,6 +122,6 @@ def scripts(table: pd.DataFrame):
         fig, ax = plt.subplots(figsize=(1.4 * PANEL, 0.75 + 0.3 * len(part)), layout="constrained")
         _block(ax, part, part["pair"], limits)
         ax.set_title(f"{part['arm'].iloc[0]} {MINUS} {versus}", loc="left")
-        ax.set_xlabel("difference in mAP, unadjusted")
+        ax.set_xlabel("difference in mAP")
         panels[f"minus {versus}"] = fig
     return panels

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from lib.analysis.stats import LEVEL, SEEDS
+from lib.analysis.stats import SEEDS
 
 SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 SPECIAL |= {character: "\\" + character for character in "&%$#_{}"}
@@ -12,8 +12,9 @@ MARKS = {"mono": r"\dagger", "mix": r"\ddagger"}
 CAPTION = (
     r"mAP by setting, mean over {seeds} seeds; in brackets the 95\,\% interval from the variance "
     r"of seeds and of clusters of questions. $\dagger$: differs from mono, $\ddagger$: from mix at "
-    r"the same $\alpha$ (mix(0.5) where an arm has none), $p < .05$ in a two-sided $t$ test paired "
-    r"by seed and cluster, unadjusted for the number of arms; none with fewer than {least} seeds."
+    r"the same $\alpha$ (mix(0.5) where an arm has none), in a two-sided $t$ test paired by seed and "
+    r"cluster, $p < .05$ by Holm's method over all comparisons of a setting; none with fewer than "
+    r"{least} seeds."
 )
 
 
@@ -63,8 +64,8 @@ def _marks(differences: pd.DataFrame) -> dict[tuple[str, str], str]:
     """(arm, setting) -> its marks, in the order of MARKS."""
     found: dict[tuple[str, str], str] = {}
     for rival, mark in MARKS.items() if len(differences) else ():
-        rows = differences[(differences["rival"] == rival) & (differences["seeds"] >= SEEDS)]
-        for row in rows[rows["p"] < LEVEL].itertuples():
+        told_apart = differences["verdict"].isin(["higher", "lower"])
+        for row in differences[told_apart & (differences["rival"] == rival)].itertuples():
             found[row.arm, row.setting] = found.get((row.arm, row.setting), "") + mark
     return found
 

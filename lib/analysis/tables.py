@@ -27,7 +27,6 @@ STRATA = (
     ("cross", ["trained"]),
     ("cross", ["script"]),
 )
-RIVALS = ("mono", "cross", "mix(0.5)")  # whom every arm is compared with, fixed beforehand
 BESIDE = ("hit1", "r10", "r100", "ndcg10")  # measures beside mAP
 
 TRAINED = (
@@ -219,46 +218,8 @@ def marks(table: pd.DataFrame, arms: list[str]) -> dict[str, tuple[float, float]
     return {arm: tuple(ap.loc[arm, ["mono", "cross"]]) for arm in arms if arm in ap.index}
 
 
-def rivals(results: Results) -> pd.DataFrame:
-    """Every arm against each of RIVALS that the study has, in every setting, paired by seed and
-    question. Intervals and p are of each comparison alone, p_holm is adjusted over all of a
-    setting; the verdict follows from it, and `equivalent` from Bonferroni's over as many."""
-    rows = []
-    for setting in results.settings:
-        tables = {arm: results.table(arm, setting) for arm in results.arms}
-        pairs = [(a, r) for r in RIVALS if r in tables for a in tables if a != r]
-        gaps = [stats.paired(tables[arm], tables[rival]) for arm, rival in pairs]
-        adjusted = stats.holm([gap.p for gap in gaps])
-        for (arm, rival), gap, p in zip(pairs, gaps, adjusted, strict=True):
-            row = {"arm": arm, "versus": rival, "setting": setting}
-            rows.append(row | _compared(gap, float(p), len(pairs)))
-    return pd.DataFrame(rows)
-
-
-def _compared(gap: stats.Paired, p_holm: float, count: int) -> dict:
-    """A difference with its p values and verdict."""
-    found = gap.difference.within(-1, 1)
-    if found.seeds < stats.SEEDS or pd.isna(gap.p):
-        verdict = stats.NO_VERDICT
-    elif p_holm < stats.LEVEL:
-        verdict = "higher" if found.estimate > 0 else "lower"
-    else:
-        near = count * stats.equivalence(found) < stats.LEVEL
-        verdict = "equivalent" if near else "undecided"
-    return {
-        "difference": found.estimate,
-        "low": found.low,
-        "high": found.high,
-        "seeds": found.seeds,
-        "detectable": stats.detectable(found),
-        "p": gap.p,
-        "p_holm": p_holm,
-        "verdict": verdict,
-    }
-
-
 def against(table: pd.DataFrame) -> pd.DataFrame:
-    """`rivals`, for people to read: a row an arm and rival, a column a setting, with a star where
+    """`lib.analysis.contrasts.rivals`, for people to read: a row an arm and rival, a column a setting, with a star where
     the adjusted test tells the two apart and = where they are equivalent."""
     if not len(table):
         return table
@@ -401,13 +362,6 @@ def seen(table: pd.DataFrame) -> pd.DataFrame:
     negatives = named.pop("negatives a question").map("{:.1f}".format)
     named = named.map("{:,.0f}".format)
     return named.assign(**{"share monolingual": share, "negatives a question": negatives})
-
-
-def by_language(results: Results) -> dict[str, pd.DataFrame]:
-    """arm -> mAP by question language and language of the passages, mean over seeds."""
-    cells = results.cells[results.cells["setting"].isin(["mono", "cross"])]
-    means = cells.groupby(["arm", *CELL], observed=True)["ap"].mean()
-    return {arm: means[arm].unstack() for arm in results.arms}
 
 
 def without_intervals(quality: pd.DataFrame) -> pd.DataFrame:
