@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from test_results import GAINS, scores, study
 
 from lib.analysis import (
-    alts,
     claims,
     companion,
     contrasts,
@@ -95,7 +94,7 @@ def test_alphas_begin_at_five():
     figure = plots.alphas(table)
     assert figure.panels["mono"].axes[0].lines[0].get_xdata().tolist() == line["alpha"].tolist()
     assert "highest at 0.5" in figure.alts["mono"]
-    four = study({arm: 0.0 for arm in list(FIVE)[:4]})
+    four = study(dict.fromkeys(list(FIVE)[:4], 0.0))
     assert plots.alphas(contrasts.alphas(four, tables.quality(four, ("ap",)))).panels == {}
 
 
@@ -300,7 +299,9 @@ def plane_of(references: dict):
     circle = np.stack([np.cos(np.linspace(0, 6.2, 30)), np.sin(np.linspace(0, 6.2, 30))], 1)
     means = {"mono": (0.5, 0.1), "cross": (0.2, 0.3)}
     regions = {arm: (mean, np.array(mean) + 0.02 * circle) for arm, mean in means.items()}
-    runs = pd.DataFrame([{"arm": a, "seed": 0, "mono": x, "cross": y} for a, (x, y) in means.items()])
+    runs = pd.DataFrame(
+        [{"arm": a, "seed": 0, "mono": x, "cross": y} for a, (x, y) in means.items()]
+    )
     paths = {"hybrid": ["cross", "mono"]}
     return plots.tradeoff(runs, regions, paths, references, ["mono", "cross"])
 
@@ -366,7 +367,9 @@ def test_every_figure_of_a_run_says_what_it_shows():
     steps = pd.DataFrame({"step": [10, 20, 30], "mono": [0.1, 0.4, 0.3]})
     alt = plots.validation(steps.assign(map=steps["mono"])).alts[""]
     assert alt == "Mean mAP is highest at step 20 (0.400); at the last, 30, it is 0.300."
-    lengths = pd.DataFrame({"language": list("aabb"), "side": ["question", "passage"] * 2, "tokens": [3, 5, 8, 9]})
+    lengths = pd.DataFrame(
+        {"language": list("aabb"), "side": ["question", "passage"] * 2, "tokens": [3, 5, 8, 9]}
+    )
     alt = plots.lengths(lengths).alts[""]
     assert alt == (
         "the median passage has 5 tokens in a and 9 in b; "

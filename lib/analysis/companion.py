@@ -100,7 +100,9 @@ def show(page: str, folder: Path) -> HTML:
     """Write a page of `companion` as folder/explore.html; a link to it."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FILE).write_text(page, encoding="utf-8")
-    return HTML(f'<p><a href="{FILE}">Explore the figures: settings, questions, steps, arms</a></p>')
+    return HTML(
+        f'<p><a href="{FILE}">Explore the figures: settings, questions, steps, arms</a></p>'
+    )
 
 
 def _rounded(row) -> list[float | None]:

@@ -35,12 +35,17 @@ def table(quality: pd.DataFrame, differences: pd.DataFrame, label: str = "tab:ar
     Raises ValueError where `quality` has no mAP."""
     ap = quality[quality["metric"] == "ap"]
     if not len(ap):
-        raise ValueError("quality: has no row of metric 'ap' (expected lib.analysis.tables.quality)")
+        raise ValueError(
+            "quality: has no row of metric 'ap' (expected lib.analysis.tables.quality)"
+        )
     settings = list(dict.fromkeys(ap["setting"]))
     marks = _marks(differences)
     cells = {(r.arm, r.setting): _cell(r) for r in ap.itertuples()}
     rows = [
-        [escape(arm), *(_marked(cells.get((arm, s), "--"), marks.get((arm, s), "")) for s in settings)]
+        [
+            escape(arm),
+            *(_marked(cells.get((arm, s), "--"), marks.get((arm, s), "")) for s in settings),
+        ]
         for arm in dict.fromkeys(ap["arm"])
     ]
     caption = CAPTION.format(seeds=ap["seeds"].max(), least=SEEDS)

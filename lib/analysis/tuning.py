@@ -27,8 +27,8 @@ def sentence(table: pd.DataFrame, runs: list[ScoredRun]) -> Markdown:
     near, edge = int((_next(table) < MARGIN).sum()), int((best["edge"] != "").sum())
     return Markdown(
         f"Each of {len(best)} arms was trained at every {searched}, for {steps} steps, on "
-        f"{seeds} seed{'s' * (seeds > 1)} used for nothing else. The mean of its mAP over settings "
-        f"on the dev share ({table['dev'].iloc[0]:g} of what is held out, which no evaluation asks) "
+        f"{seeds} seed{'s' * (seeds > 1)} used for nothing else. The mean of mAP over settings on "
+        f"the dev share ({table['dev'].iloc[0]:g} of what is held out, which no evaluation asks) "
         f"decided. In {near} arms the next setting is less than {MARGIN:g} behind; in {edge} the "
         "chosen one lies on the edge of what was searched, so a better one may lie beyond."
     )

@@ -124,6 +124,11 @@ def _check(path: str, changes: list[str]) -> None:
 def _tune(options: argparse.Namespace) -> int:
     """Run the search of a study file, then show it; the choice is written only where asked for."""
     path = Path(options.path)
+    if options.write and options.changes:
+        raise params.BadParameter(
+            f"{path}: --write does not go with --set (expected the file as it is searched: what is "
+            "chosen would be of another study)"
+        )
     search = grid.startable(path, options.changes, search=True)
     name = str(path.with_stem(search.name))  # `make clean` of this name removes the search
     code = start(search, name, options.cores, options.profile, params.VARIED)

@@ -40,7 +40,7 @@ def amended(text: str, axis: str, chosen: Mapping[str, Values], notes: Mapping[s
     edits: list[Edit] = []
     for label, values in chosen.items():
         for key, setting in (pair for pair in settings if pair[0].value == label):
-            edits += _values(setting, values)
+            edits += _values(text, setting, values)
             edits += _note(text, setting if setting.flow_style else key, notes[label])
     new = text
     for edit in sorted(edits, key=lambda edit: edit.start, reverse=True):
@@ -63,7 +63,7 @@ def _of(node: Node | None, name: str) -> Node | None:
     return next((value for key, value in _entries(node) if key.value == name), None)
 
 
-def _values(setting: Node, values: Values) -> list[Edit]:
+def _values(text: str, setting: Node, values: Values) -> list[Edit]:
     """Each value in the place of the one that is there, or else before the first."""
     edits, new = [], []
     for name, value in values.items():
@@ -71,14 +71,14 @@ def _values(setting: Node, values: Values) -> list[Edit]:
             new.append(f"{name}: {value!r}")
         else:
             edits.append(Edit(there.start_mark.index, there.end_mark.index, repr(value)))
-    return edits + ([_addition(setting, new)] if new else [])
+    return edits + ([_addition(text, setting, new)] if new else [])
 
 
-def _addition(setting: Node, lines: list[str]) -> Edit:
+def _addition(text: str, setting: Node, lines: list[str]) -> Edit:
     """Further entries: after the last one of `{a: 1}`, on lines of their own before a block."""
     if not setting.flow_style:
         mark = setting.start_mark
-        indent = "\n" + " " * mark.column
+        indent = ("\r\n" if "\r\n" in text else "\n") + " " * mark.column
         return Edit(mark.index, mark.index, "".join(line + indent for line in lines))
     entries = _entries(setting)
     if entries:

@@ -66,7 +66,9 @@ def _of_arm(
             round(s["map"], DIGITS) == best for s, best in zip(found, best_of_seed, strict=True)
         ]
         own = {"arm": arm, **dict(zip(VALUES, setting, strict=True)), **means}
-        rows.append(own | {"best_in": sum(wins), "seeds": len(found), "steps": run.steps})
+        rows.append(
+            own | {"behind": 0.0, "best_in": sum(wins), "seeds": len(found), "steps": run.steps}
+        )
     best = max(rows, key=lambda row: row["map"])  # the first of equal ones
     corpus = search.corpora[search.runs[next(iter(keys.values()))[0]].train.corpus]
     for row in rows:
@@ -124,16 +126,14 @@ def _choice(
     for row in rows:
         if row["chosen"]:
             chosen[row["arm"]] = {f"train.{name}": row[name] for name in names}
-            notes[row["arm"]] = f"dev mAP {row['map']:.3f}{_ahead(row, rows)}"
+            notes[row["arm"]] = f"dev mAP {row['map']:.3f}{_next(row, rows)}"
     return chosen, notes
 
 
-def _ahead(best: Row, rows: list[Row]) -> str:
-    """How far the next setting of the arm is behind, and in how many seeds the best one is best."""
+def _next(best: Row, rows: list[Row]) -> str:
+    """How far the next setting of the arm is behind, in words; "" without one."""
     others = [r["behind"] for r in rows if r["arm"] == best["arm"] and r is not best]
-    if not others:
-        return ""
-    return f", next -{min(others):.3f}, best in {best['best_in']} of {best['seeds']} seeds"
+    return f", next -{min(others):.3f}" if others else ""
 
 
 def _lines(rows: list[Row]) -> list[str]:

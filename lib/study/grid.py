@@ -69,7 +69,7 @@ def load_study(path: str | Path, changes: Iterable[str] = ()) -> Study:
 
 
 def load_search(path: str | Path, changes: Iterable[str] = ()) -> Study:
-    """The search that a study file asks for (lib.study.tune). Raises BadParameter for none too."""
+    """The search that a study file asks for (lib.study.tune). Raises BadParameter, or for none."""
     search = _load(path, changes)[1]
     if search is None:
         raise BadParameter(f"{path}: has no section tune (expected one: docs/tuning.md)")

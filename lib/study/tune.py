@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from lib.params import BadParameter, Train, nearest, short
+from lib.params import BadParameter, Train, short
 
 if TYPE_CHECKING:
     from lib.study.grid import Study
@@ -67,7 +67,7 @@ def _check_section(section: Any) -> None:
         )
     for name in section:
         if name not in SECTION:
-            raise BadParameter(f"tune.{name}: cannot be searched{nearest(name, SECTION)}")
+            raise BadParameter(f"tune.{name}: cannot be searched (expected {', '.join(SECTION)})")
     for name in SEARCHED:
         values = section.get(name, [0])
         if not isinstance(values, list) or not values:
@@ -98,7 +98,7 @@ def arm_axis(vary: Any) -> str:
     others = [name for name, spec in vary.items() if not _is_of_seeds(name, spec)]
     if len(others) != 1 or not isinstance(vary[others[0]], dict):
         found = ", ".join(map(str, others)) or "none"
-        raise BadParameter(f"tune: needs one axis of named arms beside seeds (found {found})")
+        raise BadParameter(f"needs one axis of named arms beside seeds (found {found})")
     return others[0]
 
 
