@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from lib.analysis import stats
-from lib.analysis.results import ENDS, Results
+from lib.analysis import contrasts, stats
+from lib.analysis.results import Results
 
 # What people need -> the settings whose mean decides.
 NEEDS = {
@@ -112,12 +112,5 @@ def shown(table: pd.DataFrame, results: Results) -> pd.DataFrame:
 
 def alpha_of(results: Results) -> dict[str, str]:
     """Trained arm -> its alpha, of those on a line over alpha; mono is hybrid(1), x-x mix(1)."""
-    alphas = {}
-    for run in (run for run in results.runs if run.train.steps):
-        strategy = run.strategy
-        ends = [pair.index(strategy) for pair in ENDS.values() if strategy in pair]
-        if ends:
-            alphas[run.arm] = f"{ends[0]}"
-        elif strategy in ENDS:
-            alphas[run.arm] = f"{run.train.alpha:g}"
-    return alphas
+    lines = contrasts.paths(results).values()
+    return {arm: f"{alpha:g}" for line in lines for alpha, arm in line.items()}

@@ -219,8 +219,9 @@ def marks(table: pd.DataFrame, arms: list[str]) -> dict[str, tuple[float, float]
 
 
 def against(table: pd.DataFrame) -> pd.DataFrame:
-    """`lib.analysis.contrasts.rivals`, for people to read: a row an arm and rival, a column a setting, with a star where
-    the adjusted test tells the two apart and = where they are equivalent."""
+    """`lib.analysis.contrasts.rivals`, for people to read: a row an arm and rival, a column a
+    setting, with a star where the adjusted test tells the two apart and = where they are
+    equivalent."""
     if not len(table):
         return table
     marks = {"higher": " *", "lower": " *", "equivalent": " ="}
@@ -371,11 +372,18 @@ def without_intervals(quality: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, axis=1)
 
 
-def save(tables: dict[str, pd.DataFrame], folder: Path) -> None:
-    """Write each table as folder/<name>.csv."""
+def save(tables: dict[str, pd.DataFrame], folder: Path, latex: dict[str, str]) -> list[str]:
+    """Write each table that has rows as folder/<name>.csv, and texts as <name>.tex; the names of
+    the tables. Other tables of before go."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, table in tables.items():
+    for file in [*folder.glob("*.csv"), *folder.glob("*.tex")]:
+        file.unlink()
+    kept = {name: table for name, table in tables.items() if len(table)}
+    for name, table in kept.items():
         table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6f")
+    for name, text in latex.items():
+        (folder / f"{name}.tex").write_text(text, encoding="utf-8")
+    return list(kept)
 
 
 # --- one run -----------------------------------------------------------------------------------

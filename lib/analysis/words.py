@@ -205,10 +205,12 @@ def evaluated(run: str, benchmark: str, means: pd.DataFrame, share: pd.DataFrame
     )
 
 
-def provenance(runs: int, commits: list[str]) -> Markdown:
-    """Which commits the runs were made with, and a warning where they are several."""
-    text = f"{runs} runs made with {', '.join(commits)}."
+def provenance(runs: int, commits: list[str], tables: list[str]) -> Markdown:
+    """Which commits the runs were made with, and a warning where they are several; then links to
+    the saved tables."""
+    text = f"{_counted(runs, 'run')} made with {', '.join(commits)}."
     mixed = (
         "**Warning**: runs of different commits are mixed; `make clean STUDY=...` starts afresh."
     )
-    return Markdown(f"{text} {mixed}" if len(commits) > 1 else text)
+    links = ", ".join(f"[{name}.csv](tables/{name}.csv)" for name in tables)
+    return Markdown(f"{text} {mixed * (len(commits) > 1)}\n\nTables: {links}.")
