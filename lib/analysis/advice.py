@@ -29,7 +29,7 @@ COLUMNS += ["gap_high", "as_good", "seeds", "advice"]
 def advise(results: Results) -> pd.DataFrame:
     """One row a need whose settings the benchmark has: the best arm and its mAP [low, high]; the
     next arm, and by how much it is worse [gap_low, gap_high], simultaneously with all others;
-    which arms are as good (joined by commas), and what to take.
+    which arms are as good (joined by semicolons), and what to take.
 
     Empty of a single arm: there is nothing to choose."""
     rows = []
@@ -64,7 +64,7 @@ def _best(results: Results, settings: tuple[str, ...]) -> dict:
         "difference": gap.estimate,
         "gap_low": gap.low,
         "gap_high": gap.high,
-        "as_good": ", ".join(as_good),
+        "as_good": "; ".join(as_good),
         "seeds": gap.seeds,
         "advice": _words(best, as_good, gap, len(gaps)),
     }
@@ -80,7 +80,7 @@ def _words(best: str, as_good: list[str], gap: stats.Interval, others: int) -> s
         return f"take {best}"
     if len(as_good) == others:
         return "no arm is better than another"
-    return f"take {best}; {', '.join(as_good)} not shown to be worse by more than {_margin()}"
+    return f"take {best}, or {' / '.join(as_good)}: not shown to be worse by more than {_margin()}"
 
 
 def _count(number: int, what: str) -> str:
