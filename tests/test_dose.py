@@ -66,8 +66,10 @@ def test_both_doses_of_a_half():
 
 
 def test_only_arms_that_differ_in_their_batches_alone_are_compared():
-    """A mono arm of another temperature, or of another corpus, is no arm of the same dose."""
-    assert not len(budgets.dose(by_budget(mono={"temperature": 0.5})))
+    """A mono arm of another width, or of another corpus, is no arm of the same dose. What a search
+    gives each arm may differ."""
+    assert not len(budgets.dose(by_budget(mono={"width": 32})))
+    assert len(budgets.dose(by_budget(mono={"temperature": 0.5, "learning_rate": 1e-3}))) == 1
     other = by_budget()
     for results in other.values():
         results.runs[:] = [
