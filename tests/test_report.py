@@ -1,6 +1,7 @@
 """Reports are read anywhere: one page a notebook, nothing loaded, nothing broken by a cell."""
 
 import base64
+import hashlib
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from nbconvert.filters import markdown2html
 
 from lib import params, store
-from lib.analysis import words
+from lib.analysis import showing, words
 from lib.study import grid, paths, report
 from lib.study.__main__ import main
 
@@ -80,7 +81,10 @@ def study(outputs):
                 "Scores", output("image/png", PIXEL, **{"image/png": {"alt": "mAP by language"}})
             ),
         )
-    write(paths.report_dir("tiny") / "04_analyse.ipynb", executed("Findings"))
+    write(
+        paths.report_dir("tiny") / "04_analyse.ipynb",
+        executed("Findings", output("text/markdown", "Found.")),
+    )
     return "tiny"  # fmt: skip
 
 
@@ -109,18 +113,43 @@ def test_a_page_a_notebook(study):
     assert report.render(study) == paths.report_dir(study) / "index.html"
     named = {f"{stage}-{key}.html" for stage in ("train", "evaluate") for key in KEYS}
     assert set(pages(study)) == {"index.html", "prepare-seed=0.html"} | named
-    assert "<h1>Findings</h1>" in pages(study)["index.html"]
+    assert "<h1>Findings" in pages(study)["index.html"]
 
 
-def test_every_page_links_every_page(study):
-    """Through file names with `=` and `,`; the page itself is marked."""
+def test_every_page_is_linked(study):
+    """From the analysis, through file names with `=` and `,`; a run's pages link each other and
+    lead back."""
     report.render(study)
     found = pages(study)
-    for name, text in found.items():
-        links = [a for a in Tags(text).of("a") if not a["href"].startswith("https://")]
-        assert {unquote(a["href"]) for a in links} == set(found)
-        assert [unquote(a["href"]) for a in links if "aria-current" in a] == [name]
-        assert not any(c in a["href"] for a in links for c in "=,")
+    links = {name: [a["href"] for a in Tags(text).of("a")] for name, text in found.items()}
+    named = {name: {unquote(x) for x in own if x.startswith(("train", "evaluate", "prepare"))}
+             for name, own in links.items()}  # fmt: skip
+    assert named.pop("index.html") == found.keys() - {"index.html"}
+    for name, own in named.items():
+        run = name.partition("-")[2]
+        beside = {other for other in found if other.partition("-")[2] == run}
+        assert own - {name} == beside - {name} and "index.html#runs" in links[name]
+    assert 'id="runs"' in found["index.html"]
+    assert not any(c in link for own in links.values() for link in own for c in "=,")
+
+
+def test_sections_without_content_are_left_out(study):
+    """With their headings, as far as nothing below them is shown; the contents list the others."""
+    cells = []
+    for title, shown in (("A", "x"), ("B", showing.NOTHING.data), ("C", "y"), ("D", "z")):
+        cells.append(nbformat.v4.new_markdown_cell(f"## {title}\n\nWords."))
+        output_of = output("text/markdown", shown)
+        cells.append(nbformat.v4.new_code_cell("f()", outputs=[output_of], execution_count=1))
+    write(
+        paths.report_dir(study) / "04_analyse.ipynb",
+        nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# T"), *cells]),
+    )
+    report.render(study)
+    soup = BeautifulSoup(pages(study)["index.html"], "html.parser")
+    titles = [heading.get_text() for heading in soup.find_all("h2")]
+    assert titles[:3] == ["A", "C", "D"]
+    for link in soup.find("nav", class_="contents").find_all("a"):
+        assert soup.find(id=link["href"].removeprefix("#")) is not None
 
 
 def test_runs_are_in_the_order_of_the_grid(study):
@@ -133,16 +162,22 @@ def test_runs_are_in_the_order_of_the_grid(study):
 
 
 def test_nothing_is_loaded_from_elsewhere(study):
-    """No script at all; images are inside the page; a policy forbids the rest. Links may lead
-    away."""
+    """No script but our own, known by its hash; images are inside the page; a policy forbids the
+    rest. Links may lead away."""
     report.render(study)
     for text in pages(study).values():
         tags = Tags(text)
-        assert not any(tags.of(x) for x in ("script", "link", "iframe", "object", "embed", "base"))
+        assert not any(tags.of(x) for x in ("link", "iframe", "object", "embed", "base"))
+        assert not any("src" in script for script in tags.of("script"))
         assert all(img["src"].startswith("data:") for img in tags.of("img"))
         assert not re.search(r"url\(|@import|src=.?http", text)
         policies = [m["content"] for m in tags.of("meta") if "http-equiv" in m]
-        assert policies == ["default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'"]
+        [script] = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+        known = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert policies == [
+            "default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; "
+            f"script-src 'sha256-{known}'"
+        ]
 
 
 def test_text_is_escaped_and_plain(study):
@@ -165,17 +200,21 @@ def test_code_is_folded_and_pictures_are_described(study):
 
 
 def test_words_in_tables_read_from_their_own_side():
-    """Columns with words are marked, columns of numbers, intervals and gaps are not."""
+    """Columns with words are marked, columns of numbers, intervals and gaps are not; headers say
+    what they head."""
     rows = [
         ("0.5", "\u0645\u0631\u062d\u0628\u0627", "-1e-05"),
         ("nan", "1 hello", "0.5 [0.4, 0.6]"),
     ]
     body = "".join(f"<tr><th>a</th>{''.join(f'<td>{c}</td>' for c in row)}</tr>" for row in rows)
-    html = report.align_text(f"<table><tr><th></th><th>x</th></tr>{body}</table>")
-    cells = [a.get("class") for a in Tags(html).of("td")]
-    assert cells == [None, "words", None] * 2
-    assert [a.get("dir") for a in Tags(html).of("td")] == [None, "auto", None] * 2
-    assert report.align_text("<p>a < b") == "<p>a < b"
+    head = "<tr><th></th><th>x</th><th>y</th><th>z</th></tr>"
+    tags = Tags(report.dressed(f"<table>{head}{body}</table>"))
+    cells = tags.of("td")[1:]  # the empty header is none
+    assert [a.get("class") for a in cells] == [None, "words", None] * 2
+    assert [a.get("dir") for a in cells] == [None, "auto", None] * 2
+    scopes = [a.get("scope") for a in tags.of("th")]
+    assert scopes == ["col"] * 3 + ["row"] * 2
+    assert report.dressed("<p>a < b") == "<p>a < b"
 
 
 def test_pages_are_small(study):
@@ -280,7 +319,7 @@ def test_the_command(study, capsys, outputs):
 def test_templates_are_installed_with_the_package():
     """They are package data; a missing one would only fail at the end of a study."""
     files = {f.name for f in (Path(report.__file__).parent / "templates" / "report").iterdir()}
-    assert files == {"conf.json", "index.html.j2", "style.css"}
+    assert files == {"conf.json", "index.html.j2", "sort.js", "style.css"}
     listed = (store.ROOT / "pyproject.toml").read_text()
     assert '"lib.study" = ["templates/report/*"]' in listed
 
