@@ -1,7 +1,12 @@
 # make study [STUDY=params/quick.yaml] [CORES=n]   run a study to its report; also goes on with one
 #            [SET="stage.parameter=value ..."]     in place of what the study file says
 #            [PROFILE=profiles/slurm]              on a cluster: docs/clusters.md
+# make tune [STUDY=...] [CORES=n] [PROFILE=...]    each arm's settings, by the study's own search
+#            [WRITE=1]                             and write them to the study file: docs/tuning.md
+#            [FROM=outputs/reference/xquad]        take finished runs from a ledger: docs/reproducibility.md
 # make report [STUDY=...]                          render again the report of an analysed study
+#             FROM=outputs/reference/xquad         analyse and render what a ledger holds
+# make ledger [STUDY=...]                          keep of finished runs what a report needs
 # make lab                                         JupyterLab, with the notebooks at hand
 # make test | make lint                            what .ci/run runs
 # make speed                                       side-by-side speed comparisons
@@ -14,20 +19,28 @@ override STUDY := $(value STUDY)
 override SET := $(value SET)
 override CORES := $(value CORES)
 override PROFILE := $(value PROFILE)
-export STUDY SET CORES PROFILE
+override FROM := $(value FROM)
+export STUDY SET CORES PROFILE FROM
 PYTHON ?= python3
 RUN := .venv/bin/python
 SET_UP := .venv/.installed
 
-.PHONY: study report lab test lint speed clean
+.PHONY: study tune report ledger lab test lint speed clean
 .DEFAULT_GOAL := study
 
 study: $(SET_UP)
 	@$(RUN) -m lib.study run "$$STUDY" $${CORES:+--cores "$$CORES"} $${PROFILE:+--profile "$$PROFILE"} \
-		$${SET:+--set "$$SET"}
+		$${SET:+--set "$$SET"} $${FROM:+--from "$$FROM"}
+
+tune: $(SET_UP)
+	@$(RUN) -m lib.study tune "$$STUDY" $${CORES:+--cores "$$CORES"} $${PROFILE:+--profile "$$PROFILE"} \
+		$${SET:+--set "$$SET"} $(if $(filter 1,$(value WRITE)),--write)
 
 report: $(SET_UP)
-	@$(RUN) -m lib.study report "$$STUDY"
+	@if [ "$$FROM" ]; then $(RUN) -m lib.study report --from "$$FROM"; else $(RUN) -m lib.study report "$$STUDY"; fi
+
+ledger: $(SET_UP)
+	@$(RUN) -m lib.study ledger "$$STUDY"
 
 lab: $(SET_UP)
 	@$(RUN) -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/01_prepare.ipynb

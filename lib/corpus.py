@@ -30,7 +30,7 @@ disable_caching()  # what is derived from a corpus would be saved in its folder
 class ParallelCorpus:
     """Training pairs in several languages, and where a source has them a test split and a pool.
 
-    rows  Dataset: pair, language, question, passage, passage_id, group, source [, negatives]
+    rows  Dataset: pair, language, question, passage, passage_id, group, source [article, negatives]
     test  Dataset of the same columns plus strata (hops, wording, …); empty if there is no split
     pool  Dataset: passage_id, language, passage: what is searched; empty if there is no split
     meta  source, version, licence, counts: the manifest's own words

@@ -53,6 +53,17 @@ def language_code(name: str) -> str:
     return _shortest(language, script, territory)
 
 
+@lru_cache(maxsize=1024)
+def script(language: str) -> str:
+    """ISO 15924 code of the script a language is usually written in, by CLDR's likely subtags.
+
+    >>> script("ar"), script("zh-Hant"), script("de")
+    ('Arab', 'Hant', 'Latn')
+    """
+    likely = get_global("likely_subtags").get(language.replace("-", "_"), "")
+    return next((part for part in likely.split("_") if len(part) == 4), "Latn")
+
+
 def _unknown(name: str) -> str:
     return f"unknown language {name!r} (expected a code such as en, zh-Hant, fr-CA or deu)"
 

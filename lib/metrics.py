@@ -28,12 +28,13 @@ if TYPE_CHECKING:
 
 SETTINGS = ("mono", "cross", "multi")  # what reports are about
 ALL_SETTINGS = (*SETTINGS, "one_target")
-QUALITY = ("ap", "ap20", "r1", "r10", "r100", "ndcg10")
+QUALITY = ("ap", "ap20", "hit1", "r1", "r10", "r100", "ndcg10")
 BIAS = ("rank_distance", "rank_distance_ratio", "max_at_r", "own_language_advantage")
 METRICS = (*QUALITY, *BIAS, "rank_distance_chance")
 LABELS = {
     "ap": "mAP",
     "ap20": "mAP@20",
+    "hit1": "hit@1",
     "r1": "R@1",
     "r10": "R@10",
     "r100": "R@100",
@@ -138,7 +139,7 @@ def average_precision(rank: np.ndarray, segments: Segments, cut: float = np.inf)
 def recall(rank: np.ndarray, segments: Segments, cut: float) -> np.ndarray:
     """float64 [S]: share of the R relevant candidates with rank <= cut (trec_eval `recall`).
 
-    With R > 1, recall at 1 is at most 1/R."""
+    With R > 1, recall at 1 is at most 1/R: hit@1, whether it is over 0, is not capped."""
     return segments.mean(rank <= cut)
 
 
@@ -282,6 +283,7 @@ def _quality(key: np.ndarray, rank: np.ndarray, grade: np.ndarray) -> tuple[dict
     columns = (
         average_precision(rank, segments),
         average_precision(rank, segments, 20),
+        np.ceil(recall(rank, segments, 1)),
         recall(rank, segments, 1),
         recall(rank, segments, 10),
         recall(rank, segments, 100),
@@ -323,12 +325,8 @@ def summary(scores: pd.DataFrame) -> pd.DataFrame:
     however many questions it has. `pairs` and `questions` count what went in."""
     means = pair_means(scores)
     groups = means.groupby("setting", observed=True)
-    return macro_mean(means[list(METRICS)], "setting").assign(
-        pairs=groups.size(), questions=groups["questions"].sum()
+    return (
+        groups[list(METRICS)]
+        .mean()
+        .assign(pairs=groups.size(), questions=groups["questions"].sum())
     )
-
-
-def macro_mean(means: pd.DataFrame | pd.Series, keys: str | list[str]) -> pd.DataFrame | pd.Series:
-    """Mean by `keys` of the means of pairs of languages, each of which weighs the same however many
-    questions it has."""
-    return means.groupby(keys, observed=True).mean()

@@ -110,6 +110,7 @@ class Prepare(Stage):
     keep: dict[str, Share] = Field({}, description="share of training pairs kept, by language")
     fold: Count = Field(0, description="which share of the facts or groups is held out for testing")
     folds: int = Field(5, ge=2, le=10**6, description="number of such shares")
+    split: Literal["group", "article"] = Field("group", description="squad: held out as a whole")
     dev: float = Field(0.0, ge=0, lt=1, description="share of held-out groups for validation")
     pool: Count = Field(0, description="cldr, mmarco: distractors a language in the pool; 0: all")
     form: Literal["sentences", "cards"] = Field(
@@ -130,9 +131,7 @@ class Prepare(Stage):
         "pairs", description="translate: format of the English file"
     )
     max_chars: Positive = Field(2000, description="files: rows with a longer text are dropped")
-    vocabulary: int = Field(
-        8000, ge=300, le=2 * 10**6, description="size of the tokenizer's vocabulary"
-    )
+    vocabulary: int = Field(8000, ge=300, le=2 * 10**6, description="entries of the tokenizer")
 
     @field_validator("languages")
     @classmethod
@@ -305,11 +304,12 @@ class BenchmarkSpec(BaseModel):
     folder: str = Field("", description="its files; empty: downloaded where that is possible")
     languages: list[str] = Field([], description="language codes; []: all that it has")
     trained: bool = Field(False, description="only languages that the corpus trains on")
+    unseen: bool = Field(False, description="lareqa: only articles the corpus does not train on")
     candidate: Literal["sentence", "sentence+paragraph"] = Field(
         "sentence", description="lareqa: what is searched"
     )
     clusters: Literal["article", "paragraph"] = Field(
-        "article", description="lareqa: questions that are not independent"
+        "article", description="lareqa, heldout: questions that are not independent"
     )
     split: str = Field("", description="lareqa: xquad-r or mlqa-r; beir, miracl: test, dev, ...")
 

@@ -5,7 +5,8 @@ import pytest
 from test_results import scores
 
 from lib.analysis import budgets, drawing, plots
-from lib.analysis.results import Results, ScoredRun, cluster_sums, language_cells
+from lib.analysis.results import Results, ScoredRun
+from lib.analysis.sums import language_cells, summed
 from lib.params import Train
 
 WSD = {"schedule": "wsd", "budgets": [150, 300, 600], "warmup_steps": 10}
@@ -34,7 +35,7 @@ def by_budget(arms=ARMS, seeds=2, **other):
                 train = Train(**WSD | what | other.get(arm, {}), seed=seed, corpus=f"seed={seed}")
                 runs.append(ScoredRun(f"arm={arm},seed={seed}", arm, train, None))
                 own = scores(GAINS[arm][budget], seed)
-                sums.append(cluster_sums(own).assign(arm=arm, seed=seed))
+                sums.append(summed(own).assign(arm=arm, seed=seed))
                 cells.append(language_cells(own).assign(arm=arm, seed=seed))
         found[budget] = Results("made-up", runs, pd.concat(sums), pd.concat(cells))
     return found
@@ -87,11 +88,19 @@ def test_curves_and_their_figure():
     assert mono["budget"].tolist() == [150, 300, 600]
     assert mono["mAP"].diff()[1:].tolist() == pytest.approx([0.01, 0.01])
     assert ((mono["low"] < mono["mAP"]) & (mono["mAP"] < mono["high"])).all()
-    axes = plots.budgets(table).drawing.axes
-    assert len(axes) == 3 and all(len(ax.lines) == len(ax.collections) == 4 for ax in axes)
-    lines = {line.get_label(): line.get_linestyle() for line in axes[0].lines}
+    figure = plots.budgets(table)
+    axes = {setting: drawing.axes[0] for setting, drawing in figure.panels.items()}
+    assert list(axes) == ["mono", "cross", "multi"] == list(figure.alts)
+    assert all(len(ax.lines) == len(ax.collections) == 4 for ax in axes.values())
+    lines = {line.get_label(): line.get_linestyle() for line in axes["mono"].lines}
     assert lines["hybrid(0.25)"] != lines["hybrid(0.3)"]  # of one colour
-    assert axes[0].lines[0].get_xdata().tolist() == [150, 300, 600]
+    assert axes["mono"].lines[0].get_xdata().tolist() == [150, 300, 600]
+    assert {text.get_text() for text in axes["mono"].texts} == set(ARMS)
+    cross = table[table["setting"] == "cross"].set_index(["budget", "arm"])["mAP"]
+    assert figure.alts["cross"].endswith(
+        f"; after 600 steps cross is highest in cross ({cross[600, 'cross']:.3f}), hybrid(0.3) "
+        f"lowest ({cross[600, 'hybrid(0.3)']:.3f})."
+    )
 
 
 def test_studies_without_budgets_show_nothing(tmp_path):

@@ -72,8 +72,9 @@ def test_trained_languages_and_others(tmp_path):
     )
     found = evaluate.annotate(scores, made(), own)
     assert found["trained"].tolist() == ["both", "one", "neither", "neither", "one"]
+    assert found["script"].tolist() == ["same", "other", "same", "all", "all"]
     known = evaluate.annotate(scores.iloc[:1], made(("de", "en")), own)
-    assert "trained" not in known
+    assert "trained" not in known and "script" not in known
 
 
 def test_only_trained_languages_are_loaded(tmp_path):

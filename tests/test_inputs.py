@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import time
+from pathlib import Path
 
 import pytest
 from test_study_run import planned
@@ -219,3 +221,20 @@ def test_a_benchmark_that_lacks_files_is_refused_at_once(place, spec):
         grid.startable(path)
     assert str(caught.value).startswith(f"{path}: evaluate.benchmarks[x]: ")
     assert LACKING[spec] in str(caught.value)
+
+
+def test_where_inputs_lie_is_no_part_of_a_stamp(place):
+    """The same files in another folder, in a study of another name, give the same stamps; another
+    file with the same name does not (above)."""
+    first = Path(study_of(place))
+    elsewhere = place.folder / "elsewhere"
+    shutil.copytree(place.folder, elsewhere)
+    text = first.read_text().replace(str(place.folder), str(elsewhere))
+    other = first.with_name("other.yaml")
+    other.write_text(text)
+    assert text != first.read_text()
+    stamps = [
+        {j.name: j.stamp for j in plan.plan(grid.with_contents(grid.load_study(str(path))))}
+        for path in (first, other)
+    ]
+    assert stamps[0] == stamps[1]

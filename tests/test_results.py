@@ -7,21 +7,19 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import t
 
-from lib.analysis import claims, drawing, plots, published, tables, words
+from lib.analysis import claims, contrasts, drawing, forests, plots, published, tables, words
 from lib.analysis.results import (
     ENDS,
     WITH_ALPHA,
     Results,
     ScoredRun,
     arm_labels,
-    cluster_sums,
-    headline,
-    language_cells,
-    mean_of_sums,
-    stratum,
 )
+from lib.analysis.sums import headline, language_cells, means, stratum, summed
 from lib.metrics import BIAS
 from lib.params import BenchmarkSpec, Train
 from lib.sampler import ARMS
@@ -45,6 +43,7 @@ def scores(gain=0.0, seed=0):
                         "setting": setting,
                         "question_language": a,
                         "candidate_language": b,
+                        "question_id": f"f{fact} {hops}",
                         "group": f"f{fact}",
                         "hops": hops,
                         "wording": "held-out",
@@ -53,7 +52,7 @@ def scores(gain=0.0, seed=0):
                     }
                 )
     table = pd.DataFrame(rows)
-    for metric in ("ap20", "r1", "r10", "r100", "ndcg10"):
+    for metric in ("ap20", "hit1", "r1", "r10", "r100", "ndcg10"):
         table[metric] = table["ap"]
     multi = table["setting"] == "multi"
     for metric in ("rank_distance", "rank_distance_ratio", "max_at_r", "own_language_advantage"):
@@ -73,7 +72,7 @@ def study(gains: dict, seeds=5) -> Results:
             train = Train(strategy=strategy, alpha=float(alpha or 0.5), seed=seed, **part)
             runs.append(ScoredRun(f"arm={arm},seed={seed}", arm, train, None))
             own = scores(gain, seed)
-            sums.append(cluster_sums(own).assign(arm=arm, seed=seed))
+            sums.append(summed(own).assign(arm=arm, seed=seed))
             cells.append(language_cells(own).assign(arm=arm, seed=seed))
     return Results("made-up", runs, pd.concat(sums), pd.concat(cells))
 
@@ -93,36 +92,100 @@ def test_sums_give_back_the_means():
     assert len(table) == 40
 
 
+def of_pairs(setting, sizes, **columns):
+    """Scores of pairs of languages "de en" -> the AP of their questions, a cluster each."""
+    rows = [
+        {"setting": setting, "question_language": a, "candidate_language": b, "ap": ap}
+        | {"question_id": f"{a}{i}", "group": f"c{i}"}
+        for pair, values in sizes.items()
+        for a, b in [pair.split()]
+        for i, ap in enumerate(values)
+    ]
+    return pd.DataFrame(rows).assign(**columns)
+
+
 def test_every_pair_of_languages_weighs_the_same():
-    """Two pairs with 3 and 1 questions, AP 0 and 1: the mean is 1/2 and not 1/4, by hand; the
-    cluster with a question of both holds 1/3 of the first pair's weight and all of the second's."""
-    scores = pd.DataFrame(
-        {
-            "setting": "cross",
-            "question_language": ["de", "de", "de", "en"],
-            "candidate_language": ["en", "en", "en", "de"],
-            "group": ["a", "b", "c", "c"],
-            "ap": [0.0, 0.0, 0.0, 1.0],
-        }
-    )
-    sums = cluster_sums(scores).assign(arm="mono", seed=0)
-    table = Results("made-up", [], sums, None).table("mono", "cross").set_index("cluster")
+    """Two pairs with 60 and 20 questions, AP 0 and 1: the mean is 1/2 and not 1/4, by hand; the
+    first clusters have a 60th and a 20th of a pair's weight, the others a 60th."""
+    sums = summed(of_pairs("cross", {"de en": [0.0] * 60, "en de": [1.0] * 20}))
+    table = Results("made-up", [], sums.assign(arm="mono", seed=0), None).table("mono", "cross")
+    table = table.set_index("cluster")
     assert np.average(table["value"], weights=table["weight"]) == pytest.approx(1 / 2)
-    assert table["weight"].to_dict() == pytest.approx({"a": 2 / 3, "b": 2 / 3, "c": 2 / 3 + 2})
-    assert table.loc["c", "value"] == pytest.approx(2 / (2 / 3 + 2))
-    assert mean_of_sums(sums, ["arm"])["mono"] == pytest.approx(1 / 2)
+    assert table.loc["c3", "weight"] == pytest.approx(1 / 60 + 1 / 20)
+    assert table.loc["c3", "value"] == pytest.approx((1 / 20) / (1 / 60 + 1 / 20))
+    assert table.loc["c30", "weight"] == pytest.approx(1 / 60)
+    assert sums["questions"].sum() == 80
+
+
+def test_thin_pairs_are_pooled():
+    """Pairs with 5 and 10 questions weigh 5/20 and 10/20 of one with 100: each of their questions
+    weighs the same, and one question of AP 1 does not move the mean as a language would."""
+    sizes = {"de en": [0.0] * 100, "en de": [1.0] * 5, "fr de": [1.0] * 10}
+    sums = summed(of_pairs("cross", sizes))
+    assert means(sums, ["setting"])["cross"] == pytest.approx(15 / 20 / (1 + 15 / 20))
+    assert sums["weight"].sum() == pytest.approx(1.75)
+
+
+def test_mono_and_cross_are_of_the_same_questions():
+    """A question whose names differ in one of two other languages counts half within its own, in
+    that stratum; one whose names differ in none not at all. By hand, with 40 questions of each
+    kind: mono AP 1, .5 and 0 of those that count 1, 1/2 and 0."""
+    kinds = {1.0: ("different", "different"), 0.5: ("different", "same"), 0.0: ("same", "same")}
+    cross = [
+        of_pairs("cross", {f"en {other}": [0.0] * 40}, names=kinds[ap][place]).assign(kind=ap)
+        for ap in kinds
+        for place, other in enumerate(("de", "fr"))
+    ]
+    mono = [
+        of_pairs(setting, {f"en {pool}": [ap] * 40}, names=None, kind=ap)
+        for ap in kinds
+        for setting, pool in (("mono", "en"), ("multi", "*"))
+    ]
+    scores = pd.concat(cross + mono, ignore_index=True)
+    scores["question_id"] += scores.pop("kind").astype(str)
+    sums = headline(summed(scores))
+    assert set(sums["names"]) == {"different"} and set(sums["metric"]) == {"ap"}
+    expected = (40 * 1 + 40 * 0.5 * 0.5) / (40 + 20)
+    found = means(sums, ["setting"])
+    assert found["mono"] == found["multi"] == pytest.approx(expected)
+    assert sums.groupby("setting")["questions"].sum().to_dict() == {
+        "mono": 60.0, "cross": 120.0, "multi": 60.0,
+    }  # fmt: skip
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xyz"), st.floats(0, 1)), min_size=1)
+)
+def test_sums_are_a_slow_mean(rows):
+    """Against a loop over pairs of languages: mean of their means, weighted by twentieths."""
+    scores = pd.concat([of_pairs("cross", {f"{a} {b}": [ap]}) for a, b, ap in rows])
+    pairs: dict = {}
+    for a, b, ap in rows:
+        pairs.setdefault((a, b), []).append(ap)
+    weights = [min(len(values), 20) / 20 for values in pairs.values()]
+    expected = np.average([np.mean(values) for values in pairs.values()], weights=weights)
+    assert means(summed(scores), ["setting"])["cross"] == pytest.approx(expected)
 
 
 def test_headline_selects_by_stratum():
-    """Two-hop and held-out always; names only where languages differ; absent strata are skipped."""
-    own = headline(scores())
-    assert set(own["hops"]) == {"2-hop"}
-    assert set(own[own["setting"] == "cross"]["names"]) == {"different"}
-    assert set(own[own["setting"] == "mono"]["names"]) == {"identical"}
-    assert stratum(scores()).startswith("Two-hop questions in a held-out wording; across")
-    bare = scores().drop(columns=["hops", "wording", "names"])
+    """Strata that are there; absent ones are skipped, and one may be left open."""
+    sums = summed(scores())
+    own = headline(sums)
+    assert set(own["hops"]) == {"2-hop"} and set(own["names"]) == {"different"}
+    assert set(own["setting"]) == {"mono", "cross", "multi"}
+    assert set(headline(sums, but="names")["names"]) == {"different", "similar"}
+    assert stratum(sums).startswith("Two-hop questions in a held-out wording; of pairs of")
+    bare = summed(scores().drop(columns=["hops", "wording", "names"]))
     assert len(headline(bare)) == len(bare)
     assert stratum(bare) == "All test questions."
+
+
+def test_other_measures_are_summed_for_the_headline_alone():
+    """mAP has every stratum; nDCG@10 the headline's."""
+    sums = summed(scores())
+    assert set(sums.loc[sums["metric"] == "ap", "hops"]) == {"1-hop", "2-hop"}
+    assert set(sums.loc[sums["metric"] == "ndcg10", "hops"]) == {"2-hop"}
 
 
 def test_labels_are_short_where_clear():
@@ -263,7 +326,7 @@ def noisy(gains, seeds=5, clusters=12, spread=0.03):
                 )
                 for metric in BIAS:
                     frame[metric] = 1 - table[seed] if setting == "multi" else np.nan
-                sums.append(cluster_sums(frame).assign(arm=arm, seed=seed))
+                sums.append(summed(frame).assign(arm=arm, seed=seed))
     return Results("made-up", runs, pd.concat(sums, ignore_index=True), None), values
 
 
@@ -404,9 +467,9 @@ def test_intervals_of_quality_stay_within_0_and_1():
 
 def unseen(results: Results, gain: float) -> Results:
     """The same study on a benchmark none of whose languages were trained on; hybrid gains."""
-    better = results.sums["arm"].str.startswith("hybrid")
     sums = results.sums.assign(trained="neither")
-    return Results("unseen", results.runs, sums.assign(ap=sums["ap"] + gain * better), None)
+    gained = gain * sums["weight"] * sums["arm"].str.startswith("hybrid")
+    return Results("unseen", results.runs, sums.assign(total=sums["total"] + gained), None)
 
 
 def test_zero_shot_is_decided_where_languages_were_not_trained_on():
@@ -426,16 +489,10 @@ def test_zero_shot_is_decided_where_languages_were_not_trained_on():
     assert untested == {claims.ZERO_SHOT: "every language here is trained on"}
 
 
-def changed(results: Results, **columns) -> Results:
-    """The same results with other columns of sums."""
-    sums = results.sums.assign(**columns)
-    return Results("changed", results.runs, sums, results.cells)
-
-
 def test_a_benchmark_without_parallel_passages_has_no_bias():
     """Bias columns without any value give no table and no comparison; quality keeps its own."""
     own = study(GAINS)
-    bare = changed(own, **{f"n_{metric}": 0 for metric in BIAS})
+    bare = replace(own, sums=own.sums[~own.sums["metric"].isin(BIAS)])
     assert bare.biases == [] and own.biases == list(BIAS)
     assert not len(tables.bias(bare)) and len(tables.bias(own))
     table, untested = claims.decide(bare)
@@ -446,8 +503,8 @@ def test_a_benchmark_without_parallel_passages_has_no_bias():
 def test_a_benchmark_in_one_language_has_mono_alone():
     """Its pool of all languages is its own, and nothing is claimed of it."""
     own = study(GAINS)
-    sums = own.sums[own.sums["setting"].isin(["mono", "multi"])].assign(question_language="en")
-    single = Results("single", own.runs, sums, own.cells)
+    sums = own.sums[own.sums["setting"].isin(["mono", "multi"])]
+    single = Results("single", own.runs, sums, own.cells.assign(question_language="en"))
     assert single.settings == ["mono"] and set(tables.quality(single)["setting"]) == {"mono"}
     table, untested = claims.decide(single)
     assert not len(table) and len(untested) == len(claims.CLAIMS)
@@ -572,7 +629,7 @@ def test_findings_name_the_best_arm():
     results = Results(
         "made-up",
         results.runs,
-        pd.concat([results.sums, cluster_sums(scores()).assign(arm="BM25 char n-grams", seed=0)]),
+        pd.concat([results.sums, summed(scores()).assign(arm="BM25 char n-grams", seed=0)]),
         results.cells,
     )
     quality, gaps = tables.quality(results), tables.differences(results)
@@ -624,8 +681,8 @@ def test_a_benchmark_of_one_question_is_shown_without_intervals(tmp_path):
     assert "1 cluster of questions, too few for intervals" in text and "nan" not in text
     for drawn in (
         plots.tradeoff(*tables.plane(own, quality), about=""),
-        plots.differences(gaps),
-        plots.forest(claims.primary(own)),
+        forests.rivals(contrasts.rivals(own)),
+        forests.primary(claims.primary(own)),
         plots.bias(tables.bias(own)),
     ):
         assert "<img" in drawing.show(drawn, tmp_path).data

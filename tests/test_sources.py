@@ -37,6 +37,7 @@ def asked(named, **others):
         "keep": {},
         "columns": {},
         "parallel": True,
+        "split": "group",
     }
     return SimpleNamespace(
         files={label: str(file) for label, file in named.items()}, **defaults | others

@@ -271,3 +271,53 @@ def test_notebook_run_too_early_names_what_to_run_first(tmp_path):
         env=os.environ | {"BATCHES_OUTPUTS": str(tmp_path)},
     )
     assert done.returncode != 0 and "run 01_prepare first" in done.stderr
+
+
+def study_command(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """The command line of studies, with outputs below `folder`."""
+    return subprocess.run(
+        [sys.executable, "-m", "lib.study", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"BATCHES_OUTPUTS": str(folder / "outputs")},
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+
+
+def test_a_study_outlives_its_machine(toy, tmp_path):
+    """The ledger of a study, kilobytes a run, gives the same tables where nothing else is; another
+    machine takes from a ledger the runs that it has and makes the others, to the same tables."""
+    whole = tmp_path / "whole"
+    shutil.copytree(toy[0] / "outputs", whole / "outputs")
+    kept = study_command(whole, "ledger", str(toy[0] / "toy.yaml"))
+    assert kept.returncode == 0, kept.stderr
+    reference = whole / "outputs/reference/toy"
+    runs = sorted((reference / "ledger/runs").iterdir())
+    assert len(runs) == 6
+    sizes = [sum(f.stat().st_size for f in run.rglob("*") if f.is_file()) for run in runs]
+    assert max(sizes) < 100_000
+    assert not {".ipynb", ".safetensors"} & {f.suffix for f in reference.rglob("*")}
+
+    read = tmp_path / "read"
+    report = study_command(read, "report", "--from", str(reference))
+    assert report.returncode == 0, report.stdout + report.stderr
+    assert tables(read) == tables(whole)
+    assert (read / "outputs/toy/report/index.html").exists()
+    refused = study_command(read, "run", str(toy[0] / "toy.yaml"))
+    assert refused.returncode == 2 and "has runs taken from" in refused.stderr
+
+    for lacking in runs[:2]:
+        shutil.rmtree(lacking)
+    other, elsewhere = tmp_path / "other", tmp_path / "toy.yaml"
+    elsewhere.write_text(TOY.replace("width: 16", "width: 20"))
+    refused = study_command(other, "run", str(elsewhere), "--from", str(reference))
+    assert refused.returncode == 2 and "was made with width 16, now 20" in refused.stderr
+    added = study_command(other, "run", str(toy[0] / "toy.yaml"), "--from", str(reference))
+    assert added.returncode == 0, added.stdout + added.stderr
+    assert "4 runs are taken from" in added.stdout
+    assert tables(other) == tables(whole)
+    made = [
+        f.parent.parent.name for f in (other / "outputs/toy/runs").glob("*/model/*.safetensors")
+    ]
+    assert sorted(made) == [run.name for run in runs[:2]]

@@ -60,7 +60,8 @@ def test_scores_are_read_as_they_were_saved(tmp_path):
             "setting": ["mono", "mono"],
             "question_language": ["de", "en"],
             "candidate_language": ["de", "en"],
-            **dict.fromkeys(("ap", "ap20", "r1", "r10", "r100", "ndcg10"), [0.25, 0.75]),
+            "group": ["x", "y"],
+            **dict.fromkeys(("ap", "ap20", "hit1", "r1", "r10", "r100", "ndcg10"), [0.25, 0.75]),
             **dict.fromkeys(("rank_distance", "rank_distance_ratio"), [np.nan] * 2),
             **dict.fromkeys(("max_at_r", "own_language_advantage"), [np.nan] * 2),
             "rank_distance_chance": [np.nan] * 2,
@@ -110,7 +111,7 @@ def test_every_budget_is_scored_and_read_again(tmp_path):
         of_mono = scored["heldout"].scores.query("setting == 'mono'")
         assert table["value"].mean() == pytest.approx(of_mono["ap"].mean())
     assert load_budgets([plain], "heldout") == {}
-    (place / "scores/budget-2/heldout.parquet").write_bytes(b"x")
+    (place / "sums/budget-2/heldout.parquet").write_bytes(b"x")
     with pytest.raises(store.Damaged, match="budget-2/heldout.parquet"):
         load_budgets([run], "heldout")
 

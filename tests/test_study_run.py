@@ -74,7 +74,7 @@ from lib.study import paths
 p = params.Evaluate.from_cell(globals())
 folder = paths.run_dir(p.study, p.run)
 value = store.read_json(folder / "model" / "value.json")
-with store.atomic_folder(folder / "scores") as new:
+with store.atomic_folder(folder / "sums") as new:
     store.write_json(new / "value.json", value)
 store.write_json(folder / "metrics.json", value)
 """,
@@ -245,7 +245,7 @@ DOWNSTREAM = {
     "corpus/base/data/manifest.json": {"prepare", "train", "evaluate", "analyse", "report"},
     "runs/base/model": {"train", "evaluate", "analyse", "report"},
     "runs/base/model/manifest.json": {"train", "evaluate", "analyse", "report"},
-    "runs/base/scores": {"evaluate", "analyse", "report"},
+    "runs/base/sums": {"evaluate", "analyse", "report"},
     "runs/base/metrics.json": {"evaluate", "analyse", "report"},
     "report/tables": {"analyse", "report"},
     "report/04_analyse.ipynb": {"analyse", "report"},
@@ -278,9 +278,7 @@ def test_a_stage_that_makes_nothing_has_failed(place, monkeypatch, capsys):
     monkeypatch.setattr(stage, "_run_notebook", lambda job: store.make_folder(job.folder))
     assert main(["stage", "evaluate", "tiny", "seed=0"]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith(
-        f"FileNotFoundError: {job.folder}/scores/manifest.json was not made; see "
-    )
+    assert last.startswith(f"FileNotFoundError: {job.folder}/sums/manifest.json was not made; see ")
     assert not job.ok.exists()
 
 

@@ -531,6 +531,7 @@ def asked(tmp_path, rows, **others):
         "keep": {},
         "columns": {},
         "parallel": True,
+        "split": "group",
     }
     return SimpleNamespace(**defaults | others)
 

@@ -21,8 +21,9 @@ from lib.analysis.results import Results, ScoredRun
 from lib.params import Train
 
 ALONE = {"mono": 1.0, "cross": 0.0}  # alpha of the arm that trains for one setting alone
-# What may differ between runs that are compared.
-OWN = {"study", "run", "strategy", "alpha", "steps", "budgets", *Train.may_change}
+# What may differ between runs that are compared: a search gives each arm its own of the last two.
+BATCHES = {"strategy", "alpha", "steps", "budgets"}
+OWN = {"study", "run", *BATCHES, *Train.may_change, "learning_rate", "temperature"}
 
 
 def curves(budgets: dict[int, Results]) -> pd.DataFrame:

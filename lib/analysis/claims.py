@@ -18,7 +18,8 @@ import numpy as np
 import pandas as pd
 
 from lib.analysis import stats
-from lib.analysis.results import Results, Select, headline
+from lib.analysis.results import Results, Select
+from lib.analysis.sums import headline
 from lib.metrics import SETTINGS
 
 HYBRID, MIX = "hybrid(0.5)", "mix(0.5)"

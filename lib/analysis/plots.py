@@ -1,4 +1,5 @@
-"""One function a figure, with the words that belong to it."""
+"""One function a figure, with the words that belong to it; forests and maps of differences have
+modules of their own."""
 
 from __future__ import annotations
 
@@ -7,21 +8,33 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from lib.analysis.drawing import FAMILIES, REFERENCE, figure, label_points, look
-from lib.analysis.stats import MARGIN
+from lib.analysis import alts
+from lib.analysis.drawing import (
+    FAMILIES,
+    PANEL,
+    REFERENCE,
+    WIDE,
+    draw_intervals,
+    figure,
+    label_ends,
+    label_points,
+    look,
+)
 from lib.metrics import LABELS, REFERENCES
 from lib.sampler import Batch
+
+FAR = 1.6  # a reference beyond so many times the arms' best is shown by an arrow
+DASHES = ["-", "--", ":", "-."]
 
 # --- the report --------------------------------------------------------------------------------
 
 
 @figure(
     "tradeoff",
-    "Small marks are runs, large marks the mean over seeds; the ellipse's projections on the axes "
-    "are the two 95 % intervals. Bold arms lie on the Pareto front. Lines join arms in order of "
-    "alpha.",
-    "Scatter plot of monolingual against cross-lingual mAP, one mark a run, with a mean and an "
-    "ellipse for each arm",
+    "Large marks: means over seeds; small ones: runs. An ellipse's projections on the axes are the "
+    "two 95 % intervals. Bold: on the Pareto front, no arm is better in both. Lines follow alpha, "
+    "the share of monolingual batches or rows.",
+    alts.tradeoff,
 )
 def tradeoff(points: pd.DataFrame, regions: dict, paths: dict, references: dict, front: list[str]):
     """The trade-off plane.
@@ -29,107 +42,187 @@ def tradeoff(points: pd.DataFrame, regions: dict, paths: dict, references: dict,
     points      DataFrame arm, seed, mono, cross: one small mark a run
     regions     arm -> (mean (x, y), ellipse [n, 2])
     paths       name -> arms in order of alpha: joined by a line through their means
-    references  name -> (mono, cross)
+    references  name -> (mono, cross); an arrow points to one that is far from all arms
     front       arms on the Pareto front: their names are bold
     """
-    fig, ax = plt.subplots(figsize=(7.2, 5.6))
-    for name, arms in paths.items():
-        xy = np.array([regions[arm][0] for arm in arms])
+    fig, ax = plt.subplots(figsize=(WIDE, 4.9))
+    means = {arm: mean for arm, (mean, _) in regions.items()}
+    lines = {name: np.array([means[arm] for arm in arms]) for name, arms in paths.items()}
+    for name, xy in lines.items():
         line = {"ls": "-" if name == "hybrid" else "--", "color": look(name)["color"]}
-        ax.plot(*xy.T, lw=1.6, zorder=1, label=f"{name}: alpha from 0 to 1", **line)
+        ax.plot(*xy.T, lw=1.6, zorder=1, label=f"{name}, alpha 0 to 1", **line)
     for arm, (mean, ellipse) in regions.items():
         _draw_arm(ax, points[points["arm"] == arm], mean, ellipse, look(arm))
-    for x, y in references.values():
-        ax.scatter(x, y, s=60, color=REFERENCE, marker="x", zorder=3)
-    ax.set(
-        xlabel="monolingual mAP  (same-language pool)",
-        ylabel="cross-lingual mAP  (other-language pool)",
+    limits = _limits(regions, references)
+    ax.set(xlim=(0, limits[0]), ylim=(0, limits[1]))
+    ax.set_title(
+        "right: better within a language; up: better across languages",
+        loc="left",
+        fontsize=9,
+        color=REFERENCE,
     )
-    ax.margins(0.08)
-    means = {arm: mean for arm, (mean, _) in regions.items()}
-    label_points(ax, means | references, bold=front, grey=references)
+    ax.set(xlabel="mono mAP (pool of the question's language)")
+    ax.set(ylabel="cross mAP (pool of another language)")
+    named = means | _draw_references(ax, references, limits)
+    label_points(ax, named, front, named.keys() - means.keys(), list(lines.values()))
     if paths:
-        ax.legend(loc="best")
+        place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13), "ncols": 2}
+        ax.legend(**place, handlelength=2.6)
     return fig
+
+
+def _limits(regions: dict, references: dict) -> np.ndarray:
+    """Where the axes end: beyond all arms, and the references that are not far."""
+    arms = np.array([np.nanmax([*ellipse, mean], axis=0) for mean, ellipse in regions.values()])
+    most = arms.max(0)
+    near = [xy for xy in np.array([*references.values()]).reshape(-1, 2) if (xy < FAR * most).all()]
+    return np.array([1.06, 1.15]) * np.max([most, *near], axis=0)  # room for names above
+
+
+def _draw_references(ax, references: dict, limits: np.ndarray) -> dict[str, tuple]:
+    """Crosses, or arrows at the border with what they point to; name -> place."""
+    named = {}
+    for name, xy in references.items():
+        end = np.minimum(xy, 0.985 * limits)
+        if (end == xy).all():
+            ax.scatter(*xy, s=50, color=REFERENCE, marker="x", zorder=3)
+            named[name] = tuple(xy)
+            continue
+        start = end - 0.06 * limits * (end < xy)
+        arrow = {"arrowstyle": "-|>", "color": REFERENCE, "lw": 1.4, "shrinkA": 0, "shrinkB": 0}
+        ax.annotate("", end, start, arrowprops=arrow)
+        named[f"{name}\n({xy[0]:.2f}, {xy[1]:.2f})"] = tuple(start)
+    return named
 
 
 def _draw_arm(ax, runs: pd.DataFrame, mean: tuple, ellipse: np.ndarray, mark: dict) -> None:
     """The runs of an arm, their mean and its ellipse."""
     ax.fill(*ellipse.T, color=mark["color"], alpha=0.10, lw=0, zorder=0)
-    ax.plot(*ellipse.T, color=mark["color"], lw=0.8, alpha=0.5, zorder=1)
-    ax.scatter(runs["mono"], runs["cross"], s=22, alpha=0.6, zorder=2, **mark)
-    ax.scatter(*mean, s=120, edgecolor="white", linewidth=1.2, zorder=3, **mark)
+    ax.plot(*ellipse.T, color=mark["color"], lw=0.7, alpha=0.45, zorder=1)
+    ax.scatter(runs["mono"], runs["cross"], s=9, alpha=0.45, linewidth=0, zorder=2, **mark)
+    ax.scatter(*mean, s=80, edgecolor="white", linewidth=1, zorder=3, **mark)
 
 
 @figure(
-    "primary",
-    "The primary contrasts with 95 % intervals, of each alone. Band: the margin of .01 mAP.",
-    "Forest plot of the primary contrasts with a band around zero",
+    "alphas",
+    "mAP over alpha, the share of monolingual batches (hybrid) or rows (mix), with 95 % intervals "
+    "as bands.",
+    alts.alphas,
 )
-def forest(table: pd.DataFrame):
-    """table: DataFrame claim, difference, low, high; a row without a difference keeps its place."""
-    fig, ax = plt.subplots(figsize=(7.2, 0.9 + 0.5 * len(table)))
-    ax.axvspan(-MARGIN, MARGIN, color="#dddddd", zorder=0)
-    ax.axvline(0, color="black", lw=0.8)
-    for y, row in enumerate(table.itertuples()):
-        ax.plot([row.low, row.high], [y, y], color=REFERENCE, lw=2)
-        ax.plot(row.difference, y, "o", ms=8, color=REFERENCE)
-    names = table["claim"].str.split(":").str[0]
-    ax.set(xlabel="difference in mAP", yticks=range(len(table)), yticklabels=names)
-    ax.set_ylim(len(table) - 0.5, -0.5)
-    fig.tight_layout()
-    return fig
+def alphas(table: pd.DataFrame):
+    """A panel a setting. table: of lib.analysis.contrasts.alphas."""
+    panels = {}
+    for setting, block in table.groupby("setting", sort=False):
+        fig, ax = plt.subplots(figsize=(PANEL, 2.9), layout="constrained")
+        for name, line in block.groupby("strategy", sort=False):
+            _band(ax, line["alpha"], line, "-" if name == "hybrid" else "--", look(name))
+        ax.set(xlabel="alpha", ylabel="mAP", xticks=sorted(set(block["alpha"])))
+        ax.set_title(setting, loc="left")
+        fig.legend(loc="outside lower left", ncols=3, handlelength=2.4, columnspacing=1)
+        panels[setting] = fig
+    return panels
+
+
+def _band(ax, x: pd.Series, line: pd.DataFrame, dash: str, mark: dict) -> None:
+    """A line with marks over x and the band of its intervals. line: estimate, low, high."""
+    name = line["strategy" if "strategy" in line else "arm"].iloc[0]
+    ax.fill_between(x, line["low"], line["high"], color=mark["color"], alpha=0.12, lw=0)
+    ax.plot(x, line["estimate"], ls=dash, lw=1.6, ms=5, label=name, **mark)
 
 
 @figure(
-    "differences",
-    "Difference in mAP to the best other arm of each setting, with 95 % intervals.",
-    "Forest plot of paired differences by setting",
+    "budgets",
+    "mAP by number of steps, in doublings, with 95 % intervals as bands. Each point is an encoder "
+    "whose rate has fallen to zero: that of a run of so many steps.",
+    alts.budgets,
 )
-def differences(table: pd.DataFrame):
-    """Forest plot. table: DataFrame arm, versus, setting, difference, low, high."""
-    settings = list(dict.fromkeys(table["setting"]))
-    rows = table["arm"].nunique()
-    fig, axes = plt.subplots(
-        1, len(settings), sharey=True, squeeze=False, figsize=(9, 1.3 + 0.42 * rows)
-    )
-    for ax, setting in zip(axes[0], settings, strict=True):
-        block = table[table["setting"] == setting].reset_index(drop=True)
-        for y, row in block.iterrows():
-            mark = look(row["arm"])
-            ax.plot([row["low"], row["high"]], [y, y], color=mark["color"], lw=2)
-            ax.plot(row["difference"], y, ms=8, color=mark["color"], marker=mark["marker"])
-            ax.annotate(
-                f"vs {row['versus']}",
-                (row["difference"], y),
-                (0, 8),
-                ha="center",
-                textcoords="offset points",
-                fontsize=8,
-                color="#444444",
-            )
-        ax.axvline(0, color="black", lw=0.8)
-        ax.set(
-            title=setting, xlabel="difference in mAP", yticks=block.index, yticklabels=block["arm"]
-        )
-        ax.margins(x=0.12, y=0.14)
-    axes[0, 0].invert_yaxis()
-    fig.tight_layout()
-    return fig
+def budgets(table: pd.DataFrame):
+    """A panel a setting, arms named at the ends of their lines.
+    table: arm, budget, setting, mAP, low, high."""
+    panels = {}
+    for setting, block in table.groupby("setting", sort=False):
+        fig, ax = plt.subplots(figsize=(PANEL, 3.2))
+        fig.subplots_adjust(left=0.16, right=0.64, top=0.9, bottom=0.16)
+        ends, dashes = {}, {}
+        for arm, line in block.rename(columns={"mAP": "estimate"}).groupby("arm", sort=False):
+            mark = look(arm)
+            alike = dashes.setdefault(mark["color"], [])
+            _band(ax, line["budget"], line, DASHES[len(alike) % len(DASHES)], mark)
+            alike.append(arm)
+            ends[arm] = tuple(line.sort_values("budget")[["budget", "estimate"]].iloc[-1])
+        ticks = sorted(set(block["budget"]))
+        ax.set_xscale("log", base=2)
+        ax.minorticks_off()
+        ax.set(xlabel="steps", ylabel="mAP", xticks=ticks, xticklabels=ticks)
+        ax.set_title(setting, loc="left")
+        label_ends(ax, ends)
+        panels[setting] = fig
+    return panels
 
 
-def _heatmaps(cells: dict, columns: int = 2, fmt: str = "{:.2f}", shared: bool = True):
-    """Language x language heat maps, on one shared colour scale or one each.
+@figure(
+    "bias",
+    "Language bias with 95 % intervals. Dotted: chance (rank distance), no preference (advantage).",
+    alts.bias,
+)
+def bias(table: pd.DataFrame):
+    """A panel a measure. table: DataFrame arm, measure, estimate, low, high."""
+    table = table[~table["arm"].isin([REFERENCES["oracle"], REFERENCES["bm25_words"]])]
+    panels = {}
+    for measure, (unit, neutral) in BIASES.items():
+        rows = table[table["measure"] == measure]
+        fig, ax = plt.subplots(figsize=(1.4 * PANEL, 0.7 + 0.24 * len(rows)), layout="constrained")
+        ax.axvline(neutral, color="black", lw=0.9, ls=":", zorder=1)
+        draw_intervals(ax, rows, [True] * len(rows))
+        ax.set(xlabel=LABELS[measure] + unit, yticks=range(len(rows)), yticklabels=rows["arm"])
+        panels[measure] = fig
+    return panels
+
+
+# Measure -> (its unit, what means no bias).
+BIASES = {"rank_distance_ratio": ("", 1.0), "own_language_advantage": (" (log rank)", 0.0)}
+
+
+@figure(
+    "strata",
+    "mAP by stratum; for names, two-hop questions in a held-out wording.",
+    alts.strata,
+)
+def strata(table: pd.DataFrame):
+    """A panel a setting. table: DataFrame arm, setting, stratum, estimate."""
+    panels = {}
+    for setting, block in table.groupby("setting", sort=False):
+        order = {name: y for y, name in enumerate(dict.fromkeys(block["stratum"]))}
+        arms = block["arm"].nunique()
+        size = (1.4 * PANEL, 0.9 + 0.42 * len(order) + 0.22 * -(-arms // 3))
+        fig, ax = plt.subplots(figsize=size, layout="constrained")
+        for arm, points in block.groupby("arm", sort=False):
+            places = points["stratum"].map(order)
+            ax.plot(points["estimate"], places, ls="", ms=7, alpha=0.85, label=arm, **look(arm))
+        ax.set(xlabel="mAP", yticks=list(order.values()), yticklabels=order)
+        ax.set_title(setting, loc="left")
+        ax.set_xlim(left=0)
+        ax.set_ylim(len(order) - 0.5, -0.5)
+        fig.legend(loc="outside lower left", ncols=3, handletextpad=0.2, columnspacing=1)
+        panels[setting] = fig
+    return panels
+
+
+# --- training and evaluation of one run --------------------------------------------------------
+
+
+def _heatmaps(cells: dict, fmt: str = "{:.2f}", shared: bool = True, side: float = 4.4):
+    """A language x language heat map a panel, on one shared colour scale or one each.
 
     cells: title -> square DataFrame with question languages as rows and candidate languages as
     columns; NaN stays empty.
 
     Up to twelve languages, values are written into the cells by `fmt`."""
-    rows = -(-len(cells) // columns)
-    fig, axes = plt.subplots(rows, columns, squeeze=False, figsize=(4.9 * columns, 4.3 * rows))
     top = max(float(np.nanmax(frame.to_numpy())) for frame in cells.values())
-    for ax, (title, frame) in zip(axes.flat, cells.items(), strict=False):
-        written = {"annot": frame.map(fmt.format), "fmt": "", "annot_kws": {"size": 6.5}}
+    panels = {}
+    for title, frame in cells.items():
+        fig, ax = plt.subplots(figsize=(side, side), layout="constrained")
+        written = {"annot": frame.map(fmt.format), "fmt": "", "annot_kws": {"size": 8}}
         sns.heatmap(
             frame,
             ax=ax,
@@ -141,29 +234,17 @@ def _heatmaps(cells: dict, columns: int = 2, fmt: str = "{:.2f}", shared: bool =
             **(written if len(frame) <= 12 else {}),
         )
         ax.set(title=title, xlabel="language of the passages", ylabel="language of the question")
-        ax.tick_params(labelsize=9, rotation=0)
-    for ax in axes.flat[len(cells) :]:
-        ax.set_axis_off()
-    fig.tight_layout()
-    return fig
+        ax.tick_params(labelsize=9 if len(frame) <= 16 else max(3, 150 / len(frame)), rotation=0)
+        panels[title] = fig
+    return panels
 
 
 @figure(
     "languages",
-    "mAP by language of the question and of the passages searched; the diagonal is monolingual.",
-    "One heat map an arm of mAP over question and passage languages",
-)
-def languages_by_arm(cells: dict[str, pd.DataFrame]):
-    """cells: arm -> question language x passage language."""
-    return _heatmaps(cells)
-
-
-@figure(
-    "languages",
-    "Left: the pool of one language; the diagonal is monolingual. Right: the whole pool, with the "
-    "relevant passage of one language only; a bright diagonal means that the encoder prefers the "
+    "One language's pool: the diagonal is monolingual. All languages' pool, with the relevant "
+    "passage of one language only: a bright diagonal means that the encoder prefers the "
     "question's own language.",
-    "Two heat maps of mAP over question languages and passage languages",
+    alts.languages,
 )
 def languages(cells: dict[str, pd.DataFrame]):
     """cells: title -> question language x passage language."""
@@ -171,119 +252,9 @@ def languages(cells: dict[str, pd.DataFrame]):
 
 
 @figure(
-    "bias",
-    "Language bias with 95 % intervals. Dotted: chance (left), no preference (right).",
-    "Two panels of intervals by arm: normalised rank distance, own-language advantage",
-)
-def bias(table: pd.DataFrame):
-    """table: DataFrame arm, measure, estimate, low, high."""
-    hidden = [REFERENCES["oracle"], REFERENCES["bm25_words"]]
-    return _intervals(
-        table[~table["arm"].isin(hidden)],
-        {
-            "rank_distance_ratio": LABELS["rank_distance_ratio"],
-            "own_language_advantage": f"{LABELS['own_language_advantage']} (log rank)",
-        },
-        {"rank_distance_ratio": 1.0, "own_language_advantage": 0.0},
-    )
-
-
-def _intervals(table: pd.DataFrame, xlabels: dict[str, str], zero: dict[str, float]):
-    """One panel a measure, one row an arm. table: DataFrame arm, measure, estimate, low, high.
-
-    zero: measure -> where a vertical line marks no bias or chance."""
-    measures, arms = list(xlabels), list(dict.fromkeys(table["arm"]))
-    fig, axes = plt.subplots(
-        1, len(measures), sharey=True, squeeze=False, figsize=(9.4, 1.2 + 0.34 * len(arms))
-    )
-    for ax, measure in zip(axes[0], measures, strict=True):
-        for y, arm in enumerate(arms):
-            mark = look(arm)
-            for row in table[(table["arm"] == arm) & (table["measure"] == measure)].itertuples():
-                ax.plot([row.low, row.high], [y, y], color=mark["color"], lw=2)
-                ax.plot(row.estimate, y, ms=8, color=mark["color"], marker=mark["marker"])
-        if measure in zero:
-            ax.axvline(zero[measure], color="black", lw=0.8, ls=":")
-        ax.set(xlabel=xlabels[measure], yticks=range(len(arms)), yticklabels=arms)
-    axes[0, 0].invert_yaxis()
-    fig.tight_layout()
-    return fig
-
-
-@figure(
-    "strata",
-    "mAP by stratum; for names, two-hop questions in a held-out wording.",
-    "Dot plots of mAP of each arm in each stratum, mono and cross",
-)
-def strata(table: pd.DataFrame):
-    """mAP by stratum, one panel a setting. table: DataFrame arm, setting, stratum, estimate."""
-    settings = list(dict.fromkeys(table["setting"]))
-    fig, axes = plt.subplots(
-        1,
-        len(settings),
-        squeeze=False,
-        sharex=True,
-        figsize=(9.4, 4.4),
-        width_ratios=[1] * len(settings),
-    )
-    for ax, setting in zip(axes[0], settings, strict=True):
-        block = table[table["setting"] == setting]
-        order = {name: y for y, name in enumerate(dict.fromkeys(block["stratum"]))}
-        for arm, points in block.groupby("arm", sort=False):
-            ax.plot(
-                points["estimate"],
-                points["stratum"].map(order),
-                ls="",
-                ms=8,
-                alpha=0.85,
-                label=arm,
-                **look(arm),
-            )
-        ax.set(title=setting, xlabel="mAP", yticks=list(order.values()), yticklabels=order)
-        ax.invert_yaxis()
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="lower center", ncols=5, bbox_to_anchor=(0.5, -0.12))
-    fig.tight_layout()
-    return fig
-
-
-@figure(
-    "budgets",
-    "mAP by number of steps, with 95 % intervals as bands. Each point is an encoder whose rate has "
-    "fallen to zero: that of a run of so many steps.",
-    "Lines of mAP over steps, one an arm, in each setting",
-)
-def budgets(table: pd.DataFrame):
-    """One panel a setting, steps in doublings. table: arm, budget, setting, mAP, low, high."""
-    settings = list(dict.fromkeys(table["setting"]))
-    fig, axes = plt.subplots(1, len(settings), squeeze=False, figsize=(9.4, 3.8))
-    dashes, styles = {}, ["-", "--", ":", "-."]
-    for ax, setting in zip(axes[0], settings, strict=True):
-        for arm, line in table[table["setting"] == setting].groupby("arm", sort=False):
-            mark = look(arm)
-            alike = dashes.setdefault(mark["color"], {})
-            style = styles[alike.setdefault(arm, len(alike)) % len(styles)]
-            ax.fill_between(
-                line["budget"], line["low"], line["high"], color=mark["color"], alpha=0.12, lw=0
-            )
-            ax.plot(line["budget"], line["mAP"], ls=style, lw=1.6, label=arm, **mark)
-        ticks = sorted(set(table["budget"]))
-        ax.set_xscale("log", base=2)
-        ax.set(title=setting, xlabel="steps", xticks=ticks, xticklabels=ticks)
-    axes[0, 0].set_ylabel("mAP")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="lower center", ncols=5, bbox_to_anchor=(0.5, -0.08))
-    fig.tight_layout()
-    return fig
-
-
-# --- training ----------------------------------------------------------------------------------
-
-
-@figure(
     "batches",
     "Rows of the first batches by language of question and passage.",
-    "Heat maps of how many rows each language pair has in the first batches",
+    alts.batches,
 )
 def batches(first: list[Batch], names: tuple[str, ...]):
     """first: batches; names: of the languages they count."""
@@ -293,18 +264,18 @@ def batches(first: list[Batch], names: tuple[str, ...]):
         np.add.at(count, (batch.question_language, batch.passage_language), 1)
         table = pd.DataFrame(count, names, names)
         maps[f"batch {batch.step} ({batch.kind})"] = table.where(table > 0)
-    return _heatmaps(maps, fmt="{:.0f}", shared=False)
+    return _heatmaps(maps, fmt="{:.0f}", shared=False, side=PANEL)
 
 
 @figure(
     "curve",
     "Training loss by step. Kinds of batches are not comparable with each other: negatives of one "
     "language are harder than those of many.",
-    "Scatter of the loss of each batch over steps with a running mean",
+    alts.curve,
 )
 def curve(log: pd.DataFrame):
     """Training loss by step with its running mean. log: DataFrame step, loss, kind."""
-    fig, ax = plt.subplots(figsize=(7.2, 3.6))
+    fig, ax = plt.subplots(figsize=(WIDE, 3.2))
     for kind, block in log.groupby("kind", sort=True):
         ax.plot(
             block["step"],
@@ -312,6 +283,7 @@ def curve(log: pd.DataFrame):
             ".",
             ms=4,
             alpha=0.45,
+            rasterized=True,
             label=f"{kind} batches",
             color=FAMILIES["mono" if kind == "mono" else "cross"][0],
         )
@@ -326,11 +298,11 @@ def curve(log: pd.DataFrame):
     "validation",
     "mAP on the questions set aside for validation; the encoder that is kept is that of the "
     "circled step.",
-    "Lines of the mAP in each setting over steps",
+    alts.validation,
 )
 def validation(table: pd.DataFrame):
     """mAP by step, the first best step circled. table: DataFrame step, a column a setting, map."""
-    fig, ax = plt.subplots(figsize=(7.2, 3.6))
+    fig, ax = plt.subplots(figsize=(WIDE, 3.2))
     settings = [column for column in table if column not in ("step", "map")]
     for name, marker in zip(settings, "os^", strict=False):
         ax.plot(table["step"], table[name], marker=marker, ms=4, lw=1.2, label=name)
@@ -338,7 +310,7 @@ def validation(table: pd.DataFrame):
     ax.plot(table["step"], table["map"], marker=".", lw=2.2, color="black", label="their mean")
     ax.scatter(best["step"], best["map"], s=140, facecolor="none", edgecolor="black", zorder=3)
     ax.set(xlabel="step", ylabel="mAP, validation", ylim=(0, None))
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=4)
     return fig
 
 
@@ -348,11 +320,11 @@ def validation(table: pd.DataFrame):
 @figure(
     "lengths",
     "Tokens a text, by language: the box spans the middle half of the texts.",
-    "Box plots of token counts of questions and passages in each language",
+    alts.lengths,
 )
 def lengths(table: pd.DataFrame):
     """Token lengths by language. table: DataFrame language, side, tokens."""
-    fig, ax = plt.subplots(figsize=(7.2, 3.8))
+    fig, ax = plt.subplots(figsize=(1.2 * WIDE, 3.4))
     sns.boxplot(
         table,
         x="language",
@@ -360,6 +332,7 @@ def lengths(table: pd.DataFrame):
         hue="side",
         ax=ax,
         fliersize=1,
+        flierprops={"rasterized": True},
         linewidth=0.8,
         palette=[FAMILIES["mono"][0], FAMILIES["cross"][0]],
     )
@@ -371,12 +344,12 @@ def lengths(table: pd.DataFrame):
 @figure(
     "difficulty",
     "mAP of rankers that use no training, by setting and stratum.",
-    "Grouped bars of mAP of random ranking and BM25 in each stratum",
+    alts.difficulty,
 )
 def difficulty(table: pd.DataFrame):
     """Bars with their values written on them, in the order of the table: stratum, ranker, mAP."""
     groups, hues = table["stratum"].nunique(), table["ranker"].nunique()
-    fig, ax = plt.subplots(figsize=(7.6, 0.8 + 0.22 * groups * hues))
+    fig, ax = plt.subplots(figsize=(1.2 * WIDE, 0.8 + 0.22 * groups * hues))
     sns.barplot(
         table, x="mAP", y="stratum", hue="ranker", ax=ax, errorbar=None, palette="colorblind"
     )
@@ -390,24 +363,24 @@ def difficulty(table: pd.DataFrame):
 @figure(
     "names",
     "Share of test questions whose names all differ between the two languages.",
-    "Heat map over language pairs of the share of questions with different names",
+    alts.names,
 )
 def names(share: pd.DataFrame):
     """share: question language x passage language."""
-    return _heatmaps({"share of questions": share}, columns=1)
+    return _heatmaps({"share of questions": share})
 
 
 @figure(
     "knobs",
     "From above: mAP of BM25 over character n-grams in the same-language pool, share of training "
     "rows left, mean characters of a passage. Each column changes one parameter of this notebook.",
-    "Line plots of BM25 mAP, training rows and passage length against four parameters",
+    alts.knobs,
 )
 def knobs(table: pd.DataFrame):
     """One column a knob, one row a measure. table: DataFrame knob, value, BM25, rows, length."""
     names = list(dict.fromkeys(table["knob"]))
     measures = {"BM25": "BM25 mAP", "rows": "training rows", "length": "characters"}
-    fig, axes = plt.subplots(len(measures), len(names), sharey="row", figsize=(9.4, 5.6))
+    fig, axes = plt.subplots(len(measures), len(names), sharey="row", figsize=(1.5 * WIDE, 5.2))
     for line, (measure, label) in zip(axes, measures.items(), strict=True):
         for ax, knob in zip(line, names, strict=True):
             rows = table[table["knob"] == knob]

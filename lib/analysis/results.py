@@ -1,27 +1,21 @@
-"""The scores of a study's runs and references, summed so that statistics and plots can use them.
-
-Per-question scores are summed within clusters and strata run by run, so that memory stays small
-whatever the study's size; every figure of a report is a mean of these sums.
-"""
+"""The summed scores of a study's runs and references, as statistics, tables and plots use them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from lib.metrics import BIAS, CELL, QUALITY, SETTINGS, macro_mean
+from lib.analysis.sums import headline
+from lib.metrics import BIAS, SETTINGS
 from lib.params import Train
 from lib.sampler import ARMS, arm_name
 
 Select = Callable[[pd.DataFrame], pd.DataFrame]
-# What a headline figure is a mean of, where a benchmark has the stratum.
-HEADLINE = {"hops": "2-hop", "wording": "held-out"}
-STRATA = ("hops", "wording", "cell", "names", "trained")
 WITH_ALPHA = [name for name, shares in ARMS.items() if "alpha" in shares]
 # What a strategy is called at alpha 0 and at alpha 1.
 ENDS = {"hybrid": ("cross", "mono"), "hybrid-pair": ("cross-pair", "mono"), "mix": ("cross", "x-x")}
@@ -72,65 +66,14 @@ def _without_seed(key: str) -> str:
     return ",".join(part for part in key.split(",") if not re.match(r"(train\.)?seed=", part))
 
 
-# --- sums over questions -----------------------------------------------------------------------
-
-
-def cluster_sums(scores: pd.DataFrame) -> pd.DataFrame:
-    """Sums and counts of every metric by setting, languages, stratum and cluster (`group`)."""
-    scores = scores[scores["setting"].isin(SETTINGS)]
-    metrics = [m for m in (*QUALITY, *BIAS) if m in scores]
-    keys = ["setting", *CELL, *(s for s in STRATA if s in scores), "group"]
-    sums = scores.groupby(keys, observed=True, dropna=False)[metrics].agg(["sum", "count"])
-    sums.columns = [m if kind == "sum" else f"n_{m}" for m, kind in sums.columns]
-    return sums.reset_index()
-
-
-def language_cells(scores: pd.DataFrame) -> pd.DataFrame:
-    """Mean AP by setting and (question language, candidate language), of the headline's
-    questions; names are not selected, so that every cell has the same questions."""
-    rows = headline(scores, names=False)
-    return rows.groupby(["setting", *CELL], observed=True)["ap"].mean().reset_index()
-
-
-def mean_of_sums(sums: pd.DataFrame, keys: list[str], metric: str = "ap") -> pd.Series:
-    """Mean of a metric by `keys`: over questions first, then over pairs of languages. sums: a table
-    of `cluster_sums`."""
-    cells = sums.groupby([*keys, *CELL], observed=True)[[metric, f"n_{metric}"]].sum()
-    means = (cells[metric] / cells[f"n_{metric}"]).dropna()
-    return macro_mean(means, keys)
-
-
-def headline(table: pd.DataFrame, names: bool = True) -> pd.DataFrame:
-    """Rows of the headline stratum. Only cross-lingual rows are chosen by how names differ."""
-    for column, value in HEADLINE.items():
-        if column in table and (table[column] == value).any():
-            table = table[table[column] == value]
-    if names and "names" in table:
-        other = (table["setting"] != "cross") | (table["names"] == "different")
-        table = table[other]
-    return table
-
-
-def stratum(table: pd.DataFrame) -> str:
-    """What `headline` selects of a table, in words."""
-    two_hop, held_out = (
-        column in table and (table[column] == value).any() for column, value in HEADLINE.items()
-    )
-    words = "Two-hop questions" if two_hop else "All test questions"
-    words += " in a held-out wording" if held_out else ""
-    names = "; across languages only those whose names are all spelled differently"
-    return words + (names if "names" in table else "") + "."
-
-
 @dataclass(frozen=True)
 class Results:
     """All figures of a study on one benchmark.
 
     name   of the benchmark
     runs   the trained runs (untrained ones among them)
-    sums   arm, seed, setting, languages, strata, group, metric sums and counts; references are
-           arms too
-    cells  arm, seed, setting, question_language, candidate_language, ap
+    sums   arm, seed, and the columns of `sums.summed`; references are arms too
+    cells  arm, seed, and the columns of `sums.language_cells`
     """
 
     name: str
@@ -146,24 +89,20 @@ class Results:
     @property
     def settings(self) -> list[str]:
         """Those of SETTINGS that the benchmark has: one in a single language has mono alone."""
-        if self.sums["question_language"].nunique() == 1 and not self._has("cross"):
-            return ["mono"]
-        return [setting for setting in SETTINGS if self._has(setting)]
+        found = [setting for setting in SETTINGS if (self.sums["setting"] == setting).any()]
+        single = "cross" not in found and self.cells["question_language"].nunique() == 1
+        return ["mono"] if single else found
 
     @property
     def questions(self) -> int:
         """Questions of all languages that have a relevant passage in their own."""
-        first = self.sums[(self.sums["arm"] == self.sums["arm"].iloc[0])]
-        first = first[(first["setting"] == "mono") & (first["seed"] == first["seed"].iloc[0])]
-        return int(first["n_ap"].sum())
-
-    def _has(self, setting: str) -> bool:
-        return (self.sums["setting"] == setting).any()
+        first = self.runs[0]
+        return self.asked(first.arm, "mono", select=lambda table: table)
 
     @property
     def biases(self) -> list[str]:
         """Those of BIAS that the benchmark has: they need parallel passages."""
-        return [metric for metric in BIAS if self.sums[f"n_{metric}"].any()]
+        return [metric for metric in BIAS if (self.sums["metric"] == metric).any()]
 
     @property
     def references(self) -> list[str]:
@@ -175,32 +114,26 @@ class Results:
     ) -> pd.DataFrame:
         """Per-cluster means of an arm: columns seed, cluster, value, weight, as `stats` asks.
 
-        Weights are such that the weighted mean of a seed is the mean over pairs of languages, as
-        in `macro_mean`; with as many questions in every pair they count questions."""
-        rows = self.sums[(self.sums["arm"] == arm) & (self.sums["setting"] == setting)]
-        rows = select(rows)
-        total, count = rows[metric].to_numpy(float), rows[f"n_{metric}"]
-        in_cell = count.groupby([rows["seed"], *(rows[c] for c in CELL)], observed=True)
-        questions = in_cell.transform("sum").to_numpy(float)
-        mean_size = in_cell.sum().groupby("seed").mean().reindex(rows["seed"]).to_numpy(float)
-        share = np.divide(mean_size, questions, out=np.zeros_like(total), where=questions > 0)
-        sums = pd.DataFrame(
-            {
-                "seed": rows["seed"].to_numpy(),
-                "cluster": rows["group"].astype(str).to_numpy(),
-                "value": total * share,
-                "weight": count.to_numpy() * share,
-            }
-        )
-        means = sums.groupby(["seed", "cluster"], as_index=False).sum()
-        means = means[means["weight"] > 0].reset_index(drop=True)
-        return means.assign(value=means["value"] / means["weight"])
+        The weighted mean of a seed is the mean over pairs of languages, as in `sums.summed`."""
+        rows = select(self._rows(arm, setting, metric))
+        parts = rows.groupby(["seed", rows["group"].astype(str)])[["total", "weight"]].sum()
+        parts = parts.reset_index().rename(columns={"group": "cluster", "total": "value"})
+        return parts.assign(value=parts["value"] / parts["weight"])
 
     def asked(self, arm: str, setting: str, metric: str = "ap", select: Select = headline) -> int:
         """Questions of an arm in a setting, a seed: reference rankers may answer a sample alone.
         One that is asked in several languages' pools counts in each."""
-        rows = select(self.sums[(self.sums["arm"] == arm) & (self.sums["setting"] == setting)])
-        return round(rows[f"n_{metric}"].sum() / max(rows["seed"].nunique(), 1))
+        rows = select(self._rows(arm, setting, metric))
+        return round(rows["questions"].sum() / max(rows["seed"].nunique(), 1))
+
+    def _rows(self, arm: str, setting: str, metric: str) -> pd.DataFrame:
+        return self._blocks.get((arm, setting, metric), self.sums.head(0))
+
+    @cached_property
+    def _blocks(self) -> dict[tuple[str, str, str], pd.DataFrame]:
+        """The sums by arm, setting and metric: tables of a large study are cut once."""
+        keys = ["arm", "setting", "metric"]
+        return dict(list(self.sums.groupby(keys, observed=True, sort=False)))
 
     def family(self, name: str) -> list[str]:
         """Arms of a strategy that takes alpha, in order of it; the ends may have names of their own

@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from lib.analysis import published, regions, stats
-from lib.analysis.results import WITH_ALPHA, Results, Select, headline, language_cells, mean_of_sums
+from lib.analysis import claims, published, regions, stats
+from lib.analysis.results import WITH_ALPHA, Results, Select
+from lib.analysis.sums import headline, language_cells, means
 from lib.metrics import BIAS, CELL, LABELS, QUALITY, REFERENCES
 from lib.params import BenchmarkSpec
 
@@ -24,8 +25,9 @@ STRATA = (
     ("cross", ["hops", "wording"]),
     ("cross", ["names"]),
     ("cross", ["trained"]),
+    ("cross", ["script"]),
 )
-
+BESIDE = ("hit1", "r10", "r100", "ndcg10")  # measures beside mAP
 
 TRAINED = (
     ("mono", "both"),
@@ -135,6 +137,11 @@ def bias(results: Results) -> pd.DataFrame:
     )
 
 
+def biases(table: pd.DataFrame) -> pd.DataFrame:
+    """`bias`, for people to read: rows arms, columns measures."""
+    return wide(table, "metric") if len(table) else table
+
+
 def wide(table: pd.DataFrame, columns: str, intervals: bool = True) -> pd.DataFrame:
     """Rows arms, columns the values of `columns` (setting or metric), for people to read: cells
     `estimate [low, high]`, or the estimate alone."""
@@ -211,29 +218,17 @@ def marks(table: pd.DataFrame, arms: list[str]) -> dict[str, tuple[float, float]
     return {arm: tuple(ap.loc[arm, ["mono", "cross"]]) for arm in arms if arm in ap.index}
 
 
-def differences(results: Results) -> pd.DataFrame:
-    """Each arm against the best other arm of each setting, paired by seed and question."""
-    rows = []
-    for setting in results.settings:
-        tables = {arm: results.table(arm, setting) for arm in results.arms}
-        means = {arm: stats.interval(table).estimate for arm, table in tables.items()}
-        for arm in results.arms if len(tables) > 1 else ():
-            best = max((other for other in means if other != arm), key=means.get)
-            gap = stats.paired(tables[arm], tables[best])
-            rows.append(
-                {
-                    "arm": arm,
-                    "versus": best,
-                    "setting": setting,
-                    "difference": gap.difference.estimate,
-                    "low": gap.difference.low,
-                    "high": gap.difference.high,
-                    "detectable": stats.detectable(gap.difference),
-                    "p": gap.p,
-                    "verdict": stats.verdict(gap.difference),
-                }
-            )
-    return pd.DataFrame(rows)
+def against(table: pd.DataFrame) -> pd.DataFrame:
+    """`lib.analysis.contrasts.rivals`, for people to read: a row an arm and rival, a column a setting, with a star where
+    the adjusted test tells the two apart and = where they are equivalent."""
+    if not len(table):
+        return table
+    marks = {"higher": " *", "lower": " *", "equivalent": " ="}
+    text = [_gap_shown(r) + marks.get(r.verdict, "") for r in table.itertuples()]
+    named = table.assign(text=text, difference=table["arm"] + " \N{MINUS SIGN} " + table["versus"])
+    cells = named.pivot(index="difference", columns="setting", values="text")
+    rows, columns = (dict.fromkeys(named[c]) for c in ("difference", "setting"))
+    return cells.reindex(index=rows, columns=columns).rename_axis(index=None, columns=None)
 
 
 def strata(results: Results) -> pd.DataFrame:
@@ -241,20 +236,29 @@ def strata(results: Results) -> pd.DataFrame:
     the languages of question and passages were trained on."""
     rows = []
     for setting, keys in STRATA:
-        block = results.sums[results.sums["setting"] == setting]
+        block = results.sums[
+            (results.sums["setting"] == setting) & (results.sums["metric"] == "ap")
+        ]
         block = block[block["arm"].isin(results.arms)]
         if not set(keys) <= set(block):
             continue
         if keys == ["names"]:
-            block = headline(block, names=False)
-        means = mean_of_sums(block, ["arm", *keys])
-        for (arm, *values), value in means.items():
+            block = headline(block, but="names")
+        for (arm, *values), value in means(block, ["arm", *keys]).items():
             label = f"{values[0]} {keys[0]}" if len(keys) == 1 else ", ".join(values)
             rows.append({"arm": arm, "setting": setting, "stratum": label, "estimate": value})
     order = {arm: place for place, arm in enumerate(results.arms)}
     return pd.DataFrame(rows, columns=["arm", "setting", "stratum", "estimate"]).sort_values(
         "arm", key=lambda arms: arms.map(order), kind="stable", ignore_index=True
     )
+
+
+def by_stratum(table: pd.DataFrame) -> pd.DataFrame:
+    """`strata`, for people to read: rows arms, columns settings and their strata."""
+    cells = table.pivot(index="arm", columns=["setting", "stratum"], values="estimate")
+    columns = dict.fromkeys(zip(table["setting"], table["stratum"], strict=True))
+    cells = cells.reindex(index=dict.fromkeys(table["arm"]), columns=list(columns))
+    return cells.map("{:.3f}".format).rename_axis(index=None, columns=[None, None])
 
 
 def bootstrap(results: Results, draws: int) -> pd.DataFrame:
@@ -265,44 +269,78 @@ def bootstrap(results: Results, draws: int) -> pd.DataFrame:
         rows[arm] = {}
         for setting in results.settings:
             table = results.table(arm, setting)
-            t, (low, high) = stats.interval(table).within(0, 1), stats.bootstrap(table, draws)
-            rows[arm][setting] = f"{stats.shown(t.low, t.high)} {stats.shown(low, high)}"
+            t, resampled = stats.interval(table).within(0, 1), stats.bootstrap(table, draws)
+            check = resampled if t.low == t.low else (t.low, t.high)  # one seed: neither
+            rows[arm][setting] = f"{stats.shown(t.low, t.high)} {stats.shown(*check)}"
     return pd.DataFrame(rows).T
 
 
 def compared(table: pd.DataFrame) -> pd.DataFrame:
-    """Primary contrasts, or the comparisons behind the claims, for people to read."""
+    """Primary contrasts, or the comparisons behind the claims, for people to read: a column a row
+    has words for, and in `note` why an interval without zero decides nothing."""
     if not len(table):
         return table
+    rows = list(table.itertuples())
     shown = {
         "claim": table["claim"].str.split(":").str[0],
-        "difference": table["arm"] + " − " + table["versus"],
-        "setting": table["setting"],
-        "metric": table["metric"].map(LABELS),
-        "value [95 %]": [_gap_shown(row) for row in table.itertuples()],
+        "verdict": table["verdict"],
+        "difference": table["arm"] + " \N{MINUS SIGN} " + table["versus"],
+        "setting": table["setting"].str.replace("+", ", "),
+        "measure": table["metric"].map(LABELS),
+        "value [95 %]": [_gap_shown(row) for row in rows],
         "beyond": table["null"].map(_number_shown),
         "detectable": table["detectable"].map(_number_shown),
     }
     p = {PS[name]: table[name].map(_p_shown) for name in PS if name in table}
-    return pd.DataFrame(shown | p | {"verdict": table["verdict"]})
+    return _filled(pd.DataFrame(shown | p | {"note": [_note(row) for row in rows]}))
+
+
+def _filled(shown: pd.DataFrame) -> pd.DataFrame:
+    """Without the columns that say the same of no difference in every row: no bound but zero, no
+    notes."""
+    nothing = {"beyond": "0", "note": ""}
+    empty = [name for name, value in nothing.items() if shown[name].eq(value).all()]
+    return shown.drop(columns=empty)
+
+
+def _note(row: NamedTuple) -> str:
+    """Why a comparison is not tested or not decided, where that is not plain from its interval."""
+    why = getattr(row, "why", "")
+    if why or not (row.low > 0 or row.high < 0):
+        return why
+    if row.verdict == stats.NO_VERDICT:
+        return f"{row.seeds:.0f} seeds decide nothing, a test needs {stats.SEEDS}"
+    if row.verdict != "inconclusive":
+        return ""
+    if hasattr(row, "p_holm"):
+        return f"p {_p_shown(row.p)} alone; adjusted over the three {_p_shown(row.p_holm)}"
+    if row.null:
+        return f"without 0, but not beyond {_number_shown(row.null)}, the margin"
+    return f"the other way than claimed; adjusted within the claim, p {_p_shown(row.p_against)}"
 
 
 PS = {"p": "p", "p_holm": "p (Holm over three)", "p_against": "p against (Holm in the claim)"}
 
 
+def tested(verdicts: pd.DataFrame) -> pd.DataFrame:
+    """The claims that were tested, of `lib.analysis.claims.verdicts`, for people to read."""
+    rows = verdicts[verdicts["verdict"] != claims.NOT_TESTED]
+    return rows.drop(columns="family").reset_index(drop=True)
+
+
 def _gap_shown(row: NamedTuple) -> str:
     if pd.isna(row.difference):
-        return "—"
+        return "\N{EM DASH}"
     return f"{row.difference:+.3f} {stats.shown(row.low, row.high, '+.3f')}"
 
 
 def _number_shown(value: float) -> str:
-    return "—" if pd.isna(value) else f"{value:.3g}"
+    return "\N{EM DASH}" if pd.isna(value) else f"{value:.3g}"
 
 
 def _p_shown(p: float) -> str:
     if pd.isna(p):
-        return "—"
+        return "\N{EM DASH}"
     return "< .001" if p < 0.0005 else f"{p:.3f}"
 
 
@@ -326,16 +364,9 @@ def seen(table: pd.DataFrame) -> pd.DataFrame:
     return named.assign(**{"share monolingual": share, "negatives a question": negatives})
 
 
-def by_language(results: Results) -> dict[str, pd.DataFrame]:
-    """arm -> mAP by question language and language of the passages, mean over seeds."""
-    cells = results.cells[results.cells["setting"].isin(["mono", "cross"])]
-    means = cells.groupby(["arm", *CELL], observed=True)["ap"].mean()
-    return {arm: means[arm].unstack() for arm in results.arms}
-
-
 def without_intervals(quality: pd.DataFrame) -> pd.DataFrame:
     """Measures beside mAP by setting, for people to read."""
-    rows = quality[quality["metric"].isin(["r1", "r10", "r100", "ndcg10"])]
+    rows = quality[quality["metric"].isin(BESIDE)]
     parts = {s: wide(block, "metric", False) for s, block in rows.groupby("setting", sort=False)}
     return pd.concat(parts, axis=1)
 

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 import pandas as pd
-from IPython.display import HTML, Markdown
+from IPython.display import Markdown
 
 from lib.analysis import stats
-from lib.analysis.results import Results, ScoredRun, stratum
+from lib.analysis.claims import NOT_TESTED
+from lib.analysis.results import Results, ScoredRun
+from lib.analysis.showing import NOTHING
+from lib.analysis.sums import stratum
 from lib.metrics import REFERENCES, SETTINGS
 from lib.params import FROM_CHECKPOINT, BenchmarkSpec, Train
 
-TOLD_APART = {"supported": "told apart by this interval alone", "equivalent": "equivalent to it"}
+NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight"}
 
 
-def about(
-    results: Results, spec: BenchmarkSpec, source: str, rows: dict[str, int], note: str = ""
-) -> Markdown:
+def about(results: Results, spec: BenchmarkSpec, source: str, rows: dict[str, int]) -> Markdown:
     """What the report is about in one paragraph: data, benchmark, encoder, training, seeds.
 
-    source, rows: of the training pairs, and how many by language. note: what readers must know."""
+    source, rows: of the training pairs, and how many by language."""
     trains = [run.train for run in results.runs if run.train.steps] or [results.runs[0].train]
 
     def each(name: str) -> str:
@@ -35,7 +37,7 @@ def about(
         f"{results.cells['question_language'].nunique()} languages. **Encoder** "
         f"{', '.join(map(_plain, models))}. **Training** {each('steps')} steps of "
         f"{each('batch_size')} pairs, seeds {seeds}. Figures hold for this data, this "
-        "encoder and this length of training." + f"\n\n**Note.** {_plain(note)}" * bool(note)
+        "encoder and this length of training."
     )
 
 
@@ -55,79 +57,107 @@ def left_out(runs: list[ScoredRun]) -> Markdown:
     )
 
 
-def findings(
-    results: Results,
-    quality: pd.DataFrame,
-    gaps: pd.DataFrame,
-    primary: pd.DataFrame,
-    verdicts: pd.DataFrame,
-) -> Markdown:
-    """The report's first words, computed from its tables."""
-    ap = quality[quality["metric"] == "ap"].set_index(["arm", "setting"])
-    lines = [_of_setting(results.arms, ap, gaps, setting) for setting in results.settings]
-    bm25 = ap.loc[(REFERENCES["bm25_chars"], "mono")]
-    sample = ""
-    if bm25["questions"] < (every := ap.loc[(results.arms[0], "mono"), "questions"]):
-        sample = f" on a sample of {bm25['questions']:,} of {every:,} questions"
-    seeds, clusters = int(quality["seeds"].max()), int(quality["clusters"].max())
-    intervals = "with 95 % intervals" if min(seeds, clusters) > 1 else "too few for intervals"
-    return Markdown(
-        "\n".join(
-            [
-                f"{stratum(results.sums)} Over {seeds} seed{'s' * (seeds > 1)} and {clusters} "
-                f"cluster{'s' * (clusters > 1)} of questions, {intervals}:",
-                "",
-                *map(_of_contrast, primary.to_dict("records")),
-                *lines,
-                "- without training, BM25 over character n-grams reaches "
-                f"{bm25['estimate']:.3f} in mono{sample};",
-                f"- exploratory claims (last table): {_counts(verdicts)}.",
-            ]
-        )
+# --- the answer --------------------------------------------------------------------------------
+
+
+def answer(primary: pd.DataFrame) -> Markdown:
+    """The report's question answered in a sentence, from the table of lib.analysis.claims.primary:
+    what is decided, what is not, or why nothing is."""
+    rows = dict(zip(("cost", "gain", "batch"), primary.to_dict("records"), strict=True))
+    if all(row["why"] for row in rows.values()):
+        why = "; ".join(dict.fromkeys(row["why"] for row in rows.values()))
+        return Markdown(f"**Not answered here**: {why}.")
+    arm, mono, mix = rows["cost"]["arm"], rows["cost"]["versus"], rows["batch"]["versus"]
+    against_mono = _against_mono(rows["cost"], rows["gain"])
+    text = (
+        f"Training on batches half of which are in one language and half across languages ({arm}) "
+        f"{against_mono}, against one language a batch throughout ({mono}); against mixing both "
+        f"kinds inside every batch ({mix}) it {_effect(rows['batch'], 'over all settings')}."
     )
+    return Markdown(f"{_nothing_decided(rows.values())}{text}")
 
 
-def _of_contrast(row: dict) -> str:
-    """A primary contrast: its difference, and what is decided."""
-    name, _, words = row["claim"].partition(": ")
+def _against_mono(cost: dict, gain: dict) -> str:
+    effects = _effect(cost, "within a language"), _effect(gain, "across languages")
+    return " and ".join(effects)
+
+
+def _effect(row: dict, where: str) -> str:
+    """What a contrast says of `arm`, as the rest of a sentence: a verb, a size, its interval."""
     if row["why"]:
-        return f"- **{name}** ({words}): {row['verdict']}, {row['why']};"
-    gap = f"{row['difference']:+.3f} {stats.shown(row['low'], row['high'], '+.3f')} mAP"
-    decided = {
-        stats.NO_VERDICT: f"no verdict: a test needs {stats.SEEDS} seeds and several clusters"
-    }
-    verdict = decided.get(row["verdict"], row["verdict"])
-    if row["verdict"] in ("inconclusive", stats.NO_VERDICT) and pd.notna(row["detectable"]):
-        verdict += f" (detectable: {row['detectable']:.3f})"
-    return f"- **{name}** ({words}): {gap}, {verdict};"
+        return f"was not compared {where} ({row['why']})"
+    size, interval = abs(row["difference"]), stats.shown(*_away(row))
+    signed = f"{row['difference']:+.3f} {stats.shown(row['low'], row['high'], '+.3f')}"
+    if row["verdict"] in ("supported", "contradicted"):
+        verb = "gains" if row["difference"] > 0 else "loses"
+        return f"**{verb} {size:.3f} {interval} mAP {where}**"
+    if row["verdict"] == "equivalent":
+        return f"**differs by no more than {stats.MARGIN:g} mAP {where}** ({signed})"
+    if row["verdict"] == stats.NO_VERDICT:
+        return f"has {signed} mAP {where}"
+    detectable = f"; {row['detectable']:.3f} could have been detected"
+    return f"**neither gains nor loses for certain {where}** ({signed} mAP{detectable})"
 
 
-def _counts(verdicts: pd.DataFrame) -> str:
-    """How many claims have which verdict; those of the leak audit have none."""
-    found = verdicts.loc[verdicts["family"] == "exploratory", "verdict"]
-    named = found.replace(stats.NO_VERDICT, "without a verdict")
-    return ", ".join(f"{n} {v}" for v, n in named.value_counts().items())
+def _away(row: dict) -> tuple[float, float]:
+    """The interval of a difference's size: of a loss with the signs turned."""
+    return (row["low"], row["high"]) if row["difference"] > 0 else (-row["high"], -row["low"])
 
 
-def _of_setting(arms: list[str], ap: pd.DataFrame, gaps: pd.DataFrame, setting: str) -> str:
-    """Which arm is best in a setting, and by how much; of one arm only what it reaches."""
-    best = max(arms, key=lambda arm: ap.loc[(arm, setting), "estimate"])
-    row = ap.loc[(best, setting)]
-    reached = f"{row['estimate']:.3f} {stats.shown(row['low'], row['high'])}"
-    if len(arms) == 1:
-        return f"- **{setting}**: {best}, the only arm here, reaches an mAP of {reached}"
-    gap = gaps[(gaps["arm"] == best) & (gaps["setting"] == setting)].iloc[0]
-    return (
-        f"- **{setting}**: **{best}** has the highest mAP, {reached}; {gap['difference']:+.3f} "
-        f"{stats.shown(gap['low'], gap['high'], '+.3f')} to the next, {gap['versus']} "
-        f"({TOLD_APART.get(gap['verdict'], 'not told apart')})"
+def _nothing_decided(rows: Iterable[dict]) -> str:
+    """Why none of the contrasts has a verdict, as a sentence to come first; empty where one has."""
+    tested = [row for row in rows if not row["why"]]
+    if any(row["verdict"] != stats.NO_VERDICT for row in tested):
+        return ""
+    seeds = min(int(row["seeds"]) for row in tested)
+    if seeds >= stats.SEEDS:
+        return "**Undecided: one cluster of questions decides nothing.** So far: "
+    which = f"{seeds} seeds decide" if seeds > 1 else "one seed decides"
+    return f"**Undecided: {which} nothing; {NUMBERS[stats.SEEDS]} are needed.** So far: "
+
+
+def beside(results: Results, quality: pd.DataFrame, note: str = "") -> Markdown:
+    """What belongs to the answer: what brackets and mAP are, over how much, and how far a ranker
+    comes that is not trained. quality: of lib.analysis.tables. note: what readers must know."""
+    ap = quality[quality["metric"] == "ap"].set_index(["arm", "setting"])
+    seeds, clusters = int(quality["seeds"].max()), int(quality["clusters"].max())
+    brackets = "Brackets: 95 % intervals over" if min(seeds, clusters) > 1 else "Over"
+    return Markdown(
+        f"{brackets} {_counted(seeds, 'seed')} and {_counted(clusters, 'cluster')} of questions. "
+        "mAP: mean average precision, 1 where every relevant passage comes first. "
+        f"{stratum(results.sums)} {_untrained_ranker(results, ap)}"
+        + f"\n\n**Note.** {_plain(note)}"
+        * bool(note)
     )
 
 
-def titled(tables: dict[str, pd.DataFrame]) -> HTML:
-    """Tables below each other, each under its name; a word where there are none."""
-    parts = [f"<h3>{name}</h3>{table.to_html()}" for name, table in tables.items() if len(table)]
-    return HTML("".join(parts) or "<p>None in this study.</p>")
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def _untrained_ranker(results: Results, ap: pd.DataFrame) -> str:
+    """How BM25 over character n-grams compares with the best arm of each setting."""
+    name, reached, ahead, sample = REFERENCES["bm25_chars"], [], [], ""
+    for setting in results.settings:
+        best = max(ap.loc[(arm, setting), "estimate"] for arm in results.arms)
+        own = ap.loc[(name, setting), "estimate"]
+        reached.append(f"{own:.3f} ({setting}; best arm {best:.3f})")
+        ahead += [setting] * bool(own > best)
+    asked = ap.loc[(name, "mono"), "questions"]
+    if asked < (every := ap.loc[(results.arms[0], "mono"), "questions"]):
+        sample = f", on a sample of {asked:,} of {every:,} questions"
+    said = f"**ahead of every arm in {' and '.join(ahead)}**" if ahead else "behind the best arms"
+    return f"BM25 over character n-grams, which no training makes, reaches {', '.join(reached)}" + (
+        f"{sample}: {said}."
+    )
+
+
+def not_measured(verdicts: pd.DataFrame) -> Markdown:
+    """Claims that a study has no arms or data for, with the reason. verdicts: of
+    lib.analysis.claims."""
+    rows = verdicts[verdicts["verdict"] == NOT_TESTED]
+    lines = [f"- {claim}: {why}." for claim, why in zip(rows["claim"], rows["why"], strict=True)]
+    return Markdown("\n".join(["**Not tested here**", "", *lines])) if lines else NOTHING
 
 
 # --- one run -----------------------------------------------------------------------------------

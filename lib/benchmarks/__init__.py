@@ -42,7 +42,8 @@ class Format:
                report can be about it, and `trained` can restrict it
     own_names  whether its languages have names of its own, besides the usual codes
     one_pool   whether every language asks the same passages, whatever their language
-    of_corpus  whether it is part of the corpus: load_benchmark takes that alone
+    of_corpus  whether it is part of the corpus: load_benchmark takes that and spec.clusters
+    articles   whether its questions may have a column `article`; then `unseen` can restrict it
     """
 
     measures: tuple[str, ...] = ("ap",)
@@ -52,6 +53,7 @@ class Format:
     own_names: bool = False
     one_pool: bool = False
     of_corpus: bool = False
+    articles: bool = False
 
     @property
     def ranked(self) -> bool:
@@ -105,6 +107,8 @@ def check(spec: BenchmarkSpec) -> None:
         raise ValueError(f"split {spec.split!r} is unknown (expected {expected})")
     if spec.trained and not kind.in_memory:
         raise ValueError(f"trained: does not go with {spec.format} (name its languages)")
+    if spec.unseen and not kind.articles:
+        raise ValueError(f"unseen: does not go with {spec.format} (its questions name no articles)")
     _languages(spec)
 
 
@@ -127,7 +131,7 @@ def load_benchmark(name: str, spec: BenchmarkSpec, corpus: ParallelCorpus) -> Be
     Raises ValueError where it has none of them."""
     check(spec)
     spec = spec.model_copy(update={"languages": _languages(spec)})
-    given = (corpus,) if format_of(spec).of_corpus else (name, spec)
+    given = (corpus, spec.clusters) if format_of(spec).of_corpus else (name, spec)
     benchmark: Benchmark = module(spec.format).load_benchmark(*given)
     for language in spec.languages:
         if language not in benchmark.languages:
@@ -146,7 +150,29 @@ def load_benchmark(name: str, spec: BenchmarkSpec, corpus: ParallelCorpus) -> Be
             f"(it has {', '.join(benchmark.languages)}; trained: {', '.join(corpus.languages)})"
         )
     pool = benchmark.languages if format_of(spec).one_pool else None
-    return restricted(benchmark, wanted, pool)
+    benchmark = restricted(benchmark, wanted, pool)
+    return unseen(benchmark, corpus) if spec.unseen else benchmark
+
+
+def unseen(benchmark: Benchmark, corpus: ParallelCorpus) -> Benchmark:
+    """The benchmark with only the questions whose article has no training row, in any language,
+    and all candidates. Raises ValueError where there are none, or one side names no articles."""
+    where = f"benchmark {benchmark.name!r}: unseen"
+    if "article" not in corpus.rows.column_names:
+        words = "expected a source that does, as squad, of files with titles"
+        raise ValueError(f"{where}: the corpus names no articles ({words})")
+    article = benchmark.questions.get("article")
+    if article is None or (article == "").any():
+        raise ValueError(f"{where}: a question's article has no title (expected English titles)")
+    seen = article.isin(corpus.column("article").unique().to_pylist())
+    left, every = article[~seen].nunique(), article.nunique()
+    if not left:
+        words = "expected prepare.split: article, or other training pairs"
+        raise ValueError(
+            f"{where}: no question is left, all {every} articles are trained on ({words})"
+        )
+    print(f"{benchmark.name}: {left} of {every} articles are not trained on", flush=True)
+    return part(benchmark, ~seen.to_numpy(), np.ones(len(benchmark.candidates), bool))[0]
 
 
 def restricted(

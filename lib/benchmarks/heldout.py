@@ -11,6 +11,7 @@ import pandas as pd
 from lib.benchmark import Benchmark
 from lib.benchmarks import Format
 from lib.corpus import ParallelCorpus
+from lib.sources.assemble import whole_articles
 from lib.sources.text import fold, share
 
 FORMAT = Format(of_corpus=True)
@@ -21,20 +22,24 @@ STRATA = ("hops", "wording", "cell")
 NAME_COLUMNS = ["question_id", "question_language", "candidate_language", "names"]
 
 
-def load_benchmark(corpus: ParallelCorpus) -> Benchmark:
+def load_benchmark(corpus: ParallelCorpus, clusters: str = "article") -> Benchmark:
     """Questions = test rows (question_id is the pair), candidates = pool, relevant = the passage
     of the pair in every language that has it. Passages of one language with the same text are one
-    candidate, relevant for all of their questions. Raises ValueError where there is no split, or
-    all of it is set aside."""
+    candidate, relevant for all of their questions. A question's group is its article, where the
+    corpus has these and `clusters` does not say "paragraph", else the group of its row. Raises
+    ValueError where there is no split, or all of it is set aside."""
     test, pool = _tables(corpus, aside=False)
     if not len(test):
         raise ValueError("the corpus has no held-out questions to evaluate on")
+    if clusters == "article":
+        test["group"] = _by_article(test)
     return _benchmark("heldout", test, pool)
 
 
 def dev(corpus: ParallelCorpus) -> Benchmark:
-    """The questions that prepare.dev sets aside for validation while training: whole groups. The
-    pool is up to DEV_POOL passages a language, theirs first. Raises ValueError for none."""
+    """The questions that prepare.dev sets aside for validation while training: whole groups, or
+    articles where these are what is held out. The pool is up to DEV_POOL passages a language,
+    theirs first. Raises ValueError for none."""
     test, pool = _tables(corpus, aside=True)
     if not len(test):
         raise ValueError(
@@ -51,14 +56,23 @@ def _tables(corpus: ParallelCorpus, aside: bool) -> tuple[pd.DataFrame, pd.DataF
     """The test rows that are set aside for validation, or the others, and the whole pool."""
     test, pool = corpus.test.to_pandas(), corpus.pool.to_pandas()
     if len(test):
-        test = test[_set_aside(corpus) == aside].reset_index(drop=True)
+        test = test[_set_aside(corpus, test) == aside].reset_index(drop=True)
     return test, pool
 
 
-def _set_aside(corpus: ParallelCorpus) -> np.ndarray:
-    """bool [rows of the test table]: whether the group is one for validation. Of a share over 0
-    there is one such group at least, and one that is not, where there are two."""
-    group, dev = corpus.test["group"][:], corpus.meta.get("dev", 0.0)
+def _by_article(test: pd.DataFrame) -> pd.Series:
+    """The article of each test row; its group in a corpus without articles."""
+    if "article" not in test:
+        return test["group"]
+    return test["group"].map(whole_articles(zip(test["group"], test["article"], strict=True)))
+
+
+def _set_aside(corpus: ParallelCorpus, test: pd.DataFrame) -> np.ndarray:
+    """bool [rows of the test table]: whether the group (or article: whatever folds hold out whole)
+    is one for validation. Of a share over 0 there is one at least, and one that is not, where
+    there are two."""
+    whole = _by_article(test) if corpus.meta.get("split") == "article" else test["group"]
+    group, dev = whole.tolist(), corpus.meta.get("dev", 0.0)
     groups = sorted(set(group), key=lambda name: share(f"dev {name}"))
     aside = set(groups[: min(len(groups) - 1, math.ceil(dev * len(groups)))])
     return np.array([name in aside for name in group])

@@ -21,7 +21,7 @@ from lib.params import BenchmarkSpec
 from lib.sources import downloads, files
 from lib.sources.assemble import united
 from lib.sources.files import Record
-from lib.sources.text import clean
+from lib.sources.text import clean, heading
 
 URL = "https://raw.githubusercontent.com/google-research-datasets/lareqa"
 # Commit and sha256 of each file. MLQA-R (CC BY-NC 4.0) was taken out of later commits.
@@ -50,7 +50,7 @@ SHA256 = {
         "zh": "57f01d2fff50cf3392805635b01445339f225ad5bf28ba8443b12f8dbd1e69dc",
     },
 }
-FORMAT = Format(splits=tuple(SHA256))
+FORMAT = Format(splits=tuple(SHA256), articles=True)
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,13 @@ class Paragraph:
     """A paragraph in one language.
 
     article    its number in the file
+    title      the article's, as headings are spelled; empty where there is none
     sentences  of its text, in order
     questions  id, text and the number of the sentence that holds the answer (None: it has none, or
                one behind the last)"""
 
     article: int
+    title: str
     context: str
     sentences: list[str]
     questions: list[tuple[str, str, int | None]]
@@ -74,8 +76,10 @@ def load_benchmark(name: str, spec: BenchmarkSpec) -> Benchmark:
 
     Every sentence is a candidate of its own, also where two are the same text; with candidate
     "sentence+paragraph" its text goes on with the whole paragraph, as in XTREME. A question's group
-    is its article (or paragraph: spec.clusters) in all languages. Raises ValueError in one line for
-    damaged files, a language without questions, or one that shares no question with another."""
+    is its article (or paragraph: spec.clusters) in all languages. Where English is read, whose
+    titles are those that training pairs have too, questions have a column `article`. Raises
+    ValueError in one line for damaged files, a language without questions, or one that shares no
+    question with another."""
     named = _folder(spec.folder, spec.languages) if spec.folder else _public(spec)
     read = {language: list(_paragraphs(file)) for language, file in named.items()}
     _check_parallel(read, named)
@@ -147,10 +151,11 @@ def _paragraphs(file: str) -> Iterator[Paragraph]:
     document, row = files.record(file, 1, files.document(file)), 0
     seen: dict[str, int] = {}
     for number, article in enumerate(document.parts("data")):
+        title = heading(str(article.values.get("title") or ""))
         for entry in article.parts("paragraphs"):
             row += 1
             record = Record(file, row, entry.values)
-            paragraph = _paragraph(record, number)
+            paragraph = _paragraph(record, number, title)
             for question, *_ in paragraph.questions:
                 if question in seen:
                     raise record.fault(f"id {question!r} is already in row {seen[question]}")
@@ -158,10 +163,11 @@ def _paragraphs(file: str) -> Iterator[Paragraph]:
             yield paragraph
 
 
-def _paragraph(record: Record, article: int) -> Paragraph:
+def _paragraph(record: Record, article: int, title: str) -> Paragraph:
     context, breaks = record.raw("context"), _breaks(record)
     return Paragraph(
         article,
+        title,
         clean(context),
         [clean(context[begin:end]) for begin, end in breaks],
         [(q.key("id"), _asked(q), _sentence(q, context, breaks)) for q in record.parts("qas")],
@@ -231,7 +237,9 @@ def _questions(read: Mapping[str, list[Paragraph]], clusters: str) -> pd.DataFra
         for paragraph in paragraphs
         for question, text, _ in paragraph.questions
     ]
-    return pd.DataFrame(rows, columns=QUESTION_COLUMNS)
+    table = pd.DataFrame(rows, columns=QUESTION_COLUMNS)
+    title = {q: p.title for p in read.get("en", ()) for q, *_ in p.questions}
+    return table.assign(article=table["question_id"].map(title).fillna("")) if title else table
 
 
 def _candidates(read: Mapping[str, list[Paragraph]], form: str) -> pd.DataFrame:

@@ -29,6 +29,7 @@ class Source:
     translator  a checkpoint: needed
     columns     our names of columns that a file may name otherwise
     alone       whether pairs may exist in one language only (p.parallel is false)
+    articles    whether rows may name their article, which p.split can hold out
     scratch     its build_corpus takes a second argument, a new folder for what memory cannot hold
     """
 
@@ -37,6 +38,7 @@ class Source:
     translator: bool = False
     columns: tuple[str, ...] = ()
     alone: bool = False
+    articles: bool = False
     scratch: bool = False
 
 
@@ -75,6 +77,8 @@ def check(p: Prepare) -> None:
         raise ValueError(f"translator: {p.translator!r} {wrong} (expected {expected})")
     if not p.parallel and not source.alone:
         raise ValueError(f"parallel: false {wrong} (expected true)")
+    if p.split == "article" and not source.articles:
+        raise ValueError(f"split: 'article' {wrong} (expected group)")
     for name in p.columns:
         if name not in source.columns:
             expected = ", ".join(source.columns) or "none"

@@ -78,6 +78,18 @@ def united(links: Iterable[tuple[str, str]]) -> dict[str, str]:
     return {name: least(name) for name in list(above)}
 
 
+def whole_articles(links: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Group -> its article, of (group, article) in any order; articles that share a group,
+    directly or through others, are one, under the least of their names.
+
+    >>> whole_articles([("g1", "rhine"), ("g2", "elbe"), ("g2", "rhine"), ("g3", "oder")])
+    {'g1': 'elbe', 'g2': 'elbe', 'g3': 'oder'}
+    """
+    first: dict[str, str] = {}
+    name = united((first.setdefault(group, article), article) for group, article in links)
+    return {group: name[article] for group, article in first.items()}
+
+
 def _tables(rows, meta: dict, test, pool, table: Table) -> tuple[Dataset, Dataset, Dataset, dict]:
     """rows, test, pool and meta of a corpus. Rows without a question are counted apart, as
     "negatives"."""

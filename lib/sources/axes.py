@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from lib.languages import script
 from lib.sources import cldr_facts as graph
 
 FAMILIES = {
@@ -56,7 +57,7 @@ def describe(languages: Iterable[str]) -> pd.DataFrame:
         names = _names(language)
         shared = names.keys() & english.keys()
         alike = sum(names[e] == english[e] for e in shared) / max(1, len(shared))
-        rows.append((language, graph.script(language), FAMILY.get(language, ""), alike))
+        rows.append((language, script(language), FAMILY.get(language, ""), alike))
     columns = ["language", "script", "family", "names as in English"]
     return pd.DataFrame(rows, columns=columns).set_index("language")
 

@@ -18,6 +18,7 @@ from babel import Locale
 from babel.core import get_global
 from babel.localedata import locale_identifiers
 
+from lib.languages import script
 from lib.sources.text import fold
 
 Entity = tuple[str, str]
@@ -91,13 +92,6 @@ def _locale(language: str) -> Locale:
 def is_latin(language: str) -> bool:
     """Whether a language is usually written in the Latin script (CLDR's likely subtags)."""
     return script(language) == "Latn"
-
-
-@cache
-def script(language: str) -> str:
-    """ISO 15924 code of a language's usual script: `ar` -> `Arab`."""
-    likely = get_global("likely_subtags").get(language.replace("-", "_"), "")
-    return next((part for part in likely.split("_") if len(part) == 4), "Latn")
 
 
 def _city(language: str, zone: str) -> str | None:

@@ -25,7 +25,7 @@ from lib import store
 from lib.corpus import ParallelCorpus
 from lib.languages import language_code
 from lib.params import Prepare
-from lib.sources.assemble import corpus_of_rows, united
+from lib.sources.assemble import corpus_of_rows, united, whole_articles
 from lib.sources.text import clean, number, share, sift
 
 SMALL = 1 << 26  # bytes that are read at once
@@ -305,15 +305,20 @@ def by_language(files: Mapping[str, str], languages: Iterable[str]) -> dict[str,
 # --- from rows to a corpus ---------------------------------------------------------------------
 
 
-def held_out(rows: Iterable[dict], fold: int, folds: int) -> tuple[list, list, list]:
-    """(training rows, test rows, pool) of a fold: a group is tested, in all its languages, where
-    the hash of its name falls into the fold.
+def held_out(
+    rows: list[dict], fold: int, folds: int, split: str = "group"
+) -> tuple[list, list, list]:
+    """(training rows, test rows, pool) of a fold: a group (split "article": an article) is tested,
+    in all its languages, where the hash of its name falls into the fold.
 
     The pool is every passage of both sides once: of two texts for one (passage_id, language) the
     first in sorted order."""
     train, test, pool = [], [], {}
+    by_article = split == "article"
+    unit = whole_articles((row["group"], row["article"]) for row in rows) if by_article else {}
     for row in rows:
-        (test if number(row["group"], folds) == fold else train).append(row)
+        name = unit.get(row["group"], row["group"])
+        (test if number(name, folds) == fold else train).append(row)
         key = row["passage_id"], row["language"]
         pool[key] = min(pool.get(key, row["passage"]), row["passage"])
     columns = ("passage_id", "language", "passage")
@@ -334,7 +339,7 @@ def corpus(
     rows       may hold other languages too; English ones show what was left untranslated
     dropped    {(reason, language): number} of rows that the source itself has dropped
     Raises ValueError if a language has no pairs, or (unless p.parallel is false) none that another
-    one has."""
+    one has; or if p.split is "article" and a row has none."""
     if p.parallel and len(languages) < 2:
         named = ", ".join(p.files.values()) or "files"
         only = f"language {', '.join(languages)} alone" if languages else "no language"
@@ -345,14 +350,27 @@ def corpus(
     kept, faults = sift(wanted, english, p.max_chars, same_text)
     dropped = Counter({k: n for k, n in dropped.items() if k[1] in languages}) + faults
     _check_parallel(kept, languages, dropped, p.parallel, _way_out(same_text))
-    kept, joined = _joined(kept)
-    train, test, pool = held_out(kept, p.fold, p.folds)
+    kept, joined = _joined(_in_articles(kept, languages, p.split))
+    train, test, pool = held_out(kept, p.fold, p.folds, p.split)
     train = [row for row in train if _is_kept(row, p.keep)]
     for language in sorted(languages.keys() - {row["language"] for row in train}):
         raise ValueError(f"{_place(language, languages)}: no pair is left to train on")
     meta = {"source": source, **_version(p.files), "licence": LICENCE, "dropped": _table(dropped)}
-    meta |= {"joined": joined, "parallel": p.parallel}
+    meta |= {"joined": joined, "parallel": p.parallel, "split": p.split}
     return corpus_of_rows(_with_known_negatives(train), meta, test, pool)
+
+
+def _in_articles(rows: list[dict], languages: Mapping[str, str], split: str) -> list[dict]:
+    """The rows with their column `article` where every row has it, else without."""
+    lacking = next((row for row in rows if "article" not in row), None)
+    if lacking is None:
+        return rows
+    if split == "article":
+        raise ValueError(
+            f"{_place(lacking['language'], languages)}: pair {lacking['pair']!r} is in no article "
+            "(prepare.split: article expects a title of each, as SQuAD has; else group)"
+        )
+    return [{name: x for name, x in row.items() if name != "article"} for row in rows]
 
 
 def _is_kept(row: dict, keep: Mapping[str, float]) -> bool:

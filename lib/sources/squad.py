@@ -7,14 +7,15 @@ language) and suspect (a row that is not to be trusted).
 
 The group is the paragraph: 59 % of SQuAD's questions share their answer sentence with another one,
 and translations split sentences differently, so only whole paragraphs keep a question's answer out
-of its negatives.
+of its negatives. The article, where files have titles, is the one of the file that names the
+paragraphs: English titles, though a translation may have its own.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -24,8 +25,9 @@ from lib.corpus import ParallelCorpus
 from lib.params import Prepare
 from lib.sources import Source, files
 from lib.sources.files import Record
+from lib.sources.text import heading
 
-SOURCE = Source(files=True, alone=True)
+SOURCE = Source(files=True, alone=True, articles=True)
 
 # Ends of sentences: a full-width mark; another mark before white space, unless the next word is
 # in lower case (abbreviations); a line's end. Closing quotes and brackets belong to the sentence.
@@ -36,7 +38,8 @@ END = regex.compile(r"""[。！？][」』”’）]*|[.!?।؟]+["'”’»)\]]
 class Question:
     """A question in one language. paragraph: the file's own name of it; shared: whether this name
     is the same in every language. passage None: no sentence is known to hold the answer; moved:
-    one does, although the answer is not where the file says."""
+    one does, although the answer is not where the file says. title: its article, as headings are
+    spelled; empty where the file has none."""
 
     id: str
     text: str
@@ -46,6 +49,7 @@ class Question:
     answerable: bool
     suspect: bool
     moved: bool = False
+    title: str = ""
 
     def fault(self, unanswerable: bool) -> str | None:
         """Why it cannot be used; None: it can."""
@@ -121,24 +125,26 @@ def rows(
 def _rows(
     read: dict[str, list[Question]], unanswerable: bool, source: str
 ) -> tuple[list[dict], Counter]:
-    """Rows whose passage_id and group are the paragraph, and {(reason, language): number}."""
-    paragraph, rows, dropped = name_paragraphs(read), [], Counter()
+    """Rows whose passage_id and group are the paragraph, and {(reason, language): number}. Those
+    of an article without a title have no column `article`."""
+    paragraph, article = name_paragraphs(read), name_articles(read)
+    rows, dropped = [], Counter()
     for language, questions in read.items():
         for question in questions:
             if reason := question.fault(unanswerable):
                 dropped[reason, language] += 1
                 continue
-            rows.append(
-                {
-                    "pair": question.id,
-                    "language": language,
-                    "question": question.text,
-                    "passage": question.passage,
-                    "passage_id": paragraph[question.id],
-                    "group": paragraph[question.id],
-                    "source": source,
-                }
-            )
+            row = {
+                "pair": question.id,
+                "language": language,
+                "question": question.text,
+                "passage": question.passage,
+                "passage_id": paragraph[question.id],
+                "group": paragraph[question.id],
+                "source": source,
+            }
+            title = article[question.id]
+            rows.append(row | {"article": title} if title else row)
     return rows, dropped
 
 
@@ -150,17 +156,44 @@ def name_paragraphs(read: dict[str, list[Question]]) -> dict[str, str]:
 
     The first file names the paragraphs. A later file's paragraph takes the name that its first
     known question has; one without any keeps its own name, marked by the language."""
-    named: dict[str, str] = {}
     first = next(iter(read), "")
+
+    def own(question: Question, language: str) -> str:
+        mark = "" if language == first or question.shared else f"{language}:"
+        return mark + question.paragraph
+
+    return _named(read, lambda question: question.paragraph, own)
+
+
+def name_articles(read: dict[str, list[Question]]) -> dict[str, str]:
+    """Question id -> title of its article, the same in all languages; "" where it has none.
+
+    A later file's article takes the title that its first known question has, so that a translated
+    title is no other article; a paragraph without a title that of its own first known question."""
+    return _named(
+        read,
+        lambda question: (question.title, "" if question.title else question.paragraph),
+        lambda question, _: question.title,
+    )
+
+
+def _named(
+    read: dict[str, list[Question]],
+    part: Callable[[Question], Hashable],
+    own: Callable[[Question, str], str],
+) -> dict[str, str]:
+    """Question id -> the name of its part of a file: the one of the part's first question that an
+    earlier file has, else its own, from its first question and its language."""
+    named: dict[str, str] = {}
     for language, questions in read.items():
-        paragraphs: dict[str, list[Question]] = {}
+        parts: dict[Hashable, list[Question]] = {}
         for question in questions:
-            paragraphs.setdefault(question.paragraph, []).append(question)
-        for paragraph, members in paragraphs.items():
-            mark = "" if language == first or members[0].shared else f"{language}:"
-            known = next((named[q.id] for q in members if q.id in named), mark + paragraph)
+            parts.setdefault(part(question), []).append(question)
+        for members in parts.values():
+            known = (named[question.id] for question in members if question.id in named)
+            name = next(known, "") or own(members[0], language)
             for question in members:
-                named.setdefault(question.id, known)
+                named.setdefault(question.id, name)
     return named
 
 
@@ -216,9 +249,10 @@ def _articles(file: str) -> Iterator[Record]:
     """The questions of a SQuAD JSON file, flat."""
     document, row = files.record(file, 1, files.document(file)), 0
     for number, article in enumerate(document.parts("data")):
-        title = article.values.get("title") or f"article {number}"
+        title = article.values.get("title")
+        named = {"title": title or f"article {number}", "untitled": not title}
         for paragraph in article.parts("paragraphs"):
-            about = {"title": title, "context": paragraph.raw("context")}
+            about = named | {"context": paragraph.raw("context")}
             for question in paragraph.parts("qas"):
                 row += 1
                 yield Record(file, row, question.values | about)
@@ -249,7 +283,13 @@ def _question(
         answerable=bool(answerable),
         suspect=bool(record.values.get("suspect")),
         moved=by_place and bool(place) and place[0] != answer[0],
+        title=_title(record),
     )
+
+
+def _title(record: Record) -> str:
+    untitled = record.values.get("untitled", False)
+    return "" if untitled else heading(str(record.values.get("title") or ""))
 
 
 def _answer(record: Record) -> tuple[object, str] | None:

@@ -56,6 +56,15 @@ def clean(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", CONTROL.sub("", text)).split())
 
 
+def heading(title: str) -> str:
+    """A title in the one spelling by which articles are known, whatever file names them.
+
+    >>> heading("Sky_(United_Kingdom)")
+    'sky (united kingdom)'
+    """
+    return fold(clean(title.replace("_", " ")))
+
+
 # --- words -------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ from lib.params import Prepare
 from lib.sources import Source, files, pairs, squad
 from lib.sources.text import sift
 
-SOURCE = Source(files=True, translator=True, columns=pairs.COLUMNS, alone=True)
+SOURCE = Source(files=True, translator=True, columns=pairs.COLUMNS, alone=True, articles=True)
 
 SIDES = ("question", "passage")
 EXAMPLES = 20  # failed texts that the manifest lists for a reason and language

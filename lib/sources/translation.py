@@ -28,8 +28,7 @@ import torch
 
 from lib import encoder, store
 from lib.checkpoint import checkpoint_source
-from lib.languages import language_code
-from lib.sources.cldr_facts import script
+from lib.languages import language_code, script
 from lib.sources.squad import END
 from lib.sources.text import clean
 

@@ -22,7 +22,7 @@ from lib.params import Prepare
 from lib.sources import Source, downloads, files, squad
 from lib.sources.squad import Question
 
-SOURCE = Source(folder=True, alone=True)
+SOURCE = Source(folder=True, alone=True, articles=True)
 
 LANGUAGES = ("ar", "de", "el", "en", "es", "hi", "ru", "th", "tr", "vi", "zh")
 NAME = "squad.translate.train.en-{}.json"

@@ -2,8 +2,11 @@
 
 python -m lib.study run params/quick.yaml [--cores N] [--set stage.parameter=value]
 python -m lib.study run params/quick.yaml --profile profiles/slurm      on a cluster
+python -m lib.study tune params/quick.yaml [--write]   search its arms' settings (docs/tuning.md)
 python -m lib.study check params/quick.yaml      what it would run; nothing is run
 python -m lib.study report params/quick.yaml     render again what was analysed
+python -m lib.study report --from FOLDER         analyse and render from the ledger in a folder
+python -m lib.study ledger params/quick.yaml     keep what a report needs of finished runs
 python -m lib.study clean params/quick.yaml      remove its outputs
 python -m lib.study parameters                   every parameter, as docs/parameters.md has them
 python -m lib.study cell train                   the parameter cell of a stage's notebook
@@ -16,12 +19,13 @@ import argparse
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from lib import params, store
-from lib.study import cells, grid
+from lib.study import cells, choose, grid, ledger, paths
 from lib.study.plan import BadNotebook, shown
-from lib.study.run import clean, run_study
+from lib.study.run import clean, run_study, start
 from lib.study.stage import StageFailed, run_stage
 
 
@@ -52,36 +56,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def add(name: str, do, *names: str) -> argparse.ArgumentParser:
+    def add(name: str, do: Callable, *names: str) -> None:
         command = commands.add_parser(name)
         command.set_defaults(do=do)
         for one in names:
-            command.add_argument(one)
-        return command
+            optional = {"nargs": "?", "default": ""} if one.startswith("[") else {}
+            command.add_argument(one.strip("[]"), **ARGUMENTS.get(one, optional))
 
-    run = add("run", lambda o: run_study(o.path, o.cores, o.changes, o.profile), "path")
-    run.add_argument(
-        "--cores", type=_count, default=_cores(), help="CPU cores of this machine (all)"
-    )
-    run.add_argument("--profile", default="", help="folder of a Snakemake profile: a cluster")
-    check = add("check", lambda o: _check(o.path, o.changes), "path")
-    for command in (run, check):
-        command.add_argument(
-            "--set",
-            action="extend",
-            default=[],
-            dest="changes",
-            type=_changes,
-            metavar="STAGE.PARAMETER=VALUE",
-            help="in place of what the study file says; several may stand in one text",
-        )
-    add("report", lambda o: _render(o.path), "path")
+    where = ("--cores", "--profile", "--set")
+    add("run", _run, "path", *where, "--from")
+    add("tune", _tune, "path", *where, "--write")
+    add("check", lambda o: _check(o.path, o.changes), "path", "--set")
+    add("report", _report, "[path]", "--from")
+    add("ledger", _ledger, "path")
     add("clean", lambda o: clean(o.path), "path")
     add("parameters", lambda _: print(cells.reference(), end=""))
-    cell = add("cell", lambda o: print(cells.cell(o.stage)))
-    cell.add_argument("stage", choices=params.STAGES)
-    stage = add("stage", lambda o: run_stage(o.study, o.stage, o.key), "stage", "study")
-    stage.add_argument("key", nargs="?", default="")
+    add("cell", lambda o: print(cells.cell(o.kind)), "kind")
+    add("stage", lambda o: run_stage(o.study, o.stage, o.key), "stage", "study", "[key]")
     return parser
 
 
@@ -97,8 +88,66 @@ def _changes(text: str) -> list[str]:
     return re.split(r"\s+(?=\w+\.\w+=)", text.strip())
 
 
+def _cores() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+ARGUMENTS = {
+    "--cores": {"type": _count, "default": _cores(), "help": "CPU cores of this machine (all)"},
+    "--profile": {"default": "", "help": "folder of a Snakemake profile: a cluster"},
+    "--set": {
+        "action": "extend", "default": [], "dest": "changes", "type": _changes,
+        "metavar": "STAGE.PARAMETER=VALUE",
+        "help": "in place of what the study file says; several may stand in one text",
+    },
+    "--write": {"action": "store_true", "help": "the choice to the study file"},
+    "--from": {"dest": "ledger", "default": "", "help": "folder with a ledger to take runs from"},
+    "kind": {"choices": params.STAGES, "metavar": "STAGE"},
+}  # fmt: skip
+
+
+def _run(options: argparse.Namespace) -> int:
+    return run_study(options.path, options.cores, options.changes, options.profile, options.ledger)
+
+
+def _ledger(options: argparse.Namespace) -> None:
+    print(f"ledger: {shown(ledger.write(grid.study_name(options.path)))}")
+
+
 def _check(path: str, changes: list[str]) -> None:
     print(grid.describe(grid.startable(path, changes)))
+
+
+def _tune(options: argparse.Namespace) -> int:
+    """Run the search of a study file, then show it; the choice is written only where asked for."""
+    path = Path(options.path)
+    if options.write and options.changes:
+        raise params.BadParameter(
+            f"{path}: --write does not go with --set (expected the file as it is searched: what is "
+            "chosen would be of another study)"
+        )
+    search = grid.startable(path, options.changes, search=True)
+    name = str(path.with_stem(search.name))  # `make clean` of this name removes the search
+    code = start(search, name, options.cores, options.profile, params.VARIED)
+    if not code:
+        choose.conclude(search, options.path, options.write)
+    return code
+
+
+def _report(options: argparse.Namespace) -> int:
+    """The report of a study rendered again, or that of a ledger analysed anew."""
+    if bool(options.ledger) == bool(options.path):
+        raise params.BadParameter("report: expected a study file, or --from and a folder")
+    if options.path:
+        return _render(options.path)
+    study = ledger.restore(options.ledger)
+    for stage in ("analyse", "report"):
+        run_stage(study, stage, "")
+    print(f"report: {shown(paths.report_dir(study) / 'index.html')}")
+    return 0
 
 
 def _render(path: str) -> int:
@@ -110,13 +159,6 @@ def _render(path: str) -> int:
         print(error, file=sys.stderr)
         return 1
     return 0
-
-
-def _cores() -> int:
-    """CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 if __name__ == "__main__":

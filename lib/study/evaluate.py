@@ -12,13 +12,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from lib import benchmarks, metrics, search, store
+from lib.analysis import sums
 from lib.benchmark import Benchmark
 from lib.benchmarks import coverage, heldout, leaks, references
 from lib.corpus import ParallelCorpus
 from lib.encoder import Encoder, pick_device
+from lib.languages import script
 from lib.metrics import REFERENCES
 from lib.params import Evaluate
 from lib.sources.text import number
@@ -120,6 +123,8 @@ def annotate(scores: pd.DataFrame, benchmark: Benchmark, corpus: ParallelCorpus)
     )
     if set(benchmark.languages) - set(corpus.languages):
         table["trained"] = _trained(table, benchmark, corpus)
+    if len({script(language) for language in benchmark.languages}) > 1:
+        table["script"] = _scripts(table, benchmark)
     names = corpus.folder / "names.parquet"
     if benchmark.name != "heldout" or not names.exists():
         return table
@@ -139,15 +144,24 @@ def _trained(scores: pd.DataFrame, benchmark: Benchmark, corpus: ParallelCorpus)
     return pd.Categorical.from_codes(sides, ["neither", "one", "both"])
 
 
+def _scripts(scores: pd.DataFrame, benchmark: Benchmark) -> pd.Categorical:
+    """same or other: whether the languages of question and pool share a script; all: the pool of
+    all languages."""
+    scripts = {language: script(language) for language in benchmark.languages} | {"*": "*"}
+    question, pool = (scores[side].astype(str).map(scripts) for side in metrics.CELL)
+    codes = np.where(pool == "*", 2, pool != question)
+    return pd.Categorical.from_codes(codes, ["same", "other", "all"])
+
+
 # --- made once for a corpus and a benchmark ----------------------------------------------------
 
 
 def with_references(name: str, benchmark: Benchmark, corpus: ParallelCorpus) -> Path:
     """The folder of `references.parquet` (per-question scores of every reference ranker, column
-    `ranker`; of large benchmarks of a sample of questions) and `leaks.parquet`
-    (lib.benchmarks.leaks.audit of the training texts), which are made if they are not there,
-    damaged, or made from something else. Its manifest holds what of the benchmark's files was
-    `unused`."""
+    `ranker`; of large benchmarks of a sample of questions), what lib.analysis.sums makes of them,
+    and `leaks.parquet` (lib.benchmarks.leaks.audit of the training texts), which are made if they
+    are not there, damaged, or made from something else. Its manifest holds what of the benchmark's
+    files was `unused`."""
     folder = paths.references_dir(corpus.folder.parent, name)
     made_from = {"benchmark": benchmark.digest, "corpus": corpus.content_hash}
 
@@ -155,7 +169,10 @@ def with_references(name: str, benchmark: Benchmark, corpus: ParallelCorpus) -> 
         about = {"made_from": made_from, "unused": benchmark.unused}
         with store.atomic_folder(folder, about) as new:
             scores = _reference_scores(benchmark, corpus)
-            scores.to_parquet(new / "references.parquet", index=False)
+            _save_by_ranker(scores, new / "references.parquet")
+            for file, made_of in (("sums", sums.summed), ("cells", sums.language_cells)):
+                tables = {ranker: made_of(table) for ranker, table in scores.items()}
+                _save_by_ranker(tables, new / f"{file}.parquet")
             leaked = leaks.audit(corpus.every_text(), benchmark)
             leaked.to_parquet(new / "leaks.parquet", index=False)
 
@@ -163,11 +180,17 @@ def with_references(name: str, benchmark: Benchmark, corpus: ParallelCorpus) -> 
     return folder
 
 
-def _reference_scores(benchmark: Benchmark, corpus: ParallelCorpus) -> pd.DataFrame:
-    parts, seed = [], number(corpus.content_hash, 1 << 32)
-    benchmark = references.sampled(benchmark)
-    for name in REFERENCES:
-        ranks = references.reference_ranks(benchmark, name, seed)
-        scores = annotate(metrics.question_scores(benchmark, ranks), benchmark, corpus)
-        parts.append(scores.assign(ranker=name))
-    return pd.concat(parts, ignore_index=True).astype({"ranker": "category"})
+def _reference_scores(benchmark: Benchmark, corpus: ParallelCorpus) -> dict[str, pd.DataFrame]:
+    """Per-question scores by ranker."""
+    seed, benchmark = number(corpus.content_hash, 1 << 32), references.sampled(benchmark)
+    ranks = {name: references.reference_ranks(benchmark, name, seed) for name in REFERENCES}
+    return {
+        name: annotate(metrics.question_scores(benchmark, found), benchmark, corpus)
+        for name, found in ranks.items()
+    }
+
+
+def _save_by_ranker(tables: dict[str, pd.DataFrame], file: Path) -> None:
+    parts = [table.assign(ranker=ranker) for ranker, table in tables.items()]
+    whole = pd.concat(parts, ignore_index=True).astype({"ranker": "category"})
+    whole.to_parquet(file, index=False)

@@ -35,8 +35,10 @@ from lib.params import (
 )
 from lib.sampler import ROWS, arm_name, crosses
 from lib.store import ROOT
-from lib.study import inputs
+from lib.study import inputs, tune
 from lib.study.paths import study_dir
+
+SECTIONS = (*STAGES, "vary", "tune")
 
 
 @dataclass(frozen=True)
@@ -63,19 +65,36 @@ def load_study(path: str | Path, changes: Iterable[str] = ()) -> Study:
     """Read and expand a study file. Raises BadParameter in one line naming file and key.
 
     changes: `stage.parameter=value`, each in place of what the file says; values as in YAML."""
+    return _load(path, changes)[0]
+
+
+def load_search(path: str | Path, changes: Iterable[str] = ()) -> Study:
+    """The search that a study file asks for (lib.study.tune). Raises BadParameter, or for none."""
+    search = _load(path, changes)[1]
+    if search is None:
+        raise BadParameter(f"{path}: has no section tune (expected one: docs/tuning.md)")
+    return search
+
+
+def _load(path: str | Path, changes: Iterable[str]) -> tuple[Study, Study | None]:
+    """The study and the search of a file: what is wrong with either is said before any starts."""
     try:
         data = _read_yaml(path)
         for change in changes:
             _change(data, change)
-        study = _expand(study_name(path), data)
-        return replace(study, file=os.path.relpath(Path(path).resolve(), ROOT))
+        study, search = _expand(study_name(path), data), None
+        if "tune" in data:
+            search = tune.search(study, data, _expand)
     except BadParameter as error:
         raise BadParameter(f"{path}: {error}") from None
+    file = os.path.relpath(Path(path).resolve(), ROOT)
+    return replace(study, file=file), search and replace(search, file=file)
 
 
-def startable(path: str | Path, changes: Iterable[str] = ()) -> Study:
-    """load_study, with the files and folders that the study names looked for, and looked at."""
-    study = load_study(path, changes)
+def startable(path: str | Path, changes: Iterable[str] = (), search: bool = False) -> Study:
+    """load_study, or load_search, with the files and folders that are named looked for, and looked
+    at."""
+    study = (load_search if search else load_study)(path, changes)
     try:
         inputs.check_paths(study)
         inputs.check_beginnings(study)
@@ -165,7 +184,7 @@ def _read_yaml(path: str | Path) -> dict[str, Any]:
         raise BadParameter("is nested too deeply (expected a mapping of each stage)") from None
     _refuse_surrogates(data)
     if not isinstance(data, dict):
-        raise BadParameter(f"is {short(data)} (expected prepare, train, evaluate, analyse, vary)")
+        raise BadParameter(f"is {short(data)} (expected {', '.join(SECTIONS)})")
     return data
 
 
@@ -247,10 +266,10 @@ class Axis:
 def _expand(name: str, data: dict[str, Any]) -> Study:
     """The study that a parsed file describes. Raises BadParameter."""
     for key in data:
-        if key not in (*STAGES, "vary"):
+        if key not in SECTIONS:
             parameters = [f"{s}.{n}" for s in STAGES for n in STAGES[s].model_fields if n == key]
             hint = f" (did you mean {parameters[0]}?)" if parameters else ""
-            hint = hint or nearest(key, (*STAGES, "vary"))
+            hint = hint or nearest(key, SECTIONS)
             raise BadParameter(f"{key}: unknown section{hint}")
     base = {stage: _base(stage, data.get(stage, {})) for stage in STAGES}
     vary = _mapping(data.get("vary", {}), "vary", "axes")
@@ -258,9 +277,13 @@ def _expand(name: str, data: dict[str, Any]) -> Study:
     _check_axes(axes)
     corpora: dict[str, Prepare] = {}
     runs: dict[str, RunParams] = {}
+    same: dict[str, str] = {}  # a corpus without its name -> the first name that it has
     for settings in itertools.product(*(axis.settings for axis in axes)):
         prepare, train = _grid_point(name, base, axes, settings)
         _check_point(prepare, train)
+        first = same.setdefault(prepare.model_dump_json(exclude={"run"}), prepare.run)
+        prepare = prepare.model_copy(update={"run": first})
+        train = train.model_copy(update={"corpus": first})
         if train.run in runs:
             raise BadParameter(f"vary: two runs would be called {train.run}")
         if corpora.setdefault(prepare.run, prepare) != prepare:
@@ -268,7 +291,9 @@ def _expand(name: str, data: dict[str, Any]) -> Study:
         runs[train.run] = RunParams(train, Evaluate(study=name, run=train.run, **base["evaluate"]))
     _check_distinct(runs)
     analyse = Analyse(study=name, **base["analyse"])
-    _check_benchmarks(Evaluate(**base["evaluate"]).benchmarks, analyse.benchmark)
+    specs = Evaluate(**base["evaluate"]).benchmarks
+    _check_benchmarks(specs, analyse.benchmark)
+    _check_articles(specs, corpora.values())
     return Study(name, corpora, runs, analyse)
 
 
@@ -280,6 +305,16 @@ def _check_translations(prepare: Prepare, train: Train) -> None:
             f"train.strategy: {arm_name(train.strategy, train.alpha)} needs translations, which "
             "does not go with prepare.parallel false (expected mono, x-x or en-en)"
         )
+
+
+def _check_articles(specs: Mapping[str, BenchmarkSpec], corpora: Iterable[Prepare]) -> None:
+    """Raise BadParameter for a benchmark of unseen articles beside a source that has none."""
+    for name in (name for name, spec in specs.items() if spec.unseen):
+        for source in (p.source for p in corpora if not sources.module(p.source).SOURCE.articles):
+            raise BadParameter(
+                f"evaluate.benchmarks[{name}]: unseen: does not go with prepare.source {source!r} "
+                "(expected one whose texts are of articles, as squad)"
+            )
 
 
 def _check_benchmarks(specs: Mapping[str, BenchmarkSpec], subject: str) -> None:

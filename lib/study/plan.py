@@ -13,6 +13,7 @@ import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from lib import params, store
 from lib.store import ROOT
@@ -36,7 +37,7 @@ PLACES = {
 PRODUCTS = {
     "prepare": ("data/manifest.json",),
     "train": ("model/manifest.json",),
-    "evaluate": ("scores/manifest.json", "metrics.json"),
+    "evaluate": ("sums/manifest.json", "metrics.json"),
     "analyse": ("04_analyse.ipynb", "tables/*"),
     "report": ("index.html",),
 }
@@ -49,7 +50,8 @@ WRITTEN = {
         "figures/train/*", "budgets/*/*.json", "budgets/*/*.parquet", "budgets/*/model/**/*",
     ),
     "evaluate": (
-        "03_evaluate.ipynb", "scores/**/*", "metrics.json", "mteb/**/*", "figures/evaluate/*",
+        "03_evaluate.ipynb", "scores/**/*", "sums/**/*", "metrics.json", "mteb/**/*",
+        "figures/evaluate/*",
     ),
     "analyse": ("04_analyse.ipynb", "tables/*", "figures/*"),
     "report": ("*.html",),
@@ -118,9 +120,11 @@ class Job:
         return self.stamp_on([need.stamp for need in self.needs])
 
     def stamp_on(self, upstream: list[str]) -> str:
-        """sha256 of parameters, what is in the files they name, upstream stamps and code."""
-        asked = self.params.model_dump(exclude={*self.params.may_change}) if self.params else {}
-        parts = [self.stage, asked, self.contents, upstream, self.code]
+        """sha256 of parameters, what is in the files they name, upstream stamps and code. Where the
+        files and the study lie is left out: the same work has the same stamp everywhere."""
+        unread = {*params.DRIVEN, *self.params.may_change} if self.params else {}
+        asked = self.params.model_dump(exclude=unread) if self.params else {}
+        parts = [self.stage, _by_content(asked, self.contents), upstream, self.code]
         text = json.dumps(parts, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -164,6 +168,13 @@ class Job:
         """All that it builds on, directly or not, each after those it needs."""
         found = {job.name: job for need in self.needs for job in (*need.ancestors, need)}
         return list(found.values())
+
+
+def _by_content(asked: Any, contents: dict[str, str]) -> Any:
+    """Parameters with the hash of each file and folder in place of its path."""
+    if isinstance(asked, dict):
+        return {name: _by_content(value, contents) for name, value in asked.items()}
+    return contents.get(asked, asked) if isinstance(asked, str) else asked
 
 
 def plan(study: Study) -> list[Job]:

@@ -125,10 +125,11 @@ def clock(seconds: float) -> str:
 
 
 def closing(progress: Progress, code: int, folder: Path) -> int:
-    """Say where the report is, or what went wrong; the exit status."""
+    """Say where the report is, or the runs of a search, or what went wrong; the exit status."""
     elapsed = clock(time.monotonic() - progress.begin)
     if len(progress.done) == len(progress.jobs) and code == 0:
-        print(f"report: {shown(folder / 'report' / 'index.html')}   ({elapsed})", flush=True)
+        what = "report/index.html" if "report" in progress.jobs else "runs"
+        print(f"{what.partition('/')[0]}: {shown(folder / what)}   ({elapsed})", flush=True)
         return 0
     causes = progress.failed if code < 0 else progress.causes()
     waiting = len(progress.jobs) - len(progress.done) - len(causes)

@@ -1,35 +1,31 @@
 """What evaluated runs leave on the disk, written and read in one place.
 
 scores/<benchmark>.parquet has a row a question and setting, scores/budget-<B>/<benchmark>.parquet
-the same of a smaller budget's encoder, metrics.json the means; references and leak audits lie with
-the corpus, since every run of it shares them.
+the same of a smaller budget's encoder. sums/ has what lib.analysis.sums makes of each, and is all
+that the analysis reads; metrics.json has the means. References and leak audits lie with the corpus,
+since every run of it shares them.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 import pandas as pd
 
 from lib import metrics, store
-from lib.analysis.results import (
-    Results,
-    ScoredRun,
-    arm_labels,
-    cluster_sums,
-    headline,
-    language_cells,
-)
+from lib.analysis import sums
+from lib.analysis.results import Results, ScoredRun, arm_labels
 from lib.benchmarks import format_of, load_benchmark
 from lib.corpus import ParallelCorpus
 from lib.metrics import REFERENCES
 from lib.params import BenchmarkSpec, Train
 from lib.study import grid, paths
 from lib.study.evaluate import Scored, with_references
-from lib.training import budgets
+
+READ = ("exposure.json", "provenance.json")  # of a run's record, by the analysis
 
 # --- written by 03_evaluate --------------------------------------------------------------------
 
@@ -44,11 +40,12 @@ def save_scores(
 
     specs, scored: by name of the benchmark, the report's own first. smaller: `scored` by
     budget. metrics.json is written last: with it the run counts as evaluated."""
-    with store.atomic_folder(folder / "scores") as new:
-        _save(new, scored)
-        for budget, own in smaller.items():
-            _save(new / f"budget-{budget}", own)
-    first = next(iter(scored.values())).scores
+    every = {"": scored} | {f"budget-{budget}": own for budget, own in smaller.items()}
+    for name, save in (("scores", _save_scores), ("sums", _save_sums)):
+        with store.atomic_folder(folder / name) as new:
+            for place, results in every.items():
+                store.make_folder(new / place)
+                save(new / place, results)
     means = _means(scored)
     written = {
         "benchmarks": {name: specs[name].model_dump() for name in scored},
@@ -60,14 +57,27 @@ def save_scores(
         for budget, own in smaller.items()
     }
     store.write_json(folder / "metrics.json", written | {"budgets": by_budget})
-    return pd.concat(means | {"headline": metrics.summary(headline(first))})
+    first = pd.read_parquet(folder / "sums" / f"{next(iter(scored))}.parquet")
+    own = sums.means(sums.headline(first), ["setting", "metric"]).unstack()
+    return pd.concat(means | {"headline": own})
 
 
-def _save(folder: Path, scored: Mapping[str, Scored]) -> None:
+def _save_scores(folder: Path, scored: Mapping[str, Scored]) -> None:
     """One file a benchmark."""
-    folder.mkdir(exist_ok=True)
     for name, result in scored.items():
         result.scores.to_parquet(folder / f"{name}.parquet", index=False)
+
+
+def _save_sums(folder: Path, scored: Mapping[str, Scored]) -> None:
+    """<benchmark>.parquet and <benchmark>.cells.parquet; of sentence search, whose scores are means
+    of languages already, these."""
+    for name, result in scored.items():
+        table = result.scores
+        if "setting" in table:
+            cells = sums.language_cells(table)
+            cells.to_parquet(folder / f"{name}.cells.parquet", index=False)
+            table = sums.summed(table)
+        table.to_parquet(folder / f"{name}.parquet", index=False)
 
 
 def _means(scored: Mapping[str, Scored]) -> dict[str, pd.DataFrame]:
@@ -101,21 +111,19 @@ def scored_runs(study: str, only: str = "") -> list[ScoredRun]:
         )
     folders = {key: paths.run_dir(study, key) for key in wanted}
     trains = {key: Train(**store.read_json(f / "params.json")) for key, f in folders.items()}
-    for key, folder in folders.items():
-        smaller = [budgets.place(folder, budget) for budget in trains[key].budgets[:-1]]
-        for place in (folder, *smaller):
-            _check_record(place)
+    for folder in folders.values():
+        _check_record(folder)
     labels = arm_labels(trains)
     return [ScoredRun(key, labels[key], trains[key], folders[key]) for key in wanted]
 
 
 def _check_record(folder: Path) -> None:
-    """Raises store.Damaged where a run's exposure, cost, log or provenance is not as its training
+    """Raises store.Damaged where what the analysis reads of a run's record is not as its training
     left it: the manifest of the encoder says."""
     manifest = store.read_json(folder / "model/manifest.json")
     if not store.is_sealed(manifest):
         raise store.Damaged(f"{folder / 'model/manifest.json'}: was altered after it was written")
-    store.compare(folder, manifest["record"])
+    store.compare(folder, {name: manifest["record"][name] for name in READ})
 
 
 def comparable(runs: list[ScoredRun]) -> tuple[list[ScoredRun], list[ScoredRun]]:
@@ -163,7 +171,7 @@ def load_results(study: str, runs: list[ScoredRun], benchmark: str) -> Results:
     """The scores of runs on a benchmark, and the references of the corpora they used.
 
     Raises ValueError when a run was not evaluated on it, or its files were altered."""
-    specs, sums, cells, seen, digests = benchmark_specs(runs), [], [], set(), {}
+    specs, parts, seen, digests = benchmark_specs(runs), [], set(), {}
     if benchmark not in specs:
         raise ValueError(
             f"benchmark {benchmark!r}: was not evaluated in every run of study {study} "
@@ -177,15 +185,32 @@ def load_results(study: str, runs: list[ScoredRun], benchmark: str) -> Results:
             place = _references(study, run.train.corpus, benchmark, specs[benchmark])
             made_from = store.read_json(place / "manifest.json")["made_from"]
             digests[run.train.corpus] = made_from["benchmark"]
-            references = pd.read_parquet(place / "references.parquet")
-            for name, block in references.groupby("ranker", observed=True):
-                _add(sums, cells, block, REFERENCES[name], run.seed)
+            parts += _of_references(place, run.seed)
         if in_memory:
             _check_content(run, benchmark, digests[run.train.corpus])
-        scores = _verified(run.folder / "scores", f"{benchmark}.parquet")
-        _add(sums, cells, scores, run.arm, run.seed)
-    tables = (pd.concat(parts, ignore_index=True) for parts in (sums, cells))
-    return Results(benchmark, runs, *tables)
+        parts.append(_of_run(run, benchmark))
+    return Results(benchmark, runs, *map(_joined, zip(*parts, strict=True)))
+
+
+def _of_run(run: ScoredRun, benchmark: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The sums and cells of a run on a benchmark, below "budget-<B>/" for a smaller budget."""
+    return tuple(_verified(run, f"{benchmark}{end}.parquet") for end in ("", ".cells"))
+
+
+def _of_references(place: Path, seed: int) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
+    """The sums and cells of every reference ranker."""
+    tables = [pd.read_parquet(place / f"{name}.parquet") for name in ("sums", "cells")]
+    found = []
+    for ranker, arm in REFERENCES.items():
+        own = (table[table["ranker"] == ranker].drop(columns="ranker") for table in tables)
+        found.append(tuple(table.assign(arm=arm, seed=seed) for table in own))
+    return found
+
+
+def _joined(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """One table; what names few things again and again as categories."""
+    whole = pd.concat(tables, ignore_index=True)
+    return whole.astype(dict.fromkeys(whole.select_dtypes(["object", "string"]), "category"))
 
 
 def load_budgets(runs: list[ScoredRun], benchmark: str) -> dict[int, Results]:
@@ -197,22 +222,16 @@ def load_budgets(runs: list[ScoredRun], benchmark: str) -> dict[int, Results]:
 
 def _of_budget(runs: list[ScoredRun], benchmark: str, budget: int) -> Results:
     """The results of one budget."""
-    having, sums, cells = [run for run in runs if budget in run.train.budgets], [], []
-    for run in having:
-        place = "" if budget == run.train.steps else f"budget-{budget}/"
-        scores = _verified(run.folder / "scores", f"{place}{benchmark}.parquet")
-        _add(sums, cells, scores, run.arm, run.seed)
-    tables = (pd.concat(parts, ignore_index=True) for parts in (sums, cells))
-    return Results(benchmark, having, *tables)
+    having = [run for run in runs if budget in run.train.budgets]
+    place = {run.key: "" if budget == run.train.steps else f"budget-{budget}/" for run in having}
+    parts = [_of_run(run, place[run.key] + benchmark) for run in having]
+    return Results(benchmark, having, *map(_joined, zip(*parts, strict=True)))
 
 
 def load_accuracy(runs: list[ScoredRun], benchmark: str) -> pd.DataFrame:
     """Scores of every run on sentence search: arm, seed, direction, cluster (a language),
     accuracy, f1, weight (1: every language weighs the same)."""
-    parts = [
-        _verified(run.folder / "scores", f"{benchmark}.parquet").assign(arm=run.arm, seed=run.seed)
-        for run in runs
-    ]
+    parts = [_verified(run, f"{benchmark}.parquet") for run in runs]
     table = pd.concat(parts, ignore_index=True).assign(weight=1.0)
     return table.rename(columns={"name": "cluster"})
 
@@ -279,12 +298,7 @@ def _references(study: str, corpus: str, name: str, spec: BenchmarkSpec) -> Path
     return place
 
 
-def _verified(folder: Path, file: str) -> pd.DataFrame:
-    """A table out of a folder whose manifest verifies."""
-    store.verify(folder)
-    return pd.read_parquet(folder / file)
-
-
-def _add(sums: list, cells: list, scores: pd.DataFrame, arm: str, seed: int) -> None:
-    for table, target in ((cluster_sums(scores), sums), (language_cells(scores), cells)):
-        target.append(table.assign(arm=arm, seed=seed))
+def _verified(run: ScoredRun, file: str) -> pd.DataFrame:
+    """A table out of the run's sums, whose manifest verifies, with its arm and seed."""
+    store.verify(run.folder / "sums")
+    return pd.read_parquet(run.folder / "sums" / file).assign(arm=run.arm, seed=run.seed)

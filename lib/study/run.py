@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -20,10 +20,10 @@ from tempfile import TemporaryDirectory
 
 from lib import params, store
 from lib.store import ROOT
-from lib.study import cluster, grid, inputs, paths, warm
+from lib.study import choose, cluster, grid, inputs, ledger, paths, warm
 from lib.study.cluster import Cluster
 from lib.study.grid import Study
-from lib.study.plan import Job, plan, shown
+from lib.study.plan import PLACES, Job, plan, shown
 from lib.study.progress import Progress, closing
 from lib.study.stage import Events
 
@@ -32,13 +32,30 @@ WORTH = 6  # stages left, from which on it pays to import for all their kernels 
 PATIENCE = 30  # seconds that Snakemake has to cancel a cluster's jobs
 
 
-def run_study(path: str, cores: int, changes: Iterable[str] = (), profile: str = "") -> int:
+def run_study(
+    path: str, cores: int, changes: Iterable[str] = (), profile: str = "", place: str = ""
+) -> int:
     """Run what a study still needs; 0 once its report is there, 1 where a stage failed.
 
-    changes: as in grid.load_study. profile: of a cluster, in place of this machine's cores. Raises
-    BadParameter, BadNotebook, store.Busy or OSError, each with one clear line."""
-    away = cluster.read(profile) if profile else None
+    changes: as in grid.load_study. profile: of a cluster, in place of this machine's cores. place:
+    a folder whose ledger has finished runs. Raises BadParameter, BadNotebook, store.Busy or
+    OSError, each with one clear line."""
     study = grid.startable(path, changes)
+    ledger.require_named(study.name, place)
+    if place:
+        jobs = plan(grid.with_contents(study))
+        lacking = ledger.missing(place, jobs)
+        if lacking and (code := start(study, path, cores, profile, ("prepare",))):
+            return code
+        print(f"{ledger.adopt(place, jobs)} runs are taken from {place}", flush=True)
+    return start(study, path, cores, profile)
+
+
+def start(
+    study: Study, path: str, cores: int, profile: str = "", stages: Collection[str] = (*PLACES,)
+) -> int:
+    """As run_study, of a study that is startable; of its stages only some, up to the last."""
+    away = cluster.read(profile) if profile else None
     folder = paths.study_dir(study.name)
     _require_usable(folder)
     if not away:
@@ -46,8 +63,9 @@ def run_study(path: str, cores: int, changes: Iterable[str] = (), profile: str =
     store.make_folder(folder)
     with _alone(study.name) as lock:
         study = grid.with_contents(study)
-        jobs = plan(study)
+        jobs = [job for job in plan(study) if job.stage in stages]
         _refuse_other_file(study, path)
+        choose.carry(study)
         _remove_altered(jobs)
         _refuse_other_parameters(jobs, path)
         for job in jobs:
@@ -203,6 +221,7 @@ def _schedule(
     away = isinstance(where, Cluster)
     command = [
         sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"),
+        "--until", [*progress.jobs.values()][-1].stage,
         "--directory", str(folder), *(where.options if away else ["--cores", str(where)]),
         "--scheduler", "greedy", "--keep-going", "--nocolor",
         # Our own locks and stamps, not Snakemake's memory, say what runs and what is done.

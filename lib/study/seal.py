@@ -14,7 +14,7 @@ from pathlib import Path
 from lib import store
 
 # Folders with a manifest.json, which has the contents of all that is in them but its own.
-INSIDE = re.compile(r"(budgets/\d+/)?(data|model|scores)/(?!manifest\.json$)")
+INSIDE = re.compile(r"(budgets/\d+/)?(data|model|scores|sums)/(?!manifest\.json$)")
 Listed = dict[str, tuple[int, str]]  # name -> size in bytes, sha256 ("" where a manifest has it)
 
 

@@ -1,0 +1,172 @@
+"""The tables behind figures of differences: fixed rivals, alphas, pairs of languages, scripts.
+
+Every function takes the `Results` of a study and returns tidy rows of paired differences or means,
+with 95 % intervals of each alone; the adjusted p values beside them know how many there are.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from lib.analysis import stats
+from lib.analysis.results import ENDS, WITH_ALPHA, Results, ScoredRun, Select
+from lib.analysis.sums import THIN, headline
+from lib.languages import script
+from lib.metrics import CELL
+
+HYBRID, MIX = "hybrid(0.5)", "mix(0.5)"
+RIVALS = ("mono", "cross", "mix")
+ALPHAS = 5  # fewest values of alpha, ends included, that are joined by a line
+
+
+def rivals(results: Results) -> pd.DataFrame:
+    """Each arm minus mono, minus cross, and minus mix at the same alpha (mix(0.5) where there is
+    none), of arms that are there, in every setting, paired by seed and question.
+
+    Rows: arm, rival, versus, setting, difference, low, high, seeds, detectable, p, p_holm, verdict.
+    Intervals and p are of each comparison alone, p_holm is adjusted over all of a setting; the
+    verdict follows from it, and `equivalent` from Bonferroni's over as many."""
+    rows = []
+    for setting in results.settings:
+        tables = {arm: results.table(arm, setting) for arm in results.arms}
+        pairs = [(r, a, v) for r in RIVALS for a, v in _against(results, r).items()]
+        gaps = _compared([stats.paired(tables[arm], tables[versus]) for _, arm, versus in pairs])
+        for (rival, arm, versus), gap in zip(pairs, gaps, strict=True):
+            rows.append({"arm": arm, "rival": rival, "versus": versus, "setting": setting} | gap)
+    return pd.DataFrame(rows)
+
+
+def _against(results: Results, rival: str) -> dict[str, str]:
+    """Arm -> whom it is compared with; not with itself, and with no arm that is not there."""
+    found = {}
+    for run in (r for r in results.runs if r.arm in results.arms):
+        same = f"mix({run.train.alpha:g})" if run.train.strategy in WITH_ALPHA else MIX
+        same = same if same in results.arms and same != run.arm else MIX
+        versus = same if rival == "mix" else rival
+        if versus in results.arms and versus != run.arm:
+            found[run.arm] = versus
+    return found
+
+
+def _compared(gaps: list[stats.Paired]) -> list[dict]:
+    """Differences of one family with their p values, alone and adjusted over it, and verdicts."""
+    adjusted, rows = stats.holm([gap.p for gap in gaps]), []
+    for gap, p_holm in zip(gaps, adjusted, strict=True):
+        found = gap.difference.within(-1, 1)
+        if found.seeds < stats.SEEDS or pd.isna(gap.p):
+            verdict = stats.NO_VERDICT
+        elif p_holm < stats.LEVEL:
+            verdict = "higher" if found.estimate > 0 else "lower"
+        else:
+            near = len(gaps) * stats.equivalence(found) < stats.LEVEL
+            verdict = "equivalent" if near else "undecided"
+        rows.append(
+            {
+                "difference": found.estimate,
+                "low": found.low,
+                "high": found.high,
+                "seeds": found.seeds,
+                "detectable": stats.detectable(found),
+                "p": gap.p,
+                "p_holm": float(p_holm),
+                "verdict": verdict,
+            }
+        )
+    return rows
+
+
+def alphas(results: Results, quality: pd.DataFrame) -> pd.DataFrame:
+    """mAP over alpha of each strategy that has five alphas or more, its ends included (hybrid(0) is
+    cross, hybrid(1) mono): strategy, alpha, arm, setting, estimate, low, high.
+
+    quality: of `tables.quality`."""
+    ap = quality[quality["metric"] == "ap"].set_index(["arm", "setting"])
+    rows = []
+    for strategy, arms in paths(results).items():
+        for setting in results.settings if len(arms) >= ALPHAS else ():
+            for alpha, arm in arms.items():
+                own = ap.loc[(arm, setting), ["estimate", "low", "high"]].to_dict()
+                row = {"strategy": strategy, "alpha": alpha, "arm": arm, "setting": setting}
+                rows.append(row | own)
+    return pd.DataFrame(rows)
+
+
+def paths(results: Results) -> dict[str, dict[float, str]]:
+    """Strategy -> alpha -> arm, in order of alpha; of strategies with two alphas or more."""
+    run_of = {run.arm: run for run in results.runs}
+    found = {
+        name: {_alpha(run_of[arm], name): arm for arm in results.family(name)}
+        for name in WITH_ALPHA
+    }
+    return {name: arms for name, arms in found.items() if len(arms) > 1}
+
+
+def _alpha(run: ScoredRun, name: str) -> float:
+    """Where a run stands on the line of the strategy `name`, whose ends may be other strategies."""
+    strategy, alpha = run.strategy, run.train.alpha
+    if strategy == name:
+        return alpha
+    end = ENDS[strategy][int(alpha)] if strategy in ENDS else strategy
+    return float(ENDS[name].index(end))
+
+
+# --- by language -------------------------------------------------------------------------------
+
+
+def _shown_pairs(results: Results) -> list[tuple[str, str]]:
+    """hybrid(0.5) minus mono, and minus mix(0.5), of arms that are there."""
+    pairs = [(HYBRID, "mono"), (HYBRID, MIX)]
+    return [pair for pair in pairs if set(pair) <= set(results.arms)]
+
+
+def by_language(results: Results) -> dict[str, pd.DataFrame]:
+    """`hybrid(0.5) − mono`, ... -> difference in mAP by language of the question (rows) and of the
+    passages (columns), mean over seeds, ordered by script and then by language; the diagonal is
+    monolingual. NaN where fewer than THIN questions were asked."""
+    cells = results.cells[results.cells["setting"].isin(["mono", "cross"])]
+    means = cells.groupby(["arm", *CELL], observed=True).mean(numeric_only=True)
+    means = means[means["n"] >= THIN]
+    found, several = {}, cells["question_language"].nunique() > 1
+    for arm, versus in _shown_pairs(results) if several else ():
+        gap = (means.loc[arm, "ap"] - means.loc[versus, "ap"]).unstack()
+        order = sorted(gap.index.union(gap.columns), key=lambda code: (script(code), code))
+        found[f"{arm} \N{MINUS SIGN} {versus}"] = gap.reindex(index=order, columns=order)
+    return found
+
+
+def by_script(results: Results) -> pd.DataFrame:
+    """hybrid(0.5) minus mono and minus mix(0.5) by how question and passages are written: in one
+    language (the setting mono), in two languages of one script, of two scripts (cross). Rows: arm,
+    versus, pair, and what `rivals` says of a difference, adjusted over all rows."""
+    rows, gaps = [], []
+    for arm, versus in _shown_pairs(results):
+        for words, (setting, select) in SCRIPTS.items():
+            if setting in results.settings and len(select(_of(results, arm, setting))):
+                tables = [results.table(one, setting, select=select) for one in (arm, versus)]
+                gaps.append(stats.paired(*tables))
+                rows.append({"arm": arm, "versus": versus, "pair": words})
+    return pd.DataFrame([row | gap for row, gap in zip(rows, _compared(gaps), strict=True)])
+
+
+def _of(results: Results, arm: str, setting: str) -> pd.DataFrame:
+    return results.sums[(results.sums["arm"] == arm) & (results.sums["setting"] == setting)]
+
+
+def _script_pairs(which: str) -> Select:
+    """Selects headline rows whose two languages have the same script, or another one. A benchmark
+    in one script has no such stratum."""
+
+    def select(table: pd.DataFrame) -> pd.DataFrame:
+        table = headline(table)
+        if "script" not in table:
+            return table if which == "same" else table.iloc[:0]
+        return table[table["script"] == which]
+
+    return select
+
+
+SCRIPTS = {
+    "one language": ("mono", headline),
+    "two languages, one script": ("cross", _script_pairs("same")),
+    "two scripts": ("cross", _script_pairs("other")),
+}

@@ -1,0 +1,127 @@
+"""Forest plots: differences with their intervals, beside the margin of mAP that was fixed.
+
+All intervals are of a difference alone, unadjusted for being one of many. A filled mark is one
+that a test adjusted for that tells from zero; the primary contrasts say their adjusted p too.
+"""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from lib.analysis import alts, stats
+from lib.analysis.drawing import PANEL, REFERENCE, WIDE, draw_intervals, figure
+from lib.analysis.stats import LEVEL, MARGIN
+
+MINUS = "\N{MINUS SIGN}"
+BAND = {"color": "#dddddd", "lw": 0, "zorder": 0}
+
+
+@figure(
+    "primary",
+    "Lines: 95 % interval of each contrast alone, unadjusted. Filled marks: told from zero by a p "
+    "value adjusted for all three (Holm); never with fewer than five seeds. Grey: within the "
+    "margin of .01 mAP.",
+    alts.primary,
+)
+def primary(table: pd.DataFrame):
+    """table: of lib.analysis.claims.primary; a row without a difference keeps its place."""
+    fig, ax = plt.subplots(figsize=(WIDE, 0.5 + 0.72 * len(table)))
+    for y, row in enumerate(table.itertuples()):
+        name = row.claim.partition(":")[0]
+        _words(ax, y - 0.42, f"$\\bf{{{name.replace(' ', '~')}}}$", "black")
+        pair = f"{row.arm} {MINUS} {row.versus}, {alts.where(row.setting)}"
+        _words(ax, y - 0.42, pair, "black", "right")
+        _words(ax, y - 0.13, alts.verdict(row), REFERENCE)
+        _words(ax, y - 0.13, _numbers(row), "black", "right")
+        ax.fill_betweenx([y + 0.02, y + 0.38], -MARGIN, MARGIN, **BAND)
+        ax.plot([0, 0], [y + 0.02, y + 0.38], color="black", lw=0.8, zorder=1)
+        full = REFERENCE if row.p_holm < LEVEL and row.seeds >= stats.SEEDS else "white"
+        ax.plot([row.low, row.high], [y + 0.2] * 2, color=REFERENCE, lw=2)
+        ax.plot(row.difference, y + 0.2, "D", ms=8, mfc=full, mew=1.6, color=REFERENCE)
+    ax.set(xlabel="difference in mAP", yticks=[], ylim=(len(table) - 0.45, -0.65))
+    ax.set_xlim(*_around_zero(table))
+    ax.spines["left"].set_visible(False)
+    ax.grid(visible=False)
+    return fig
+
+
+def _words(ax: plt.Axes, y: float, text: str, colour: str, side: str = "left") -> None:
+    """Text between the marks, from the left edge or up to the right one."""
+    place = {"transform": ax.get_yaxis_transform(), "ha": side, "va": "center"}
+    ax.text(float(side == "right"), y, text, fontsize=9, color=colour, **place)
+
+
+def _numbers(row) -> str:
+    """Difference, interval and adjusted p value; why there are none."""
+    if pd.isna(row.difference):
+        return row.why
+    p = "" if pd.isna(row.p_holm) else f"   {alts.p_value(row.p_holm)} (Holm)"
+    return f"{alts.gap(row)}{p}".replace("-", MINUS)
+
+
+def _around_zero(table: pd.DataFrame) -> tuple[float, float]:
+    """Limits that hold all intervals and both sides of the margin."""
+    ends = table[["low", "high", "difference"]]
+    low, high = min(ends.min().min(), -2 * MARGIN), max(ends.max().max(), 2 * MARGIN)
+    room = 0.04 * (high - low)
+    return low - room, high + room
+
+
+@figure(
+    "rivals",
+    "Each arm minus the rival named above (mix: at the same alpha, mix(0.5) where an arm has none), "
+    "paired by seed and question. Lines: 95 % interval of each alone, unadjusted. Filled marks: told "
+    "from zero by a p value adjusted over all of a setting (Holm). Grey: within .01 mAP.",
+    alts.rivals,
+)
+def rivals(table: pd.DataFrame):
+    """A panel a rival, a block a setting. table: of lib.analysis.contrasts.rivals."""
+    limits = _around_zero(table)
+    panels = {}
+    for rival, block in table.groupby("rival", sort=False):
+        parts = dict(list(block.groupby("setting", sort=False)))
+        rows = [len(part) for part in parts.values()]
+        fig, axes = plt.subplots(
+            len(parts),
+            squeeze=False,
+            sharex=True,
+            layout="constrained",
+            figsize=(PANEL, 0.6 + 0.35 * len(parts) + 0.21 * sum(rows)),
+            height_ratios=rows,
+        )
+        for ax, (setting, part) in zip(axes.flat, parts.items(), strict=True):
+            _block(ax, part, part["arm"], limits)
+            ax.set_title(f"arm {MINUS} {rival}, {setting} mAP", loc="left")
+        axes[-1, 0].set_xlabel("difference in mAP")
+        panels[f"minus {rival}"] = fig
+    return panels
+
+
+def _block(ax: plt.Axes, part: pd.DataFrame, names: pd.Series, limits: tuple) -> None:
+    """Rows of differences around zero and the margin."""
+    ax.axvspan(-MARGIN, MARGIN, **BAND)
+    ax.axvline(0, color="black", lw=0.8, zorder=1)
+    filled = part["verdict"].isin(["higher", "lower"])
+    draw_intervals(ax, part.rename(columns={"difference": "estimate"}), filled)
+    ax.set(yticks=range(len(part)), yticklabels=names, xlim=limits)
+    ax.grid(visible=False, axis="y")
+
+
+@figure(
+    "scripts",
+    "By how question and passages are written; one language is the setting mono, two languages are "
+    "cross. Lines: 95 % interval of each alone, unadjusted. Filled marks: told from zero by a p "
+    "value adjusted over all shown (Holm). Grey: within .01 mAP.",
+    alts.scripts,
+)
+def scripts(table: pd.DataFrame):
+    """A panel a difference. table: of lib.analysis.contrasts.by_script."""
+    limits, panels = _around_zero(table), {}
+    for versus, part in table.groupby("versus", sort=False):
+        fig, ax = plt.subplots(figsize=(1.4 * PANEL, 0.75 + 0.3 * len(part)), layout="constrained")
+        _block(ax, part, part["pair"], limits)
+        ax.set_title(f"{part['arm'].iloc[0]} {MINUS} {versus}", loc="left")
+        ax.set_xlabel("difference in mAP")
+        panels[f"minus {versus}"] = fig
+    return panels

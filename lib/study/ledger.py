@@ -1,0 +1,180 @@
+"""A study's ledger: what of it outlives its machine, kilobytes a run, kept with its report.
+
+The ledger has the study's own folders without models, scores, texts and notebooks: parameters,
+hashes of inputs, cost, what was seen, and the sums that all of the analysis reads. From it alone
+the report is made again, and another machine takes finished runs from it and does the rest.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from lib import store
+from lib.params import DRIVEN, BadParameter
+from lib.study import grid, inputs, paths, seal
+from lib.study.plan import NOTEBOOKS, Job, plan, shown
+
+KEPT = {
+    "corpus": ("params.json", "inputs.json", "data/manifest.json"),
+    "runs": (
+        "params.json", "inputs.json", "exposure.json", "cost.json", "provenance.json",
+        "model/manifest.json", "metrics.json", "sums/**/*",
+    ),
+}  # fmt: skip
+REFERENCES = ("sums.parquet", "cells.parquet", "leaks.parquet")
+OF_STUDY = ("study.json", "tuning.csv")
+TAKEN = "ledger.json"  # in a study's folder: where runs of it were taken from
+STAGES = {"corpus": ("prepare",), "runs": ("train", "evaluate")}
+
+
+def write(study: str) -> Path:
+    """Write what is finished of a study below outputs/reference/<study>/ledger, and its path.
+
+    Raises BadParameter where no run is."""
+    place, folders = paths.outputs() / "reference" / study / "ledger", _by_study(study)
+    finished = [key for kind, key in folders if kind == "runs" and _is_whole(folders[kind, key])]
+    if not finished:
+        raise BadParameter(f"study {study}: no run is finished, so there is no ledger to write")
+    corpora = {folders["runs", key][0].params.corpus for key in finished}
+    for kind, keys in (("corpus", sorted(corpora)), ("runs", finished)):
+        for key in keys:
+            _keep(kind, folders[kind, key], place / kind / key)
+    for name in OF_STUDY:
+        if (file := paths.study_dir(study) / name).exists():
+            shutil.copyfile(file, place / name)
+    return place
+
+
+def _by_folder(jobs: Iterable[Job]) -> dict[tuple[str, str], list[Job]]:
+    """(corpus or runs, key) -> the jobs of that folder, in order."""
+    found: dict[tuple[str, str], list[Job]] = {}
+    for job in jobs:
+        for kind, stages in STAGES.items():
+            if job.stage in stages:
+                found.setdefault((kind, job.key), []).append(job)
+    return found
+
+
+def _by_study(study: str) -> dict[tuple[str, str], list[Job]]:
+    return _by_folder(plan(grid.load_frozen(study)))
+
+
+def _is_whole(jobs: list[Job]) -> bool:
+    return all(job.recorded() and not job.faults() for job in jobs)
+
+
+def _keep(kind: str, jobs: list[Job], target: Path) -> None:
+    """One folder of a study as the ledger has it, with the stamps of its stages."""
+    source = jobs[0].folder
+    stamps = {j.stage: {k: j.recorded()[k] for k in ("stamp", "seconds")} for j in jobs}
+    if target.is_dir() and store.verify(target).get("stamps") == stamps:
+        return
+    with store.atomic_folder(target, {"stamps": stamps}) as new:
+        _copy(seal.files(source, KEPT[kind]), new)
+        for folder in sorted(f.parent for f in source.glob("benchmarks/*/manifest.json")):
+            manifest = store.verify(folder)
+            about = {name: manifest[name] for name in ("made_from", "unused")}
+            with store.atomic_folder(new / "benchmarks" / folder.name, about) as own:
+                _copy({name: folder / name for name in REFERENCES}, own)
+
+
+def _copy(files: dict[str, Path], target: Path) -> None:
+    for name, path in files.items():
+        store.make_folder((target / name).parent)
+        shutil.copyfile(path, target / name)
+
+
+# --- read --------------------------------------------------------------------------------------
+
+
+def restore(place: str) -> str:
+    """Lay out the study of a ledger below outputs/, as far as a report needs it; its name.
+
+    place: the folder that has ledger/. Raises BadParameter where it has none, or where outputs/
+    has a study of that name already."""
+    source = _ledger(place)
+    study = source.parent.name
+    folder = paths.study_dir(study)
+    if folder.exists() and not (folder / TAKEN).exists():
+        raise BadParameter(f"{shown(folder)}: is there already (expected no such folder)")
+    require_named(study, place)
+    store.make_folder(paths.report_dir(study))
+    store.write_json(folder / TAKEN, {"from": place})
+    _copy({name: source / name for name in OF_STUDY if (source / name).exists()}, folder)
+    for (kind, key), jobs in _by_study(study).items():
+        _take(source / kind / key, jobs)
+    return study
+
+
+def require_named(study: str, place: str) -> None:
+    """Raises BadParameter where a study has runs of a ledger that is not named: without a ledger
+    every run is made here."""
+    file = paths.study_dir(study) / TAKEN
+    known = store.read_json(file)["from"] if file.exists() else place
+    if known != place:
+        raise BadParameter(
+            f"{shown(file.parent)}: has runs taken from {known} (expected FROM={known}, or "
+            "`make clean` to make all of them here)"
+        )
+
+
+def missing(place: str, jobs: Iterable[Job]) -> list[str]:
+    """Keys of the runs that a ledger lacks. Raises BadParameter for one that was made otherwise."""
+    source, lacking = _ledger(place), []
+    for job in jobs:
+        own = source / "runs" / job.key
+        if job.stage not in STAGES["runs"]:
+            continue
+        if not own.is_dir():
+            lacking.append(job.key)
+        elif store.verify(own)["stamps"][job.stage]["stamp"] != job.stamp:
+            raise BadParameter(f"{place}: run {job.key} {_difference(own, job)}")
+    return list(dict.fromkeys(lacking))
+
+
+def _difference(own: Path, job: Job) -> str:
+    """What makes a run of the ledger another one than is asked for."""
+    asked = job.ancestors[-1].params if job.stage == "evaluate" else job.params
+    named = {where.split(".")[1].split("[")[0] for where in inputs.named(asked)}
+    clash = store.difference(
+        store.read_json(own / "params.json"),
+        asked.model_dump(),
+        {*DRIVEN, *asked.may_change, *named},
+    )
+    what = "benchmarks" if job.stage == "evaluate" else "inputs"
+    return clash or f"was made with other {what}, or another {NOTEBOOKS[job.stage]}"
+
+
+def adopt(place: str, jobs: list[Job]) -> int:
+    """Take from a ledger the runs, and the corpora that are not there; how many runs.
+
+    What a study has itself is left alone. Corpora without their texts serve the analysis alone."""
+    source, taken = _ledger(place), 0
+    store.write_json(jobs[0].study_folder / TAKEN, {"from": place})
+    for (kind, key), own in _by_folder(jobs).items():
+        if (source / kind / key).is_dir() and not own[-1].ok.exists():
+            _take(source / kind / key, own)
+            taken += kind == "runs"
+    return taken
+
+
+def _ledger(place: str) -> Path:
+    source = store.ROOT / place / "ledger"
+    if not (source / "study.json").is_file():
+        raise BadParameter(f"{place}: has no ledger (expected a folder with ledger/study.json)")
+    return source
+
+
+def _take(source: Path, jobs: list[Job]) -> None:
+    """Copy one folder of a ledger to where its jobs have it, with stamps that hold."""
+    if not source.is_dir():
+        return
+    stamps, folder = store.verify(source)["stamps"], jobs[0].folder
+    files = {path.relative_to(source).as_posix(): path for path in store.files(source)}
+    files.pop("manifest.json", None)
+    _copy(files, folder)
+    store.write_json(folder / "params.json", jobs[0].params.model_dump())
+    for job in jobs:
+        job.record(job.stamp, stamps[job.stage]["seconds"])
