@@ -249,7 +249,7 @@ def test_the_reference_holds_only_what_a_reader_opens(study):
     files = [f for f in (REFERENCES / study).rglob("*") if f.is_file()]
     assert len(files) > 30
     for file in files:
-        assert file.suffix in (".html", ".png", ".svg", ".csv", ".json"), file
+        assert file.suffix in (".html", ".png", ".svg", ".csv", ".tex", ".json"), file
         assert file.stat().st_size < 2_000_000, file
         if file.suffix == ".html":
             assert not re.search(r"/(home|root|tmp|work)/", file.read_text(encoding="utf-8")), file

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from lib.analysis import stats
-from lib.analysis.results import ENDS, Results
+from lib.analysis import contrasts, stats
+from lib.analysis.results import Results
 
 # What people need -> the settings whose mean decides.
 NEEDS = {
@@ -29,7 +29,7 @@ COLUMNS += ["gap_high", "as_good", "seeds", "advice"]
 def advise(results: Results) -> pd.DataFrame:
     """One row a need whose settings the benchmark has: the best arm and its mAP [low, high]; the
     next arm, and by how much it is worse [gap_low, gap_high], simultaneously with all others;
-    which arms are as good (joined by commas), and what to take.
+    which arms are as good (joined by semicolons), and what to take.
 
     Empty of a single arm: there is nothing to choose."""
     rows = []
@@ -64,7 +64,7 @@ def _best(results: Results, settings: tuple[str, ...]) -> dict:
         "difference": gap.estimate,
         "gap_low": gap.low,
         "gap_high": gap.high,
-        "as_good": ", ".join(as_good),
+        "as_good": "; ".join(as_good),
         "seeds": gap.seeds,
         "advice": _words(best, as_good, gap, len(gaps)),
     }
@@ -80,7 +80,7 @@ def _words(best: str, as_good: list[str], gap: stats.Interval, others: int) -> s
         return f"take {best}"
     if len(as_good) == others:
         return "no arm is better than another"
-    return f"take {best}; {', '.join(as_good)} not shown to be worse by more than {_margin()}"
+    return f"take {best}, or {' / '.join(as_good)}: not shown to be worse by more than {_margin()}"
 
 
 def _count(number: int, what: str) -> str:
@@ -112,12 +112,5 @@ def shown(table: pd.DataFrame, results: Results) -> pd.DataFrame:
 
 def alpha_of(results: Results) -> dict[str, str]:
     """Trained arm -> its alpha, of those on a line over alpha; mono is hybrid(1), x-x mix(1)."""
-    alphas = {}
-    for run in (run for run in results.runs if run.train.steps):
-        strategy = run.strategy
-        ends = [pair.index(strategy) for pair in ENDS.values() if strategy in pair]
-        if ends:
-            alphas[run.arm] = f"{ends[0]}"
-        elif strategy in ENDS:
-            alphas[run.arm] = f"{run.train.alpha:g}"
-    return alphas
+    lines = contrasts.paths(results).values()
+    return {arm: f"{alpha:g}" for line in lines for alpha, arm in line.items()}

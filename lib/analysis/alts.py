@@ -7,6 +7,7 @@ what kind of figure it is: a sentence, or one a panel.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from lib.analysis import stats
 from lib.metrics import REFERENCES
 
 
-def gap(row) -> str:
+def gap(row: NamedTuple) -> str:
     """`+0.182 [+0.150, +0.210]`. row: difference, low, high."""
     return f"{row.difference:+.3f} {stats.shown(row.low, row.high, '+.3f')}"
 
@@ -25,7 +26,7 @@ def p_value(p: float) -> str:
     return "p < .001" if p < 0.0005 else f"p = {p:.3f}".replace("0.", ".", 1)
 
 
-def _apart(row) -> str:
+def _apart(row: NamedTuple) -> str:
     """`0.115 lower than mono [-0.133, -0.097]`. row: difference, low, high, versus."""
     way = "lower" if row.difference < 0 else "higher"
     interval = stats.shown(row.low, row.high, "+.3f")
@@ -39,7 +40,9 @@ def _sentence(parts: Iterable[str]) -> str:
 # --- the report --------------------------------------------------------------------------------
 
 
-def tradeoff(points, regions: dict, paths: dict, references: dict, front: list[str]) -> str:
+def tradeoff(
+    points: pd.DataFrame, regions: dict, paths: dict, references: dict, front: list[str]
+) -> str:
     """Where each arm stands, and which are on the front."""
     means = {arm: mean for arm, (mean, _) in regions.items()} | references
     each = (f"{name} mono {x:.3f}, cross {y:.3f}" for name, (x, y) in means.items())
@@ -64,7 +67,7 @@ def where(setting: str) -> str:
     return f"mean mAP of {several} settings" if several > 1 else f"{setting} mAP"
 
 
-def verdict(row) -> str:
+def verdict(row: NamedTuple) -> str:
     """A row's verdict; where there is none, why."""
     if row.verdict != stats.NO_VERDICT:
         return row.verdict

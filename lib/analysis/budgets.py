@@ -104,7 +104,7 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
             + table["versus"]
             + at["versus_budget"],
             "value [95 %]": gain,
-            "p": table["p"].map("{:.3f}".format),
+            "p": table["p"].map(tables.p_shown),
             "seeds": table["seeds"],
         }
     )

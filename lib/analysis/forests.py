@@ -70,9 +70,10 @@ def _around_zero(table: pd.DataFrame) -> tuple[float, float]:
 
 @figure(
     "rivals",
-    "Each arm minus the rival named above (mix: at the same alpha, mix(0.5) where an arm has none), "
-    "paired by seed and question. Lines: 95 % interval of each alone, unadjusted. Filled marks: told "
-    "from zero by a p value adjusted over all of a setting (Holm). Grey: within .01 mAP.",
+    "Each arm minus the rival named above (mix: at the same alpha, mix(0.5) where an arm has "
+    "none), paired by seed and question. Lines: 95 % interval of each alone, unadjusted. Filled "
+    "marks: told from zero by a p value adjusted over all of a setting (Holm). Grey: within .01 "
+    "mAP.",
     alts.rivals,
 )
 def rivals(table: pd.DataFrame):

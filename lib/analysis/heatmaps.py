@@ -18,9 +18,9 @@ SIDE = 4.5  # inches
 
 @figure(
     "languages",
-    "Difference in mAP in hundredths; blue: the first arm is better, red: the second. Languages are "
-    "in the order of their scripts (right), between which there are gaps; the framed diagonal is "
-    "one language. One scale for all maps. Hatched: no question, or fewer than 20.",
+    "Difference in mAP in hundredths; blue: the first arm is better, red: the second. Languages "
+    "are in the order of their scripts (right), between which there are gaps; the framed diagonal "
+    "is one language. One scale for all maps. Hatched: no question, or fewer than 20.",
     alts.maps,
 )
 def differences(maps: dict[str, pd.DataFrame]):

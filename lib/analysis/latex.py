@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 
 from lib.analysis.stats import SEEDS
@@ -12,9 +14,9 @@ MARKS = {"mono": r"\dagger", "mix": r"\ddagger"}
 CAPTION = (
     r"mAP by setting, mean over {seeds} seeds; in brackets the 95\,\% interval from the variance "
     r"of seeds and of clusters of questions. $\dagger$: differs from mono, $\ddagger$: from mix at "
-    r"the same $\alpha$ (mix(0.5) where an arm has none), in a two-sided $t$ test paired by seed and "
-    r"cluster, $p < .05$ by Holm's method over all comparisons of a setting; none with fewer than "
-    r"{least} seeds."
+    r"the same $\alpha$ (mix(0.5) where an arm has none), in a two-sided $t$ test paired by seed "
+    r"and cluster, $p < .05$ by Holm's method over all comparisons of a setting; none with fewer "
+    r"than {least} seeds."
 )
 
 
@@ -79,3 +81,8 @@ def _marked(cell: str, marks: str) -> str:
     """The marks stand after the mean, raised."""
     estimate, _, interval = cell.partition(" ")
     return f"{estimate}$^{{{marks}}}$ {interval}".rstrip() if marks else cell
+
+
+def save(text: str, file: Path) -> None:
+    """Write a table where a report finds it: beside the CSV of the same name."""
+    file.write_text(text, encoding="utf-8")

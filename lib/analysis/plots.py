@@ -367,7 +367,7 @@ def difficulty(table: pd.DataFrame):
 )
 def names(share: pd.DataFrame):
     """share: question language x passage language."""
-    return _heatmaps({"share of questions": share})
+    return _heatmaps({"": share})
 
 
 @figure(

@@ -219,8 +219,9 @@ def marks(table: pd.DataFrame, arms: list[str]) -> dict[str, tuple[float, float]
 
 
 def against(table: pd.DataFrame) -> pd.DataFrame:
-    """`lib.analysis.contrasts.rivals`, for people to read: a row an arm and rival, a column a setting, with a star where
-    the adjusted test tells the two apart and = where they are equivalent."""
+    """`lib.analysis.contrasts.rivals`, for people to read: a row an arm and rival, a column a
+    setting, with a star where the adjusted test tells the two apart and = where they are
+    equivalent."""
     if not len(table):
         return table
     marks = {"higher": " *", "lower": " *", "equivalent": " ="}
@@ -258,7 +259,8 @@ def by_stratum(table: pd.DataFrame) -> pd.DataFrame:
     cells = table.pivot(index="arm", columns=["setting", "stratum"], values="estimate")
     columns = dict.fromkeys(zip(table["setting"], table["stratum"], strict=True))
     cells = cells.reindex(index=dict.fromkeys(table["arm"]), columns=list(columns))
-    return cells.map("{:.3f}".format).rename_axis(index=None, columns=[None, None])
+    cells = cells.map("{:.3f}".format).rename_axis(index=None, columns=[None, None])
+    return cells.rename(columns=lambda name: name.replace("-", "\N{NON-BREAKING HYPHEN}"))
 
 
 def bootstrap(results: Results, draws: int) -> pd.DataFrame:
@@ -285,21 +287,20 @@ def compared(table: pd.DataFrame) -> pd.DataFrame:
         "claim": table["claim"].str.split(":").str[0],
         "verdict": table["verdict"],
         "difference": table["arm"] + " \N{MINUS SIGN} " + table["versus"],
-        "setting": table["setting"].str.replace("+", ", "),
-        "measure": table["metric"].map(LABELS),
+        "of": table["setting"].str.replace("+", ", ") + " " + table["metric"].map(LABELS),
         "value [95 %]": [_gap_shown(row) for row in rows],
         "beyond": table["null"].map(_number_shown),
         "detectable": table["detectable"].map(_number_shown),
     }
-    p = {PS[name]: table[name].map(_p_shown) for name in PS if name in table}
+    p = {PS[name]: table[name].map(p_shown) for name in PS if name in table}
     return _filled(pd.DataFrame(shown | p | {"note": [_note(row) for row in rows]}))
 
 
 def _filled(shown: pd.DataFrame) -> pd.DataFrame:
     """Without the columns that say the same of no difference in every row: no bound but zero, no
     notes."""
-    nothing = {"beyond": "0", "note": ""}
-    empty = [name for name, value in nothing.items() if shown[name].eq(value).all()]
+    nothing = {"beyond": ["0", "\N{EM DASH}"], "note": [""]}
+    empty = [name for name, values in nothing.items() if shown[name].isin(values).all()]
     return shown.drop(columns=empty)
 
 
@@ -309,17 +310,17 @@ def _note(row: NamedTuple) -> str:
     if why or not (row.low > 0 or row.high < 0):
         return why
     if row.verdict == stats.NO_VERDICT:
-        return f"{row.seeds:.0f} seeds decide nothing, a test needs {stats.SEEDS}"
+        return f"{row.seeds:.0f} seeds decide nothing: a test needs {stats.SEEDS}"
     if row.verdict != "inconclusive":
         return ""
     if hasattr(row, "p_holm"):
-        return f"p {_p_shown(row.p)} alone; adjusted over the three {_p_shown(row.p_holm)}"
+        return f"p {p_shown(row.p)} alone; adjusted over the three {p_shown(row.p_holm)}"
     if row.null:
         return f"without 0, but not beyond {_number_shown(row.null)}, the margin"
-    return f"the other way than claimed; adjusted within the claim, p {_p_shown(row.p_against)}"
+    return f"the other way than claimed; adjusted within the claim, p {p_shown(row.p_against)}"
 
 
-PS = {"p": "p", "p_holm": "p (Holm over three)", "p_against": "p against (Holm in the claim)"}
+PS = {"p": "p", "p_holm": "p (Holm)", "p_against": "p against"}
 
 
 def tested(verdicts: pd.DataFrame) -> pd.DataFrame:
@@ -335,10 +336,14 @@ def _gap_shown(row: NamedTuple) -> str:
 
 
 def _number_shown(value: float) -> str:
-    return "\N{EM DASH}" if pd.isna(value) else f"{value:.3g}"
+    """Three places, of large values one; no zeros behind 0."""
+    if pd.isna(value):
+        return "\N{EM DASH}"
+    return f"{value:.{3 if abs(value) < 1 else 1}f}" if value else "0"
 
 
-def _p_shown(p: float) -> str:
+def p_shown(p: float) -> str:
+    """Three places; `< .001` of what is smaller, a dash where there is none."""
     if pd.isna(p):
         return "\N{EM DASH}"
     return "< .001" if p < 0.0005 else f"{p:.3f}"
@@ -371,11 +376,18 @@ def without_intervals(quality: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, axis=1)
 
 
-def save(tables: dict[str, pd.DataFrame], folder: Path) -> None:
-    """Write each table as folder/<name>.csv."""
+def save(tables: dict[str, pd.DataFrame], folder: Path, latex: dict[str, str]) -> list[str]:
+    """Write each table that has rows as folder/<name>.csv, and texts as <name>.tex; the names of
+    the tables. Other tables of before go."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, table in tables.items():
+    for file in [*folder.glob("*.csv"), *folder.glob("*.tex")]:
+        file.unlink()
+    kept = {name: table for name, table in tables.items() if len(table)}
+    for name, table in kept.items():
         table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6f")
+    for name, text in latex.items():
+        (folder / f"{name}.tex").write_text(text, encoding="utf-8")
+    return list(kept)
 
 
 # --- one run -----------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from IPython.display import Markdown
 
 from lib.analysis import stats
 from lib.analysis.claims import NOT_TESTED
-from lib.analysis.results import Results, ScoredRun
+from lib.analysis.results import ENDS, WITH_ALPHA, Results, ScoredRun
 from lib.analysis.showing import NOTHING
 from lib.analysis.sums import stratum
 from lib.metrics import REFERENCES, SETTINGS
@@ -57,6 +57,44 @@ def left_out(runs: list[ScoredRun]) -> Markdown:
     )
 
 
+STRATEGIES = {
+    "mono": "question and passage in one language, one language a batch",
+    "x-x": "the same pairs, languages mixed in the batch",
+    "cross": "question and passage in two languages",
+    "cross-pair": "the same, one pair of languages a batch",
+    "cross-fixed": "cross, where each question keeps one partner language",
+    "hybrid": "each batch is a mono batch with probability alpha, else a cross batch",
+    "hybrid-pair": "the same with cross-pair batches",
+    "mix": "both kinds of rows inside every batch, a share alpha of them in one language",
+    "en-en": "English alone",
+}
+PARTS = {
+    "in_language": "the softmax is over passages in the language of the right one",
+    "negatives": "the softmax is over that many wrong passages",
+}
+
+
+def arms(results: Results) -> Markdown:
+    """What the arms of a study are, each strategy once; in the order of STRATEGIES."""
+    found = {run.train.strategy for run in results.runs if run.train.steps}
+    said = [
+        f"*{name}{'(alpha)' * (name in WITH_ALPHA)}*: {what}"
+        for name, what in STRATEGIES.items()
+        if name in found
+    ]
+    named = " ".join(results.arms)
+    said += [f"*{name}*: {what}" for name, what in PARTS.items() if name in named]
+    if "untrained" in results.references:
+        said.append("*untrained*: the encoder before its first step")
+    ends = {name: pair for name, pair in ENDS.items() if name in found}
+    lines = [f"{name} runs from {a} at 0 to {b} at 1" for name, (a, b) in ends.items()]
+    alpha = f" Alpha is the share of same-language pairs: {', '.join(lines)}." if lines else ""
+    return Markdown(
+        "**Arms** are ways of composing batches; all start from the same weights for each seed, "
+        f"see the same texts and take the same number of steps. {'; '.join(said)}.{alpha}"
+    )
+
+
 # --- the answer --------------------------------------------------------------------------------
 
 
@@ -69,12 +107,13 @@ def answer(primary: pd.DataFrame) -> Markdown:
         return Markdown(f"**Not answered here**: {why}.")
     arm, mono, mix = rows["cost"]["arm"], rows["cost"]["versus"], rows["batch"]["versus"]
     against_mono = _against_mono(rows["cost"], rows["gain"])
+    undecided = _nothing_decided(rows.values())
     text = (
-        f"Training on batches half of which are in one language and half across languages ({arm}) "
+        f"{'training' if undecided else 'Training'} on batches half of which are in one language and half across languages ({arm}) "
         f"{against_mono}, against one language a batch throughout ({mono}); against mixing both "
         f"kinds inside every batch ({mix}) it {_effect(rows['batch'], 'over all settings')}."
     )
-    return Markdown(f"{_nothing_decided(rows.values())}{text}")
+    return Markdown(undecided + text)
 
 
 def _against_mono(cost: dict, gain: dict) -> str:
@@ -94,7 +133,7 @@ def _effect(row: dict, where: str) -> str:
     if row["verdict"] == "equivalent":
         return f"**differs by no more than {stats.MARGIN:g} mAP {where}** ({signed})"
     if row["verdict"] == stats.NO_VERDICT:
-        return f"has {signed} mAP {where}"
+        return f"differs by {signed} mAP {where}"
     detectable = f"; {row['detectable']:.3f} could have been detected"
     return f"**neither gains nor loses for certain {where}** ({signed} mAP{detectable})"
 
@@ -125,10 +164,22 @@ def beside(results: Results, quality: pd.DataFrame, note: str = "") -> Markdown:
     return Markdown(
         f"{brackets} {_counted(seeds, 'seed')} and {_counted(clusters, 'cluster')} of questions. "
         "mAP: mean average precision, 1 where every relevant passage comes first. "
-        f"{stratum(results.sums)} {_untrained_ranker(results, ap)}"
+        f"{_headline(results)} {_untrained_ranker(results, ap)}"
         + f"\n\n**Note.** {_plain(note)}"
         * bool(note)
     )
+
+
+def _headline(results: Results) -> str:
+    """Which questions figures are of, and what its words mean."""
+    words = stratum(results.sums)
+    text = f"Figures are of the *headline stratum*, unless they say otherwise: {words[0].lower()}"
+    explained = {
+        "Two-hop": "a two-hop question joins two facts",
+        "held-out wording": "no training question has a held-out wording",
+    }
+    notes = ", ".join(note for term, note in explained.items() if term in words)
+    return f"{text}{words[1:-1]}{f' ({notes})' * bool(notes)}."
 
 
 def _counted(number: int, what: str) -> str:
@@ -205,10 +256,12 @@ def evaluated(run: str, benchmark: str, means: pd.DataFrame, share: pd.DataFrame
     )
 
 
-def provenance(runs: int, commits: list[str]) -> Markdown:
-    """Which commits the runs were made with, and a warning where they are several."""
-    text = f"{runs} runs made with {', '.join(commits)}."
+def provenance(runs: int, commits: list[str], tables: list[str]) -> Markdown:
+    """Which commits the runs were made with, and a warning where they are several; then links to
+    the saved tables."""
+    text = f"{_counted(runs, 'run')} made with {', '.join(commits)}."
     mixed = (
         "**Warning**: runs of different commits are mixed; `make clean STUDY=...` starts afresh."
     )
-    return Markdown(f"{text} {mixed}" if len(commits) > 1 else text)
+    links = ", ".join(f"[{name}.csv](tables/{name}.csv)" for name in tables)
+    return Markdown(f"{text} {mixed * (len(commits) > 1)}\n\nTables: {links}.")
