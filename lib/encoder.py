@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 # Tokens that lengths are rounded up to before, which tensor cores like.
 MULTIPLE = {"cpu": 1, "cuda": 8}
-# Types of models whose mask is made here: given one a text, `transformers` takes its time, and waits
-# for a GPU, to look whether it hides anything. In these, all tokens see all others.
+# Types of models whose mask is made here: given one a text, `transformers` takes its time, and
+# waits for a GPU, to look whether it hides anything. In these, all tokens see all others.
 MASKED = ("bert", "roberta", "xlm-roberta")
 
 
