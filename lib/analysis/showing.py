@@ -20,7 +20,7 @@ def show(table: pd.DataFrame, caption: str, file: str = "") -> HTML | Markdown:
         return NOTHING
     numbered = isinstance(table.index, pd.RangeIndex)
     text = table.to_html(index=not numbered, border=0, na_rep="\N{EM DASH}")
-    title = f"<caption>{html.escape(caption)}</caption>"
+    title = f"<caption><span>{html.escape(caption)}</span></caption>"
     text = text.replace("<thead>", f"{title}<thead>", 1).replace(' style="text-align: right;"', "")
     link = f'<p class="files"><a href="tables/{file}.csv">{file}.csv</a></p>' if file else ""
     return HTML(text + link)

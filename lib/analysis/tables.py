@@ -28,6 +28,7 @@ STRATA = (
     ("cross", ["script"]),
 )
 BESIDE = ("hit1", "r10", "r100", "ndcg10")  # measures beside mAP
+DIGITS = {"rank_distance": 1, "max_at_r": 1}  # places that are shown, of other measures three
 
 TRAINED = (
     ("mono", "both"),
@@ -145,11 +146,10 @@ def biases(table: pd.DataFrame) -> pd.DataFrame:
 def wide(table: pd.DataFrame, columns: str, intervals: bool = True) -> pd.DataFrame:
     """Rows arms, columns the values of `columns` (setting or metric), for people to read: cells
     `estimate [low, high]`, or the estimate alone."""
-    digits = dict.fromkeys(("rank_distance", "max_at_r"), 1)
     text = [
         f"{r.estimate:.{d}f}" + f" {stats.shown(r.low, r.high, f'.{d}f')}" * intervals
         for r in table.itertuples()
-        for d in [digits.get(r.metric, 3)]
+        for d in [DIGITS.get(r.metric, 3)]
     ]
     named = table.assign(text=text, metric=table["metric"].map(LABELS))
     cells = named.pivot(index="arm", columns=columns, values="text")
@@ -332,7 +332,8 @@ def tested(verdicts: pd.DataFrame) -> pd.DataFrame:
 def _gap_shown(row: NamedTuple) -> str:
     if pd.isna(row.difference):
         return "\N{EM DASH}"
-    return f"{row.difference:+.3f} {stats.shown(row.low, row.high, '+.3f')}"
+    form = f"+.{DIGITS.get(getattr(row, 'metric', ''), 3)}f"
+    return f"{row.difference:{form}} {stats.shown(row.low, row.high, form)}"
 
 
 def _number_shown(value: float) -> str:

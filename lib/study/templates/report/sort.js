@@ -3,7 +3,7 @@
 for (const table of document.querySelectorAll("main table")) {
   const body = table.tBodies[0], head = table.tHead && table.tHead.rows[table.tHead.rows.length - 1];
   if (!head || !body || body.rows.length < 3 || body.querySelector("[rowspan]")) continue;
-  if (table.caption) table.caption.append(" A click on a header sorts.");
+  if (table.caption) table.caption.firstElementChild.append(" A click on a header sorts.");
   [...head.cells].forEach((cell, place) => {
     if (!cell.textContent.trim()) return;
     const button = document.createElement("button");
