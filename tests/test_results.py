@@ -441,7 +441,7 @@ def test_few_seeds_tell_what_could_be_detected():
     why = claims.verdicts(table, untested, NO_AUDIT)["why"]
     assert (why == "1 seed, a test needs 5").sum() == 7
     assert set(tables.compared(claims.primary(one))["detectable"]) == {"—"}
-    assert set(tables.differences(one)["verdict"]) == {"—"}
+    assert set(contrasts.rivals(one)["verdict"]) == {"—"}
 
 
 def test_nothing_enters_a_family_twice():
@@ -579,14 +579,6 @@ def test_study_without_hybrid_tests_nothing():
     assert found["why"].str.startswith("no arm hybrid(0.5)").sum() == len(claims.CLAIMS)
 
 
-def test_differences_name_the_best_other_arm():
-    """Each arm is compared with the best of the others, never with itself."""
-    gaps = tables.differences(study(GAINS)).set_index(["arm", "setting"])
-    assert gaps.loc[("mono", "mono"), "versus"] == "hybrid(0.5)"
-    assert gaps.loc[("hybrid(0.5)", "mono"), "difference"] == pytest.approx(0.05, abs=0.01)
-    assert gaps.loc[("hybrid(0.5)", "mono"), "verdict"] == "supported"
-
-
 def test_front_holds_the_arms_that_nobody_beats():
     """The Pareto front by hand."""
     means = {"a": (0.9, 0.1), "b": (0.5, 0.5), "c": (0.4, 0.4), "d": (0.1, 0.9)}
@@ -617,34 +609,6 @@ def test_incomplete_grid_is_named(outputs):
         scored_runs("lab")
 
 
-def said(results, quality, gaps):
-    """The report's first words."""
-    verdicts = claims.verdicts(*claims.decide(results), NO_AUDIT)
-    return words.findings(results, quality, gaps, claims.primary(results), verdicts).data
-
-
-def test_findings_name_the_best_arm():
-    """The report's first words hold the arm and figure that the tables hold."""
-    results = study(GAINS)
-    results = Results(
-        "made-up",
-        results.runs,
-        pd.concat([results.sums, summed(scores()).assign(arm="BM25 char n-grams", seed=0)]),
-        results.cells,
-    )
-    quality, gaps = tables.quality(results), tables.differences(results)
-    text = said(results, quality, gaps)
-    best = quality[
-        (quality["arm"] == "hybrid(0.5)")
-        & (quality["metric"] == "ap")
-        & (quality["setting"] == "mono")
-    ]["estimate"].iloc[0]
-    assert f"**mono**: **hybrid(0.5)** has the highest mAP, {best:.3f}" in text
-    assert "(told apart by this interval alone)" in text
-    assert re.search(r"\*\*Cross gain\*\* .*: \+0\.05\d \[.*\] mAP, supported;", text)
-    assert "- exploratory claims (last table): 7 supported, 3 not tested." in text
-
-
 def test_commits_are_collected(tmp_path):
     """Runs of two commits are told apart, so that the report can warn."""
     from lib import store
@@ -656,47 +620,3 @@ def test_commits_are_collected(tmp_path):
         store.write_json(folder / "provenance.json", {"commit": commit, "dirty": False})
         runs.append(SimpleNamespace(folder=folder))
     assert commits(runs) == ["aaa", "bbb"]
-
-
-def with_reference(results: Results) -> Results:
-    """The same with a reference ranker that is as good as mono."""
-    mono = results.sums[results.sums["arm"] == "mono"]
-    return replace(results, sums=pd.concat([results.sums, mono.assign(arm="BM25 char n-grams")]))
-
-
-def test_a_benchmark_of_one_question_is_shown_without_intervals(tmp_path):
-    """Of one cluster every table, sentence and figure of a report is made, with dashes."""
-    whole = with_reference(study(GAINS))
-    own = replace(whole, sums=whole.sums[whole.sums["group"] == "f0"])
-    quality, gaps = tables.quality(own), tables.differences(own)
-    assert (quality["clusters"] == 1).all() and quality["estimate"].notna().all()
-    assert quality["low"].isna().all() and gaps["high"].isna().all()
-    table, _ = claims.decide(own)
-    assert set(table["verdict"]) == {"—"} and table["p"].isna().all()
-    shown = tables.wide(quality[quality["metric"] == "ap"], "setting")
-    assert shown.map(lambda cell: cell.endswith(" [—]")).all(axis=None)
-    assert set(tables.compared(table)["p"]) == {"—"}
-    assert tables.bootstrap(own, 10).map(lambda cell: cell == "[—] [—]").all(axis=None)
-    text = said(own, quality, gaps)
-    assert "1 cluster of questions, too few for intervals" in text and "nan" not in text
-    for drawn in (
-        plots.tradeoff(*tables.plane(own, quality), about=""),
-        forests.rivals(contrasts.rivals(own)),
-        forests.primary(claims.primary(own)),
-        plots.bias(tables.bias(own)),
-    ):
-        assert "<img" in drawing.show(drawn, tmp_path).data
-
-
-def test_a_sample_of_questions_is_said():
-    """Reference rankers of large benchmarks answer some questions alone: tables and words tell."""
-    results = with_reference(study(GAINS))
-    sampled = results.sums["group"].isin([f"f{i}" for i in range(10)])
-    kept = results.sums["arm"].isin(GAINS) | sampled
-    results = replace(results, sums=results.sums[kept])
-    quality, gaps = tables.quality(results), tables.differences(results)
-    mono = quality[(quality["metric"] == "ap") & (quality["setting"] == "mono")]
-    assert mono.set_index("arm")["questions"].to_dict() == dict.fromkeys(GAINS, 40) | {
-        "BM25 char n-grams": 10
-    }
-    assert "in mono on a sample of 10 of 40 questions;" in said(results, quality, gaps)
