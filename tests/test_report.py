@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import nbformat
+import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 from hypothesis import given
@@ -16,6 +17,7 @@ from nbconvert.filters import markdown2html
 
 from lib import params, store
 from lib.analysis import showing, words
+from lib.analysis.showing import NOTHING
 from lib.study import grid, paths, report
 from lib.study.__main__ import main
 
@@ -81,10 +83,8 @@ def study(outputs):
                 "Scores", output("image/png", PIXEL, **{"image/png": {"alt": "mAP by language"}})
             ),
         )
-    write(
-        paths.report_dir("tiny") / "04_analyse.ipynb",
-        executed("Findings", output("text/markdown", "Found.")),
-    )
+    found = executed("Findings", output("text/markdown", "Found."))
+    write(paths.report_dir("tiny") / "04_analyse.ipynb", found)
     return "tiny"  # fmt: skip
 
 
@@ -113,43 +113,40 @@ def test_a_page_a_notebook(study):
     assert report.render(study) == paths.report_dir(study) / "index.html"
     named = {f"{stage}-{key}.html" for stage in ("train", "evaluate") for key in KEYS}
     assert set(pages(study)) == {"index.html", "prepare-seed=0.html"} | named
-    assert "<h1>Findings" in pages(study)["index.html"]
+    assert "<h1>Findings</h1>" in pages(study)["index.html"]
 
 
-def test_every_page_is_linked(study):
-    """From the analysis, through file names with `=` and `,`; a run's pages link each other and
-    lead back."""
+def links(text):
+    """Where a page leads inside the report."""
+    found = [a["href"] for a in Tags(text).of("a")]
+    assert not any(c in href for href in found for c in "=,")
+    return {unquote(href) for href in found if not href.startswith("https://")}
+
+
+def test_every_page_is_reached_and_leads_back(study):
+    """The analysis links all, a page of a run its own others; through file names with `=` and `,`."""
     report.render(study)
     found = pages(study)
-    links = {name: [a["href"] for a in Tags(text).of("a")] for name, text in found.items()}
-    named = {name: {unquote(x) for x in own if x.startswith(("train", "evaluate", "prepare"))}
-             for name, own in links.items()}  # fmt: skip
-    assert named.pop("index.html") == found.keys() - {"index.html"}
-    for name, own in named.items():
-        run = name.partition("-")[2]
-        beside = {other for other in found if other.partition("-")[2] == run}
-        assert own - {name} == beside - {name} and "index.html#runs" in links[name]
-    assert 'id="runs"' in found["index.html"]
-    assert not any(c in link for own in links.values() for link in own for c in "=,")
+    assert links(found["index.html"]) == {*found} - {"index.html"}
+    for key in KEYS:
+        own = {f"{stage}-{key}.html" for stage in ("train", "evaluate")}
+        for name in own:
+            back = {"index.html", "index.html#runs"}
+            assert links(found[name]) == {*back, *(own - {name})}
+            page = BeautifulSoup(found[name], "html.parser")
+            marked = page.find(attrs={"aria-current": "page"}).get_text()
+            assert name.startswith(marked)
 
 
-def test_sections_without_content_are_left_out(study):
-    """With their headings, as far as nothing below them is shown; the contents list the others."""
-    cells = []
-    for title, shown in (("A", "x"), ("B", showing.NOTHING.data), ("C", "y"), ("D", "z")):
-        cells.append(nbformat.v4.new_markdown_cell(f"## {title}\n\nWords."))
-        output_of = output("text/markdown", shown)
-        cells.append(nbformat.v4.new_code_cell("f()", outputs=[output_of], execution_count=1))
-    write(
-        paths.report_dir(study) / "04_analyse.ipynb",
-        nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# T"), *cells]),
+def test_links_to_runs_are_a_table_of_arms_and_seeds():
+    """A row an arm, a column a seed, however the axes are called and ordered."""
+    keys = ["arm=a,seed=0", "arm=a,seed=1", "seed=0,arm=b", "train.seed=7,arm=b"]
+    own = [report.Page("s", "train", key, Path("x")) for key in keys]
+    table = report._by_seed([report.Page("s", "analyse", "", Path("x")), *own])
+    assert {arm: list(row) for arm, row in table.items()} == dict.fromkeys(
+        ("arm=a", "arm=b"), ["0", "1", "7"]
     )
-    report.render(study)
-    soup = BeautifulSoup(pages(study)["index.html"], "html.parser")
-    titles = [heading.get_text() for heading in soup.find_all("h2")]
-    assert titles[:3] == ["A", "C", "D"]
-    for link in soup.find("nav", class_="contents").find_all("a"):
-        assert soup.find(id=link["href"].removeprefix("#")) is not None
+    assert table["arm=b"] == {"0": [own[2]], "1": [], "7": [own[3]]}
 
 
 def test_runs_are_in_the_order_of_the_grid(study):
@@ -162,21 +159,20 @@ def test_runs_are_in_the_order_of_the_grid(study):
 
 
 def test_nothing_is_loaded_from_elsewhere(study):
-    """No script but our own, known by its hash; images are inside the page; a policy forbids the
-    rest. Links may lead away."""
+    """One script, the report's own, which the policy names by its hash and which forbids the rest;
+    images are inside the page. Links may lead away."""
     report.render(study)
     for text in pages(study).values():
         tags = Tags(text)
         assert not any(tags.of(x) for x in ("link", "iframe", "object", "embed", "base"))
-        assert not any("src" in script for script in tags.of("script"))
+        [script] = re.findall(r"<script>(.*?)</script>", text, re.S)
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         assert all(img["src"].startswith("data:") for img in tags.of("img"))
         assert not re.search(r"url\(|@import|src=.?http", text)
         policies = [m["content"] for m in tags.of("meta") if "http-equiv" in m]
-        [script] = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
-        known = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         assert policies == [
             "default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; "
-            f"script-src 'sha256-{known}'"
+            f"script-src 'sha256-{digest}'"
         ]
 
 
@@ -200,21 +196,96 @@ def test_code_is_folded_and_pictures_are_described(study):
 
 
 def test_words_in_tables_read_from_their_own_side():
-    """Columns with words are marked, columns of numbers, intervals and gaps are not; headers say
-    what they head."""
+    """Columns with words are marked, columns of numbers, intervals and gaps are not."""
     rows = [
         ("0.5", "\u0645\u0631\u062d\u0628\u0627", "-1e-05"),
         ("nan", "1 hello", "0.5 [0.4, 0.6]"),
     ]
     body = "".join(f"<tr><th>a</th>{''.join(f'<td>{c}</td>' for c in row)}</tr>" for row in rows)
-    head = "<tr><th></th><th>x</th><th>y</th><th>z</th></tr>"
-    tags = Tags(report.dressed(f"<table>{head}{body}</table>"))
-    cells = tags.of("td")[1:]  # the empty header is none
-    assert [a.get("class") for a in cells] == [None, "words", None] * 2
-    assert [a.get("dir") for a in cells] == [None, "auto", None] * 2
-    scopes = [a.get("scope") for a in tags.of("th")]
-    assert scopes == ["col"] * 3 + ["row"] * 2
+    html = report.dressed(f"<table><tr>{'<th>x</th>' * 4}</tr>{body}</table>")
+    cells = Tags(html).of("td")
+    assert [cell.get("class") for cell in cells] == [None, "words", None] * 2
+    assert [cell.get("dir") for cell in cells] == [None, "auto", None] * 2
+    heads = [head.get("class") for head in Tags(html).of("th")]
+    assert heads == [None, None, "words", None, None, None]  # four columns, two rows
     assert report.dressed("<p>a < b") == "<p>a < b"
+
+
+def test_headers_say_what_they_head():
+    """Of columns, groups of columns and rows; an empty one heads nothing; a row without any is
+    named by its first cell. The table scrolls in a box with the caption's name."""
+    html = report.dressed(
+        "<table><caption>Means</caption><thead><tr><th></th><th colspan=2>mono</th></tr>"
+        "<tr><th></th><th>R@1</th><th>R@10</th></tr></thead>"
+        "<tr><td>a</td><td>1</td><td>2</td></tr></table>"
+    )
+    page = BeautifulSoup(html, "html.parser")
+    heads = [(cell.get_text(), cell["scope"]) for cell in page.find_all("th")]
+    assert heads == [("mono", "colgroup"), ("R@1", "col"), ("R@10", "col"), ("a", "row")]
+    [box] = page.find_all("div", class_="table")
+    assert box["aria-label"] == "Means" and box["tabindex"] == "0" and box.table
+
+
+def words_and(code, *texts):
+    """Cells: words, then one of code for each text, which is what it shows."""
+    cells = [nbformat.v4.new_markdown_cell(words) for words in code]
+    return cells + [
+        nbformat.v4.new_code_cell("x", outputs=[output("text/html", text)]) for text in texts
+    ]
+
+
+def test_sections_that_show_nothing_are_left_out():
+    """A heading goes with all that is below it; words without code stay; one part of a section may
+    be empty."""
+    nothing = NOTHING.data
+    cells = [
+        *words_and(["# Title"], "answer"),
+        *words_and(["## Empty", "about it"], "", nothing),
+        *words_and(["### Below it"], nothing),
+        *words_and(["## Half"], "", "a table"),
+        *words_and(["### Nothing here"], nothing),
+        *words_and(["## Words alone"]),
+    ]
+    kept = report.without_empty(cells)
+    said = [cell.source for cell in kept if cell.cell_type == "markdown"]
+    assert said == ["# Title", "## Half", "## Words alone"]
+    shown = [cell.outputs[0].data["text/html"] for cell in kept if cell.cell_type == "code"]
+    assert shown == ["answer", "a table"]
+
+
+def test_a_report_begins_with_its_contents(study):
+    """After the answer and before the first section, which all are anchors; not on pages of runs."""
+    notebook = executed("Findings", output("text/markdown", "The answer."))
+    for title in ("What & how", "Code of ours"):
+        notebook.cells += words_and([f"## {title}"], "<p>shown</p>")
+    write(paths.report_dir(study) / "04_analyse.ipynb", notebook)
+    report.render(study)
+    text = pages(study)["index.html"]
+    page = BeautifulSoup(text, "html.parser")
+    [contents] = page.find_all("nav", class_="contents")
+    named = {a["href"]: a.get_text() for a in contents.find_all("a")}
+    assert named == {
+        "#what-amp-how": "What & how", "#code-of-ours": "Code of ours", "#code": "Code",
+        "#runs": "Runs",
+    }  # fmt: skip
+    assert [f"#{h['id']}" for h in page.find_all("h2")] == list(named)
+    order = [text.index(x) for x in ("The answer.", 'class="contents"', 'id="what-amp-how"')]
+    assert order == sorted(order)
+    assert "contents" not in pages(study)[f"train-{KEYS[0]}.html"].split("</style>")[1]
+
+
+def test_tables_link_their_files(study):
+    """As CSV, and as LaTeX where that is there."""
+    shown = showing.show(pd.DataFrame({"a": [1]}), "A", "quality")
+    more = showing.show(pd.DataFrame({"a": [1]}), "B", "bias")
+    cells = [output("text/html", part.data) for part in (shown, more)]
+    folder = paths.report_dir(study)
+    write(folder / "04_analyse.ipynb", executed("Findings", *cells))
+    (folder / "tables").mkdir()
+    (folder / "tables/quality.tex").write_text("")
+    report.render(study)
+    files = {x for x in links(pages(study)["index.html"]) if x.startswith("tables/")}
+    assert files == {"tables/quality.csv", "tables/quality.tex", "tables/bias.csv"}
 
 
 def test_pages_are_small(study):

@@ -10,18 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t
 
-from lib.analysis import (
-    advice,
-    claims,
-    contrasts,
-    drawing,
-    forests,
-    plots,
-    published,
-    showing,
-    tables,
-    words,
-)
+from lib.analysis import claims, contrasts, drawing, published, tables
 from lib.analysis.results import (
     ENDS,
     WITH_ALPHA,
@@ -451,6 +440,7 @@ def test_few_seeds_tell_what_could_be_detected():
     why = claims.verdicts(table, untested, NO_AUDIT)["why"]
     assert (why == "1 seed, a test needs 5").sum() == 7
     assert set(tables.compared(claims.primary(one))["detectable"]) == {"—"}
+    assert set(contrasts.rivals(one)["verdict"]) == {"—"}
 
 
 def test_nothing_enters_a_family_twice():
@@ -618,45 +608,6 @@ def test_incomplete_grid_is_named(outputs):
         scored_runs("lab")
 
 
-def answered(results):
-    """The report's first sentence."""
-    return words.answer(claims.primary(results)).data
-
-
-def test_the_answer_says_what_is_decided():
-    """Sizes and intervals of the table: what is lost has its signs turned, and a difference within
-    the margin is said to be none."""
-    results, _ = noisy({"mono": 0.1, "hybrid(0.5)": 0.0, "mix(0.5)": -0.1}, seeds=8, spread=0.002)
-    cost, gain, batch = claims.primary(results).to_dict("records")
-    text = answered(results)
-    assert text.startswith("Training on batches half of which") and "Undecided" not in text
-    lost = f"**loses {-cost['difference']:.3f} [{-cost['high']:.3f}, {-cost['low']:.3f}] mAP within"
-    assert lost in text and cost["verdict"] == "supported"
-    assert f"**loses {-gain['difference']:.3f} [" in text and gain["verdict"] == "contradicted"
-    assert f"**gains {batch['difference']:.3f} [" in text
-    same, _ = noisy(dict.fromkeys(GAINS, 0.0), seeds=8, spread=0.002)
-    assert "**differs by no more than 0.01 mAP within a language**" in answered(same)
-    wide, _ = noisy(dict.fromkeys(GAINS, 0.0), seeds=5, spread=0.2)
-    text = answered(wide)
-    assert text.count("**neither gains nor loses for certain") == 3
-    assert text.count("could have been detected") == 3
-
-
-def test_the_answer_says_why_nothing_is_decided():
-    """Too few seeds, one cluster, no arms: in the first words."""
-    three, one = study(GAINS, seeds=3), study(GAINS, seeds=1)
-    assert answered(three).startswith("**Undecided: 3 seeds decide nothing; five are needed.** So")
-    assert answered(one).startswith("**Undecided: one seed decides nothing; five are needed.** So")
-    assert "differs by +0.05" in answered(three)
-    several = study(GAINS)
-    few = replace(several, sums=several.sums[several.sums["group"] == "f0"])
-    assert answered(few).startswith("**Undecided: one cluster of questions decides nothing.**")
-    assert "it was not compared over all settings (no arm mix(0.5))" in answered(
-        study({"mono": 0.0, "hybrid(0.5)": 0.05})
-    )
-    assert answered(study({"mono": 0.0})).startswith("**Not answered here**: no arm hybrid(0.5)")
-
-
 def test_commits_are_collected(tmp_path):
     """Runs of two commits are told apart, so that the report can warn."""
     from lib import store
@@ -668,109 +619,3 @@ def test_commits_are_collected(tmp_path):
         store.write_json(folder / "provenance.json", {"commit": commit, "dirty": False})
         runs.append(SimpleNamespace(folder=folder))
     assert commits(runs) == ["aaa", "bbb"]
-
-
-def with_reference(results: Results) -> Results:
-    """The same with a reference ranker that is as good as mono."""
-    mono = results.sums[results.sums["arm"] == "mono"]
-    return replace(results, sums=pd.concat([results.sums, mono.assign(arm="BM25 char n-grams")]))
-
-
-def test_a_benchmark_of_one_question_is_shown_without_intervals(tmp_path):
-    """Of one cluster every table, sentence and figure of a report is made, with dashes."""
-    whole = with_reference(study(GAINS))
-    own = replace(whole, sums=whole.sums[whole.sums["group"] == "f0"])
-    quality, gaps = tables.quality(own), contrasts.rivals(own)
-    assert (quality["clusters"] == 1).all() and quality["estimate"].notna().all()
-    assert quality["low"].isna().all() and gaps["high"].isna().all()
-    table, _ = claims.decide(own)
-    assert set(table["verdict"]) == {"—"} and table["p"].isna().all()
-    shown = tables.wide(quality[quality["metric"] == "ap"], "setting")
-    assert shown.map(lambda cell: cell.endswith(" [—]")).all(axis=None)
-    assert set(tables.compared(table)["p"]) == {"—"}
-    assert tables.bootstrap(own, 10).map(lambda cell: cell == "[—] [—]").all(axis=None)
-    text = answered(own) + words.beside(own, quality).data
-    assert "Over 5 seeds and 1 cluster of questions." in text and "nan" not in text
-    for drawn in (
-        plots.tradeoff(*tables.plane(own, quality), about=""),
-        forests.rivals(contrasts.rivals(own)),
-        forests.primary(claims.primary(own)),
-        plots.bias(tables.bias(own)),
-    ):
-        assert "<img" in drawing.show(drawn, tmp_path).data
-
-
-def test_a_sample_of_questions_is_said():
-    """Reference rankers of large benchmarks answer some questions alone: tables and words tell."""
-    results = with_reference(study(GAINS))
-    sampled = results.sums["group"].isin([f"f{i}" for i in range(10)])
-    kept = results.sums["arm"].isin(GAINS) | sampled
-    results = replace(results, sums=results.sums[kept])
-    quality = tables.quality(results)
-    mono = quality[(quality["metric"] == "ap") & (quality["setting"] == "mono")]
-    assert mono.set_index("arm")["questions"].to_dict() == dict.fromkeys(GAINS, 40) | {
-        "BM25 char n-grams": 10
-    }
-    assert ", on a sample of 10 of 40 questions: behind the best arms." in (
-        words.beside(results, quality).data
-    )
-
-
-def test_bm25_ahead_is_said():
-    """Setting by setting, against the best arm of each."""
-    results = with_reference(study(dict.fromkeys(GAINS, -0.1)))
-    better = results.sums["arm"].str.startswith("BM25") * (results.sums["setting"] != "multi")
-    gained = results.sums["total"] + 0.2 * results.sums["weight"] * better
-    results = replace(results, sums=results.sums.assign(total=gained))
-    text = words.beside(results, tables.quality(results), note="<b>").data
-    assert "**ahead of every arm in mono and cross**." in text
-    assert text.endswith("**Note.** \\<b\\>")
-
-
-def test_advice_by_hand():
-    """The best arm of each need, by how much the next is behind, and who is as good: nobody beyond
-    the margin, all within it, some; three seeds choose nothing."""
-    clear, _ = noisy({"mono": 0.0, "cross": 0.05, "hybrid(0.5)": 0.2}, seeds=6, spread=0.002)
-    table = advice.advise(clear).set_index("setting")
-    assert list(table.index) == ["mono", "cross", "multi", "mono+cross"]
-    assert set(table["advice"]) == {"take hybrid(0.5)"} and set(table["versus"]) == {"cross"}
-    assert table["difference"].between(0.14, 0.16).all()
-    same, _ = noisy({"mono": 0.0, "cross": 0.0}, seeds=6, spread=0.002)
-    assert set(advice.advise(same)["advice"]) == {"no arm is better than another"}
-    some, _ = noisy({"mono": 0.0, "cross": 0.2, "hybrid(0.5)": 0.2}, seeds=6, spread=0.002)
-    for row in advice.advise(some).itertuples():
-        assert {row.arm, row.as_good} == {"cross", "hybrid(0.5)"}
-        assert row.advice.endswith("not shown to be worse by more than .01")
-    few, _ = noisy({"mono": 0.0, "cross": 0.2}, seeds=3, spread=0.002)
-    assert set(advice.advise(few)["advice"]) == {"undecided: 3 seeds, a choice needs 5"}
-    assert not len(advice.advise(study({"mono": 0.0})))
-    shown = advice.shown(table.reset_index(), clear)
-    assert set(shown["alpha"]) == {"0.5"} and shown["lead over the next"].str.startswith("+").all()
-
-
-def test_what_was_not_tested_is_told_with_the_reason():
-    """A line a claim; nothing where all were."""
-    verdicts = claims.verdicts(*claims.decide(study({"mono": 0.0})), NO_AUDIT)
-    text = words.not_measured(verdicts).data
-    assert text.count("no arm hybrid(0.5)") == len(claims.CLAIMS) and "needs MIRACL." in text
-    assert words.not_measured(verdicts[:0]) is showing.NOTHING
-
-
-def test_arms_are_told_once_a_strategy():
-    """Each that is there, and what its alpha runs between."""
-    text = words.arms(study(GAINS | {"hybrid(0.25)": 0.0})).data
-    assert text.count("*hybrid(alpha)*:") == 1 and "*x-x*" not in text
-    assert "hybrid runs from cross at 0 to mono at 1" in text
-
-
-def test_a_table_is_shown_with_its_caption_and_file():
-    """Rows that are only numbered are not; of an empty table nothing is shown."""
-    table = pd.DataFrame({"a": ["x"], "b": [np.nan]})
-    text = showing.show(table, "What <it> is", "own").data
-    assert "<caption>What &lt;it&gt; is</caption>" in text and "tables/own.csv" in text
-    assert "<th>0</th>" not in text and "<td>\N{EM DASH}</td>" in text
-    assert "<th>r</th>" in showing.show(table.set_axis(["r"]), "").data
-    assert showing.show(table[:0], "") is showing.NOTHING
-    both = showing.together({"one": table, "none": table[:0], "two": table}, "c", "own").data
-    assert both.count("<table") == 2 and both.count("own.csv</a>") == 1
-    assert showing.together({"none": table[:0]}, "c") is showing.NOTHING

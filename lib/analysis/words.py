@@ -59,18 +59,18 @@ def left_out(runs: list[ScoredRun]) -> Markdown:
 
 STRATEGIES = {
     "mono": "question and passage in one language, one language a batch",
-    "x-x": "the same pairs, languages mixed in the batch",
-    "cross": "question and passage in two languages",
-    "cross-pair": "the same, one pair of languages a batch",
-    "cross-fixed": "cross, where each question keeps one partner language",
-    "hybrid": "each batch is a mono batch with probability alpha, else a cross batch",
-    "hybrid-pair": "the same with cross-pair batches",
-    "mix": "both kinds of rows inside every batch, a share alpha of them in one language",
-    "en-en": "English alone",
+    "x-x": "question and passage in one language, languages mixed in the batch",
+    "cross": "question and passage in two languages, pairs of languages mixed in the batch",
+    "cross-pair": "question and passage in two languages, one pair of languages a batch",
+    "cross-fixed": "as cross, but each question keeps one partner language",
+    "hybrid": "each batch is as in mono with probability alpha, else as in cross",
+    "hybrid-pair": "each batch is as in mono with probability alpha, else as in cross-pair",
+    "mix": "every batch mixes both kinds of pairs, each in one language with probability alpha",
+    "en-en": "questions and passages in English alone",
 }
 PARTS = {
     "in_language": "the softmax is over passages in the language of the right one",
-    "negatives": "the softmax is over that many wrong passages",
+    "negatives": "the softmax is over so many wrong passages at most",
 }
 
 
