@@ -532,3 +532,11 @@ def test_tables_of_one_run():
     )
     assert tables.language_share(share).loc["de"].tolist() == [0.123, 0.5, 0.247]
     assert np.isfinite(tables.language_share(share).to_numpy()).all()
+
+
+def test_tables_of_a_run_stand_under_their_names():
+    """Without the empty ones; of none nothing is shown."""
+    table = pd.DataFrame({"a": [1]})
+    text = words.titled({"one": table, "none": table[:0]}).data
+    assert text.startswith("<h3>one</h3><table") and "none" not in text
+    assert words.titled({"none": table[:0]}) is showing.NOTHING

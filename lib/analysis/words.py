@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 import pandas as pd
-from IPython.display import Markdown
+from IPython.display import HTML, Markdown
 
 from lib.analysis import stats
 from lib.analysis.claims import NOT_TESTED
@@ -213,6 +213,12 @@ def not_measured(verdicts: pd.DataFrame) -> Markdown:
 
 
 # --- one run -----------------------------------------------------------------------------------
+
+
+def titled(tables: dict[str, pd.DataFrame]) -> HTML | Markdown:
+    """Tables below each other, each under its name; NOTHING where there are none."""
+    parts = [f"<h3>{name}</h3>{table.to_html()}" for name, table in tables.items() if len(table)]
+    return HTML("".join(parts)) if parts else NOTHING
 
 
 def training(p: Train) -> Markdown:
