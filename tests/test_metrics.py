@@ -254,13 +254,14 @@ def test_equal_to_trec_eval(grades):
     measures = {
         "ap": "map",
         "ap20": "map_cut_20",
+        "hit1": "success_1",
         "r1": "recall_1",
         "r10": "recall_10",
         "r100": "recall_100",
         "ndcg10": "ndcg_cut_10",
     }
     evaluator = pytrec_eval.RelevanceEvaluator(
-        judged, {"map", "map_cut.20", "recall.1,10,100", "ndcg_cut.10"}
+        judged, {"map", "map_cut.20", "success.1", "recall.1,10,100", "ndcg_cut.10"}
     )
     expected = evaluator.evaluate(runs)
     assert len(expected) == len(table) > 100

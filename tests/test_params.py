@@ -281,8 +281,8 @@ MISTAKES = {
     "131072)",
     "prepare: {vocabulary: 1000000000000}": "prepare.vocabulary: 1000000000000 is out of range "
     "(expected 300 to 2000000)",
-    "just words": "is 'just words' (expected prepare, train, evaluate, analyse, vary)",
-    "": "is empty (expected prepare, train, evaluate, analyse, vary)",
+    "just words": "is 'just words' (expected prepare, train, evaluate, analyse, vary, tune)",
+    "": "is empty (expected prepare, train, evaluate, analyse, vary, tune)",
     "a: !!python/name:os.system x": "line 1: could not determine a constructor for the tag "
     "'tag:yaml.org,2002:python/name:os.system' (expected YAML)",
 }
