@@ -176,7 +176,7 @@ def tables(benchmark: Benchmark, ranks: search.Ranks) -> Means:
     scores = metrics.question_scores(benchmark, ranks)
     metrics.summary(scores)
     coverage.language_share(ranks, benchmark)
-    means = metrics.pair_means(scores)[list(metrics.QUALITY)]
+    means = metrics.pair_means(scores)[[m for m in metrics.QUALITY if m != "hit1"]]
     return dict(zip(means.index, means.to_numpy().tolist(), strict=True))
 
 
