@@ -509,3 +509,10 @@ def test_the_companion_asks_for_its_columns():
     """One line names what is missing."""
     with pytest.raises(ValueError, match="points need the column 'low'"):
         companion.companion(POINTS.drop(columns="low"), {}, "")
+
+
+def test_a_study_of_one_arm_has_a_forest_of_untested_contrasts(tmp_path):
+    """Each keeps its place, around zero."""
+    table = claims.primary(study({"mono": 0.0}, seeds=1))
+    assert table["difference"].isna().all()
+    assert "<img" in drawing.show(forests.primary(table), tmp_path).data

@@ -94,7 +94,7 @@ def test_study_leaves_a_report(toy):
     whole, _, said, _ = toy
     report = whole / "outputs/toy/report"
     pages = {f.name for f in report.glob("*.html")}
-    assert len(pages) == 1 + 2 + 6 + 6
+    assert len(pages) == 2 + 2 + 6 + 6 and "explore.html" in pages
     index = (report / "index.html").read_text()
     assert 'id="tradeoff"' in index and "Do the claims hold?" in index
     assert "report" in said.splitlines()[-1]

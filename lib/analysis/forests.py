@@ -62,8 +62,8 @@ def _numbers(row) -> str:
 
 def _around_zero(table: pd.DataFrame) -> tuple[float, float]:
     """Limits that hold all intervals and both sides of the margin."""
-    ends = table[["low", "high", "difference"]]
-    low, high = min(ends.min().min(), -2 * MARGIN), max(ends.max().max(), 2 * MARGIN)
+    ends = table[["low", "high", "difference"]].astype(float).stack().dropna()
+    low, high = min([*ends, -2 * MARGIN]), max([*ends, 2 * MARGIN])
     room = 0.04 * (high - low)
     return low - room, high + room
 
