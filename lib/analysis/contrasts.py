@@ -129,7 +129,7 @@ def by_language(results: Results) -> dict[str, pd.DataFrame]:
     found, several = {}, cells["question_language"].nunique() > 1
     for arm, versus in _shown_pairs(results) if several else ():
         if not {arm, versus} <= {*means.index.get_level_values("arm")}:
-            continue  # no question has a relevant passage in one language's pool
+            continue  # no pair of languages has questions enough
         gap = (means.loc[arm, "ap"] - means.loc[versus, "ap"]).unstack()
         order = sorted(gap.index.union(gap.columns), key=lambda code: (script(code), code))
         found[f"{arm} \N{MINUS SIGN} {versus}"] = gap.reindex(index=order, columns=order)
