@@ -111,7 +111,7 @@ def shown(html: str, heading: str) -> list[str]:
     """Row names of the tables below an h2 that begins with `heading`, a table one string."""
     section = re.split(r"<h2", html.split(f">{heading}", 1)[1])[0]
     tables = re.findall(r"<table.*?</table>", section, re.S)
-    return [" | ".join(re.findall(r"<th>([^<]+)</th>", table)) for table in tables]
+    return [" | ".join(re.findall(r"<th[^>]*>([^<]+)</th>", table)) for table in tables]
 
 
 def test_quality_holds_every_setting_of_the_first_benchmark(study):
