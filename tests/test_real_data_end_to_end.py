@@ -109,7 +109,7 @@ def study(tmp_path_factory):
 
 def shown(html: str, heading: str) -> list[str]:
     """Row names of the tables below an h2 that begins with `heading`, a table one string."""
-    section = re.split(r"<h2", html.split(f">{heading}", 1)[1])[0]
+    section = re.split(r"<h2", re.split(rf"<h2[^>]*>{heading}", html)[1])[0]
     tables = re.findall(r"<table.*?</table>", section, re.S)
     return [" | ".join(re.findall(r"<th[^>]*>([^<]+)</th>", table)) for table in tables]
 
