@@ -231,12 +231,12 @@ def test_every_arm_has_a_look_and_a_line_its_ends():
 def test_families_end_in_the_pure_arms():
     """hybrid runs from cross to mono, mix from cross to x-x, by alpha; under whichever name."""
     results = study(GAINS | {"x-x": 0.0, "hybrid-pair(0.25)": 0.0, "cross-pair": 0.0}, seeds=1)
-    assert results.family("hybrid") == ["cross", "hybrid(0.5)", "mono"]
-    assert results.family("hybrid-pair") == ["cross-pair", "hybrid-pair(0.25)", "mono"]
-    assert results.family("mix") == ["cross", "mix(0.5)", "x-x"]
+    assert [*results.alphas("hybrid").values()] == ["cross", "hybrid(0.5)", "mono"]
+    assert [*results.alphas("hybrid-pair").values()] == ["cross-pair", "hybrid-pair(0.25)", "mono"]
+    assert [*results.alphas("mix").values()] == ["cross", "mix(0.5)", "x-x"]
     named = study(dict.fromkeys(["hybrid(0)", "hybrid(1)", "mix(0.5)", "mix(1)"], 0.0), seeds=1)
-    assert named.family("hybrid") == ["hybrid(0)", "hybrid(1)"]
-    assert named.family("mix") == ["hybrid(0)", "mix(0.5)", "mix(1)"]
+    assert [*named.alphas("hybrid").values()] == ["hybrid(0)", "hybrid(1)"]
+    assert [*named.alphas("mix").values()] == ["hybrid(0)", "mix(0.5)", "mix(1)"]
 
 
 def test_a_softmax_over_a_part_of_the_batch_is_another_strategy():
@@ -244,8 +244,8 @@ def test_a_softmax_over_a_part_of_the_batch_is_another_strategy():
     arms = [*GAINS, "mix(0.5), in_language", "hybrid(0.5), 7 negatives"]
     results = study(dict.fromkeys(arms, 0.0), seeds=2)
     assert set(results.arms) == set(arms)
-    assert results.family("hybrid") == ["cross", "hybrid(0.5)", "mono"]
-    assert results.family("mix") == ["cross", "mix(0.5)"]
+    assert [*results.alphas("hybrid").values()] == ["cross", "hybrid(0.5)", "mono"]
+    assert [*results.alphas("mix").values()] == ["cross", "mix(0.5)"]
 
 
 def decided(results, others=()):

@@ -13,6 +13,7 @@ import pandas as pd
 
 from lib.analysis import contrasts, stats
 from lib.analysis.results import Results
+from lib.analysis.words import counted
 
 # What people need -> the settings whose mean decides.
 NEEDS = {
@@ -73,7 +74,7 @@ def _best(results: Results, settings: tuple[str, ...]) -> dict:
 def _words(best: str, as_good: list[str], gap: stats.Interval, others: int) -> str:
     """What to take, by the rule at the top of this module."""
     if gap.seeds < stats.SEEDS:
-        return f"{UNDECIDED}: {_count(gap.seeds, 'seed')}, a choice needs {stats.SEEDS}"
+        return f"{UNDECIDED}: {counted(gap.seeds, 'seed')}, a choice needs {stats.SEEDS}"
     if gap.clusters < 2:
         return f"{UNDECIDED}: one cluster of questions"
     if not as_good:
@@ -81,10 +82,6 @@ def _words(best: str, as_good: list[str], gap: stats.Interval, others: int) -> s
     if len(as_good) == others:
         return "no arm is better than another"
     return f"take {best}, or {' / '.join(as_good)}: not shown to be worse by more than {_margin()}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _margin() -> str:
@@ -103,8 +100,7 @@ def shown(table: pd.DataFrame, results: Results) -> pd.DataFrame:
             "mAP [95 %]": [f"{r.mAP:.3f} {stats.shown(r.low, r.high)}" for r in table.itertuples()],
             "next": table["versus"],
             "lead over the next": [
-                f"{r.difference:+.3f} {stats.shown(r.gap_low, r.gap_high, '+.3f')}"
-                for r in table.itertuples()
+                stats.signed(r.difference, r.gap_low, r.gap_high) for r in table.itertuples()
             ],
         }
     )

@@ -16,11 +16,6 @@ from lib.analysis import stats
 from lib.metrics import REFERENCES
 
 
-def gap(row: NamedTuple) -> str:
-    """`+0.182 [+0.150, +0.210]`. row: difference, low, high."""
-    return f"{row.difference:+.3f} {stats.shown(row.low, row.high, '+.3f')}"
-
-
 def p_value(p: float) -> str:
     """`p < .001` or `p = .012`."""
     return "p < .001" if p < 0.0005 else f"p = {p:.3f}".replace("0.", ".", 1)

@@ -93,7 +93,7 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
     """`dose`, for people to read."""
     if not len(table):
         return table
-    gain = [f"{r.difference:+.3f} {stats.shown(r.low, r.high, '+.3f')}" for r in table.itertuples()]
+    gain = [stats.signed(r.difference, r.low, r.high) for r in table.itertuples()]
     at = " at " + table[["budget", "versus_budget"]].astype(str)
     return pd.DataFrame(
         {

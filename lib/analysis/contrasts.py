@@ -9,12 +9,12 @@ from __future__ import annotations
 import pandas as pd
 
 from lib.analysis import stats
-from lib.analysis.results import ENDS, WITH_ALPHA, Results, ScoredRun, Select
+from lib.analysis.claims import HYBRID, MIX
+from lib.analysis.results import WITH_ALPHA, Results, Select
 from lib.analysis.sums import THIN, headline
 from lib.languages import script
 from lib.metrics import CELL
 
-HYBRID, MIX = "hybrid(0.5)", "mix(0.5)"
 RIVALS = ("mono", "cross", "mix")
 ALPHAS = 5  # fewest values of alpha, ends included, that are joined by a line
 
@@ -93,21 +93,8 @@ def alphas(results: Results, quality: pd.DataFrame) -> pd.DataFrame:
 
 def paths(results: Results) -> dict[str, dict[float, str]]:
     """Strategy -> alpha -> arm, in order of alpha; of strategies with two alphas or more."""
-    run_of = {run.arm: run for run in results.runs}
-    found = {
-        name: {_alpha(run_of[arm], name): arm for arm in results.family(name)}
-        for name in WITH_ALPHA
-    }
+    found = {name: results.alphas(name) for name in WITH_ALPHA}
     return {name: arms for name, arms in found.items() if len(arms) > 1}
-
-
-def _alpha(run: ScoredRun, name: str) -> float:
-    """Where a run stands on the line of the strategy `name`, whose ends may be other strategies."""
-    strategy, alpha = run.strategy, run.train.alpha
-    if strategy == name:
-        return alpha
-    end = ENDS[strategy][int(alpha)] if strategy in ENDS else strategy
-    return float(ENDS[name].index(end))
 
 
 # --- by language -------------------------------------------------------------------------------
@@ -143,15 +130,11 @@ def by_script(results: Results) -> pd.DataFrame:
     rows, gaps = [], []
     for arm, versus in _shown_pairs(results):
         for words, (setting, select) in SCRIPTS.items():
-            if setting in results.settings and len(select(_of(results, arm, setting))):
-                tables = [results.table(one, setting, select=select) for one in (arm, versus)]
+            tables = [results.table(one, setting, select=select) for one in (arm, versus)]
+            if all(map(len, tables)):
                 gaps.append(stats.paired(*tables))
                 rows.append({"arm": arm, "versus": versus, "pair": words})
     return pd.DataFrame([row | gap for row, gap in zip(rows, _compared(gaps), strict=True)])
-
-
-def _of(results: Results, arm: str, setting: str) -> pd.DataFrame:
-    return results.sums[(results.sums["arm"] == arm) & (results.sums["setting"] == setting)]
 
 
 def _script_pairs(which: str) -> Select:

@@ -57,7 +57,7 @@ def _numbers(row) -> str:
     if pd.isna(row.difference):
         return row.why
     p = "" if pd.isna(row.p_holm) else f"   {alts.p_value(row.p_holm)} (Holm)"
-    return f"{alts.gap(row)}{p}".replace("-", MINUS)
+    return f"{stats.signed(row.difference, row.low, row.high)}{p}".replace("-", MINUS)
 
 
 def _around_zero(table: pd.DataFrame) -> tuple[float, float]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
 
 from lib.analysis.stats import SEEDS
@@ -81,8 +79,3 @@ def _marked(cell: str, marks: str) -> str:
     """The marks stand after the mean, raised."""
     estimate, _, interval = cell.partition(" ")
     return f"{estimate}$^{{{marks}}}$ {interval}".rstrip() if marks else cell
-
-
-def save(text: str, file: Path) -> None:
-    """Write a table where a report finds it: beside the CSV of the same name."""
-    file.write_text(text, encoding="utf-8")

@@ -135,16 +135,16 @@ class Results:
         keys = ["arm", "setting", "metric"]
         return dict(list(self.sums.groupby(keys, observed=True, sort=False)))
 
-    def family(self, name: str) -> list[str]:
-        """Arms of a strategy that takes alpha, in order of it; the ends may have names of their own
-        (ENDS)."""
+    def alphas(self, name: str) -> dict[float, str]:
+        """alpha -> arm of a strategy that takes alpha, in order of it; the ends may have names of
+        their own (ENDS)."""
         arms, ends = {}, ENDS.get(name, ())
         for run in (r for r in self.runs if r.train.steps):
             strategy, alpha = run.strategy, run.train.alpha
             if strategy in ENDS and alpha in (0, 1):
                 strategy = ENDS[strategy][int(alpha)]
             if strategy in ends:
-                alpha = ends.index(strategy)
+                alpha = float(ends.index(strategy))
             if strategy in (name, *ends):
                 arms[alpha] = run.arm
-        return [arms[alpha] for alpha in sorted(arms)]
+        return dict(sorted(arms.items()))

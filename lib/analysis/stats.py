@@ -336,6 +336,15 @@ def shown(low: float, high: float, form: str = ".3f") -> str:
     return "[—]" if np.isnan(low) else f"[{low:{form}}, {high:{form}}]"
 
 
+def signed(difference: float, low: float, high: float, form: str = "+.3f") -> str:
+    """A difference and its interval for people to read.
+
+    >>> signed(0.25, -0.1, 0.6)
+    '+0.250 [-0.100, +0.600]'
+    """
+    return f"{difference:{form}} {shown(low, high, form)}"
+
+
 def checked(table: pd.DataFrame) -> pd.DataFrame:
     """Copy of a tidy table with columns seed, cluster, value, weight; ValueError if it is not."""
     missing = [name for name in ("seed", "cluster", "value") if name not in table]

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from lib.analysis import claims, published, regions, stats
-from lib.analysis.results import WITH_ALPHA, Results, Select
+from lib.analysis import claims, contrasts, published, regions, stats
+from lib.analysis.results import Results, Select
 from lib.analysis.sums import headline, language_cells, means
 from lib.metrics import BIAS, CELL, LABELS, QUALITY, REFERENCES
 from lib.params import BenchmarkSpec
@@ -194,7 +194,7 @@ def plane(results: Results, quality: pd.DataFrame) -> Plane:
         for arm in results.arms
     }
     means = {arm: ((r.x.estimate, r.y.estimate), r.points) for arm, r in ellipses.items()}
-    paths = {name: arms for name in WITH_ALPHA if len(arms := results.family(name)) > 1}
+    paths = {name: [*arms.values()] for name, arms in contrasts.paths(results).items()}
     return Plane(
         points(results),
         means,
@@ -333,7 +333,7 @@ def _gap_shown(row: NamedTuple) -> str:
     if pd.isna(row.difference):
         return "\N{EM DASH}"
     form = f"+.{DIGITS.get(getattr(row, 'metric', ''), 3)}f"
-    return f"{row.difference:{form}} {stats.shown(row.low, row.high, form)}"
+    return stats.signed(row.difference, row.low, row.high, form)
 
 
 def _number_shown(value: float) -> str:

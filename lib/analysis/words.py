@@ -127,7 +127,7 @@ def _effect(row: dict, where: str) -> str:
     if row["why"]:
         return f"was not compared {where} ({row['why']})"
     size, interval = abs(row["difference"]), stats.shown(*_away(row))
-    signed = f"{row['difference']:+.3f} {stats.shown(row['low'], row['high'], '+.3f')}"
+    signed = stats.signed(row["difference"], row["low"], row["high"])
     if row["verdict"] in ("supported", "contradicted"):
         verb = "gains" if row["difference"] > 0 else "loses"
         return f"**{verb} {size:.3f} {interval} mAP {where}**"
@@ -163,7 +163,7 @@ def beside(results: Results, quality: pd.DataFrame, note: str = "") -> Markdown:
     seeds, clusters = int(quality["seeds"].max()), int(quality["clusters"].max())
     brackets = "Brackets: 95 % intervals over" if min(seeds, clusters) > 1 else "Over"
     return Markdown(
-        f"{brackets} {_counted(seeds, 'seed')} and {_counted(clusters, 'cluster')} of questions. "
+        f"{brackets} {counted(seeds, 'seed')} and {counted(clusters, 'cluster')} of questions. "
         "mAP: mean average precision, 1 where every relevant passage comes first. "
         f"{_headline(results)} {_untrained_ranker(results, ap)}"
         + f"\n\n**Note.** {_plain(note)}"
@@ -183,7 +183,8 @@ def _headline(results: Results) -> str:
     return f"{text}{words[1:-1]}{f' ({notes})' * bool(notes)}."
 
 
-def _counted(number: int, what: str) -> str:
+def counted(number: int, what: str) -> str:
+    """`1 seed`, `2 seeds`."""
     return f"{number} {what}{'s' * (number != 1)}"
 
 
@@ -266,7 +267,7 @@ def evaluated(run: str, benchmark: str, means: pd.DataFrame, share: pd.DataFrame
 def provenance(runs: int, commits: list[str], tables: list[str]) -> Markdown:
     """Which commits the runs were made with, and a warning where they are several; then links to
     the saved tables."""
-    text = f"{_counted(runs, 'run')} made with {', '.join(commits)}."
+    text = f"{counted(runs, 'run')} made with {', '.join(commits)}."
     mixed = (
         "**Warning**: runs of different commits are mixed; `make clean STUDY=...` starts afresh."
     )

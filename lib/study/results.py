@@ -194,7 +194,8 @@ def load_results(study: str, runs: list[ScoredRun], benchmark: str) -> Results:
 
 def _of_run(run: ScoredRun, benchmark: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The sums and cells of a run on a benchmark, below "budget-<B>/" for a smaller budget."""
-    return tuple(_verified(run, f"{benchmark}{end}.parquet") for end in ("", ".cells"))
+    store.verify(run.folder / "sums")
+    return tuple(_read(run, f"{benchmark}{end}.parquet") for end in ("", ".cells"))
 
 
 def _of_references(place: Path, seed: int) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
@@ -231,7 +232,9 @@ def _of_budget(runs: list[ScoredRun], benchmark: str, budget: int) -> Results:
 def load_accuracy(runs: list[ScoredRun], benchmark: str) -> pd.DataFrame:
     """Scores of every run on sentence search: arm, seed, direction, cluster (a language),
     accuracy, f1, weight (1: every language weighs the same)."""
-    parts = [_verified(run, f"{benchmark}.parquet") for run in runs]
+    for run in runs:
+        store.verify(run.folder / "sums")
+    parts = [_read(run, f"{benchmark}.parquet") for run in runs]
     table = pd.concat(parts, ignore_index=True).assign(weight=1.0)
     return table.rename(columns={"name": "cluster"})
 
@@ -298,7 +301,6 @@ def _references(study: str, corpus: str, name: str, spec: BenchmarkSpec) -> Path
     return place
 
 
-def _verified(run: ScoredRun, file: str) -> pd.DataFrame:
-    """A table out of the run's sums, whose manifest verifies, with its arm and seed."""
-    store.verify(run.folder / "sums")
+def _read(run: ScoredRun, file: str) -> pd.DataFrame:
+    """A table out of the run's sums, with its arm and seed."""
     return pd.read_parquet(run.folder / "sums" / file).assign(arm=run.arm, seed=run.seed)
