@@ -124,7 +124,7 @@ def links(text):
 
 
 def test_every_page_is_reached_and_leads_back(study):
-    """The analysis links all, a page of a run its own others; through file names with `=` and `,`."""
+    """The analysis links all, a page of a run its own others; file names have `=` and `,`."""
     report.render(study)
     found = pages(study)
     assert links(found["index.html"]) == {*found} - {"index.html"}
@@ -254,7 +254,7 @@ def test_sections_that_show_nothing_are_left_out():
 
 
 def test_a_report_begins_with_its_contents(study):
-    """After the answer and before the first section, which all are anchors; not on pages of runs."""
+    """After the answer and before the first section; all are anchors. Not on pages of runs."""
     notebook = executed("Findings", output("text/markdown", "The answer."))
     for title in ("What & how", "Code of ours"):
         notebook.cells += words_and([f"## {title}"], "<p>shown</p>")

@@ -1,6 +1,5 @@
 """From per-question scores to tables, figures' data and verdicts."""
 
-import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -11,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t
 
-from lib.analysis import claims, contrasts, drawing, forests, plots, published, tables, words
+from lib.analysis import claims, contrasts, drawing, published, tables
 from lib.analysis.results import (
     ENDS,
     WITH_ALPHA,

@@ -1,6 +1,7 @@
 """What the report says: its answer, its advice, its sentences and tables, from made-up figures."""
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,12 @@ from lib.params import BenchmarkSpec, Train
 from lib.sampler import ARMS
 
 NAN = float("nan")
+
+
+@cache
+def made() -> Results:
+    """One study for all that only read it."""
+    return study(GAINS)
 
 
 # --- the answer --------------------------------------------------------------------------------
@@ -104,7 +111,7 @@ def test_an_answer_needs_arms():
 
 def test_the_answer_of_a_study_is_that_of_its_contrasts():
     """From scores to words: the figures are those of the table."""
-    primary = claims.primary(study(GAINS))
+    primary = claims.primary(made())
     text = words.answer(primary).data
     for row in primary.to_dict("records"):
         assert f"gains {row['difference']:.3f} [{row['low']:.3f}, {row['high']:.3f}] mAP" in text
@@ -122,12 +129,12 @@ def with_reference(results: Results, gain=0.0) -> Results:
 
 
 def beside(results, note=""):
-    return words.beside(results, tables.quality(results), note).data
+    return words.beside(results, tables.quality(results, ("ap",)), note).data
 
 
 def test_what_figures_are_of_stands_beside_the_answer():
     """Seeds, clusters, measure and headline stratum with its words; the note as it is written."""
-    text = beside(with_reference(study(GAINS)), "half <b>of it</b>")
+    text = beside(with_reference(made()), "half <b>of it</b>")
     assert text.startswith("Brackets: 95 % intervals over 5 seeds and 40 clusters of questions. ")
     assert (
         "Figures are of the *headline stratum*, unless they say otherwise: two-hop questions in a "
@@ -135,7 +142,7 @@ def test_what_figures_are_of_stands_beside_the_answer():
         "question joins two facts, no training question has a held-out wording)."
     ) in text
     assert text.endswith("\n\n**Note.** half \\<b\\>of it\\<\\/b\\>")
-    plain = study(GAINS)
+    plain = made()
     bare = plain.sums.drop(columns=["hops", "wording", "names"])
     text = beside(with_reference(replace(plain, sums=bare)))
     assert "unless they say otherwise: all test questions. BM25" in text and "Note" not in text
@@ -143,18 +150,18 @@ def test_what_figures_are_of_stands_beside_the_answer():
 
 def test_a_ranker_that_is_ahead_is_said_aloud():
     """By setting: .02 better than mono is behind hybrid, .5 is ahead of all."""
-    behind = beside(with_reference(study(GAINS), 0.02))
+    behind = beside(with_reference(made(), 0.02))
     assert behind.endswith("): behind the best arms.")
-    ahead = with_reference(study(GAINS), 0.5)
+    ahead = with_reference(made(), 0.5)
     assert beside(ahead).endswith("): **ahead of every arm in mono and cross and multi**.")
-    best = tables.quality(ahead).set_index(["arm", "setting", "metric"])["estimate"]
+    best = tables.quality(ahead, ("ap",)).set_index(["arm", "setting", "metric"])["estimate"]
     mono = [best[arm, "mono", "ap"] for arm in ("BM25 char n-grams", "hybrid(0.5)")]
     assert f"reaches {mono[0]:.3f} (mono; best arm {mono[1]:.3f})" in beside(ahead)
 
 
 def test_a_sample_of_questions_is_said():
     """Reference rankers of large benchmarks answer some questions alone: tables and words tell."""
-    results = with_reference(study(GAINS))
+    results = with_reference(made())
     sampled = results.sums["group"].isin([f"f{i}" for i in range(10)])
     kept = results.sums["arm"].isin(GAINS) | sampled
     results = replace(results, sums=results.sums[kept])
@@ -168,7 +175,7 @@ def test_a_sample_of_questions_is_said():
 
 def test_a_benchmark_of_one_question_is_shown_without_intervals(tmp_path):
     """Of one cluster every table, sentence and figure of a report is made, with dashes."""
-    whole = with_reference(study(GAINS))
+    whole = with_reference(made())
     own = replace(whole, sums=whole.sums[whole.sums["group"] == "f0"])
     quality, gaps = tables.quality(own), contrasts.rivals(own)
     assert (quality["clusters"] == 1).all() and quality["estimate"].notna().all()
@@ -183,7 +190,9 @@ def test_a_benchmark_of_one_question_is_shown_without_intervals(tmp_path):
     chosen = advice.advise(own)
     assert set(chosen["advice"]) == {"undecided: one cluster of questions"}
     said = [words.answer(claims.primary(own)).data, beside(own)]
-    said += [cell for column in advice.shown(chosen, own) for cell in advice.shown(chosen, own)[column]]
+    said += [
+        cell for column in advice.shown(chosen, own) for cell in advice.shown(chosen, own)[column]
+    ]
     assert "Over 5 seeds and 1 cluster of questions. " in said[1]
     assert not any("nan" in text for text in said)
     for drawn in (
@@ -201,7 +210,9 @@ def test_arms_are_told_once_each():
     text = words.arms(found).data
     assert text.count("*hybrid(alpha)*: each batch") == text.count("*in_language*: ") == 1
     assert "x-x*" not in text and "untrained" not in text and "negatives*" not in text
-    assert text.endswith("hybrid runs from cross at 0 to mono at 1, mix runs from cross at 0 to x-x at 1.")
+    assert text.endswith(
+        "hybrid runs from cross at 0 to mono at 1, mix runs from cross at 0 to x-x at 1."
+    )
     assert "Alpha" not in words.arms(study({"mono": 0.0}, seeds=1)).data
     assert list(words.STRATEGIES) == [name for name in words.STRATEGIES if name in ARMS]
     assert set(words.STRATEGIES) == set(ARMS)
@@ -249,9 +260,7 @@ def test_provenance_warns_of_mixed_commits():
     """And links every table."""
     one = words.provenance(1, ["abc"], ["quality", "bias"]).data
     assert one.startswith("1 run made with abc.") and "Warning" not in one
-    assert one.endswith(
-        "Tables: [quality.csv](tables/quality.csv), [bias.csv](tables/bias.csv)."
-    )
+    assert one.endswith("Tables: [quality.csv](tables/quality.csv), [bias.csv](tables/bias.csv).")
     assert "3 runs made with abc, def. **Warning**" in words.provenance(3, ["abc", "def"], []).data
 
 
@@ -301,7 +310,9 @@ def test_advice_by_hand():
             as_good += [arm] * bool(gap - half <= 0.01)
             if arm == order[1]:
                 assert row["difference"] == pytest.approx(gap)
-                assert row[["gap_low", "gap_high"]].tolist() == pytest.approx([gap - half, gap + half])
+                assert row[["gap_low", "gap_high"]].tolist() == pytest.approx(
+                    [gap - half, gap + half]
+                )
         assert row["as_good"] == "; ".join(as_good)
     assert table.loc["mono", "advice"].startswith(f"take {table.loc['mono', 'arm']}")
 
@@ -503,7 +514,9 @@ def test_points_and_marks_are_means():
 
 def test_sentence_search_is_a_mean_over_languages():
     """Of several an interval, of one none."""
-    rows = [("mono", "to en", s, c, v, v / 2) for s in (0, 1) for c, v in (("de", 0.5), ("fr", 0.75))]
+    rows = [
+        ("mono", "to en", s, c, v, v / 2) for s in (0, 1) for c, v in (("de", 0.5), ("fr", 0.75))
+    ]
     table = pd.DataFrame(rows, columns=["arm", "direction", "seed", "cluster", "accuracy", "f1"])
     table["weight"] = 1.0
     found = tables.sentence_search({"t": table, "u": table[table["cluster"] == "de"]})

@@ -109,7 +109,8 @@ def answer(primary: pd.DataFrame) -> Markdown:
     against_mono = _against_mono(rows["cost"], rows["gain"])
     undecided = _nothing_decided(rows.values())
     text = (
-        f"{'training' if undecided else 'Training'} on batches half of which are in one language and half across languages ({arm}) "
+        f"{'training' if undecided else 'Training'} on batches half of which are in one language "
+        f"and half across languages ({arm}) "
         f"{against_mono}, against one language a batch throughout ({mono}); against mixing both "
         f"kinds inside every batch ({mix}) it {_effect(rows['batch'], 'over all settings')}."
     )
