@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 # Tokens that lengths are rounded up to before, which tensor cores like.
 MULTIPLE = {"cpu": 1, "cuda": 8}
-# Types of models whose mask is made here: given one a text, `transformers` looks whether it hides
-# anything, and so waits for a GPU in each forward. In these, all tokens see all others.
-MASKED = {"cpu": (), "cuda": ("bert", "roberta", "xlm-roberta")}
+# Types of models whose mask is made here: given one a text, `transformers` takes its time, and
+# waits for a GPU, to look whether it hides anything. In these, all tokens see all others.
+MASKED = ("bert", "roberta", "xlm-roberta")
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Encoder(torch.nn.Module):
         rows  float [U, e]: word vectors looked up beforehand, which ids then count into"""
         words = self.words(ids) if rows is None else F.embedding(ids, rows)
         seen = mask
-        if self.model.config.model_type in MASKED[mask.device.type]:
+        if self.model.config.model_type in MASKED:
             seen = mask.bool()[:, None, None].expand(-1, 1, mask.shape[1], -1)
         hidden = self.model(inputs_embeds=words, attention_mask=seen).last_hidden_state
         hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))

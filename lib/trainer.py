@@ -24,7 +24,7 @@ from lib.params import Train
 from lib.sampler import Batch, PairIndex, Schedule
 from lib.training import budgets, checkpoints, cost, models, packing, ranks, record, vocabulary
 from lib.training.checkpoints import Launched, State
-from lib.training.determinism import checksum, dropout_seed, reproducible
+from lib.training.determinism import checksum, reproducible, seed_dropout
 from lib.training.identity import identity_of
 from lib.training.optimizer import adamw, learning_rate, shrunk
 from lib.training.progress import Diverged as Diverged
@@ -167,7 +167,7 @@ class Training:
         """One update; batch -> vectors -> loss -> gradient -> clipping -> AdamW."""
         at, p, optimizer = self.state.step, self.params, self.state.optimizer
         begin, batch = cost.mark(self.device), self.schedule.batch(at)
-        torch.manual_seed(dropout_seed(p.seed, at, ranks.rank()))
+        seed_dropout(self.device.type, p.seed, at, ranks.rank())
         rate = learning_rate(p, at)
         for group in optimizer.param_groups:
             group["lr"] = rate

@@ -118,14 +118,15 @@ def test_a_checkpoint_has_defaults_of_its_own():
 
 
 def test_quick_study():
-    """Five arms and the untrained encoder, three seeds with a fold each."""
+    """Four arms and the untrained encoder, eight seeds, and each fold in two of them."""
     study = grid.load_study(ROOT / "params" / "quick.yaml")
-    assert study.name == "quick" and list(study.corpora) == ["seed=0", "seed=1", "seed=2"]
-    arms = ["mono", "x-x", "cross", "hybrid50", "mix50", "untrained"]
-    assert list(study.runs) == [f"arm={a},seed={s}" for a in arms for s in range(3)]
+    assert study.name == "quick" and list(study.corpora) == [f"seed={s}" for s in range(4)]
+    arms = ["mono", "cross", "hybrid50", "mix50", "untrained"]
+    assert list(study.runs) == [f"arm={a},seed={s}" for a in arms for s in range(8)]
     for key, run in study.runs.items():
         corpus = study.corpora[run.train.corpus]
-        assert corpus.fold == run.train.seed and key.endswith(f",{run.train.corpus}")
+        assert corpus.fold == run.train.seed % corpus.folds and corpus.folds == 4
+        assert key.endswith(f",seed={run.train.seed}")
         assert (run.train.run, run.evaluate.run) == (key, key)
         assert {run.train.study, run.evaluate.study, corpus.study} == {"quick"}
         assert (run.train.steps == 0) == ("untrained" in key)
@@ -437,7 +438,7 @@ def test_the_command_prints_the_grid(capsys):
     printed = capsys.readouterr().out
     assert "arm=hybrid50,seed=2" in printed and "hybrid(0.5), " in printed
     assert re.fullmatch(
-        r"3 corpora, 18 runs \([\d,]+ training steps\): 41 stages", printed.splitlines()[-1]
+        r"4 corpora, 40 runs \([\d,]+ training steps\): 86 stages", printed.splitlines()[-1]
     )
 
 

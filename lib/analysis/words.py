@@ -109,10 +109,10 @@ def answer(primary: pd.DataFrame) -> Markdown:
     against_mono = _against_mono(rows["cost"], rows["gain"])
     undecided = _nothing_decided(rows.values())
     text = (
-        f"{'training' if undecided else 'Training'} on batches half of which are in one language "
-        f"and half across languages ({arm}) "
-        f"{against_mono}, against one language a batch throughout ({mono}); against mixing both "
-        f"kinds inside every batch ({mix}) it {_effect(rows['batch'], 'over all settings')}."
+        f"{'t' if undecided else 'T'}raining on batches half of which are in one language and half "
+        f"across languages ({arm}) {against_mono}, against one language a batch throughout "
+        f"({mono}); against mixing both kinds inside every batch ({mix}) it "
+        f"{_effect(rows['batch'], 'over all settings')}."
     )
     return Markdown(undecided + text)
 

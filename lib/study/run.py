@@ -13,14 +13,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from lib import params, store
 from lib.store import ROOT
-from lib.study import choose, cluster, grid, inputs, ledger, paths
+from lib.study import choose, cluster, grid, inputs, ledger, paths, warm
 from lib.study.cluster import Cluster
 from lib.study.grid import Study
 from lib.study.plan import PLACES, Job, plan, shown
@@ -28,6 +28,7 @@ from lib.study.progress import Progress, closing
 from lib.study.stage import Events
 
 POLL = 0.2  # seconds between two looks at what the stages tell
+WORTH = 6  # stages left, from which on it pays to import for all their kernels at once
 PATIENCE = 30  # seconds that Snakemake has to cancel a cluster's jobs
 
 
@@ -75,9 +76,10 @@ def start(
         progress = Progress({job.name: job for job in jobs}, slots)
         print(progress.opening(study), flush=True)
         code = 0
-        if len(progress.done) < len(jobs):
-            with _places(away) as places:
-                code = _schedule(folder, progress, away or cores, lock, places)
+        if left := len(jobs) - len(progress.done):
+            warm_up = left >= WORTH and not away
+            with _places(away) as places, _kernels(warm_up, folder, places) as asked:
+                code = _schedule(folder, progress, away or cores, lock, places | asked)
             progress.look()
             _forget_damaged(progress)
     return closing(progress, code, folder)
@@ -199,6 +201,15 @@ def _places(away: Cluster | None) -> Iterator[dict[str, str]]:
     with TemporaryDirectory(prefix="batches-", ignore_cleanup_errors=True) as folder:
         here = {} if away else {"TMPDIR": folder}  # other machines do not have it
         yield here if usable else here | {"HOME": folder}
+
+
+def _kernels(
+    warm_up: bool, folder: Path, places: dict[str, str]
+) -> AbstractContextManager[dict[str, str]]:
+    """As warm.kernels; none where a process may not be forked by one that has imported much."""
+    if not warm_up or sys.platform != "linux":
+        return nullcontext({})
+    return warm.kernels(places["TMPDIR"], folder / "logs" / "kernels.log", places)
 
 
 def _schedule(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lib import params, store
 from lib.store import ROOT
-from lib.study import grid, inputs, paths
+from lib.study import grid, inputs, paths, warm
 from lib.study.plan import Job, notebook_path, plan, shown
 
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -88,9 +88,10 @@ def _work(job: Job, study: str) -> None:
 
 def _run_notebook(job: Job) -> None:
     """Execute a notebook through papermill; what its cells print goes to our stdout."""
-    _set_environment(job.threads)
+    os.environ |= warm.inherited(job.threads)
     import papermill
 
+    forked = job.threads == 1 and warm.ASK in os.environ
     papermill.execute_notebook(
         str(notebook_path(job.stage)),
         str(job.notebook),
@@ -101,18 +102,8 @@ def _run_notebook(job: Job) -> None:
         progress_bar=False,
         stdout_file=sys.stdout,
         stderr_file=sys.stdout,
+        **({"kernel_manager_class": warm.kernel_manager()} if forked else {}),
     )
-
-
-def _set_environment(threads: int) -> None:
-    """What the kernel inherits: its libraries' number of threads, and no progress bars, which in a
-    notebook that nobody watches leave hundreds of lines. The kernel is this environment's own."""
-    for name in ("OMP", "MKL", "OPENBLAS", "RAYON"):
-        os.environ[f"{name}_NUM_THREADS"] = str(threads)
-    os.environ |= {
-        "JUPYTER_PREFER_ENV_PATH": "1",
-        "TQDM_DISABLE": "1",
-    }
 
 
 def _cause(error: Exception, job: Job) -> str:

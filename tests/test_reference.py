@@ -1,0 +1,133 @@
+"""The committed studies: verdicts follow from their tables, and tables from their ledger."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from statistics import mean
+from urllib.parse import unquote
+
+import pandas as pd
+import pytest
+from bs4 import BeautifulSoup
+
+from lib.analysis.claims import CLAIMS, ZERO_SHOT
+from lib.store import ROOT
+
+REFERENCES = ROOT / "outputs" / "reference"
+STUDIES = [f.parent.name for f in sorted(REFERENCES.glob("*/ledger"))]
+studies = pytest.mark.parametrize("study", STUDIES)
+SEEDS = 5
+
+
+def table(study: str, name: str) -> list[dict[str, str]]:
+    with open(REFERENCES / study / "tables" / f"{name}.csv", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def mean_difference(study: str, row: dict[str, str]) -> float:
+    """By hand: the mean over seeds of one arm's mAP less the other's, over the row's settings."""
+    runs = table(study, "runs")
+    means = [
+        mean(float(r[s]) for r in runs if r["arm"] == arm for s in row["setting"].split("+"))
+        for arm in (row["arm"], row["versus"])
+    ]
+    return means[0] - means[1]
+
+
+@studies
+def test_differences_follow_from_the_runs(study):
+    """Primary contrasts and all comparisons of mAP in the headline stratum."""
+    rows = [r for r in table(study, "primary") if r["difference"]]
+    rows += [
+        r for r in table(study, "comparisons") if r["metric"] == "ap" and r["claim"] != ZERO_SHOT
+    ]
+    assert len(rows) >= 3
+    for row in rows:
+        assert float(row["difference"]) == pytest.approx(mean_difference(study, row), abs=2e-6)
+
+
+def by_hand(rows: list[dict[str, str]]) -> str:
+    """The verdict of a claim from p values alone: every comparison has to be for it, one against
+    it is enough."""
+    if min(int(row["seeds"]) for row in rows) < SEEDS:
+        return "—"
+    if any(float(row["p_against"]) < 0.05 for row in rows):
+        return "contradicted"
+    if all(float(row["p"]) < 0.05 for row in rows):
+        return "supported"
+    return "equivalent or inconclusive"
+
+
+@studies
+def test_verdicts_follow_from_the_comparisons(study):
+    """Each claim is one row; those that were compared have the verdict of their p values."""
+    found = {row["claim"]: row["verdict"] for row in table(study, "claims")}
+    compared: dict[str, list] = {}
+    for row in table(study, "comparisons"):
+        compared.setdefault(row["claim"], []).append(row)
+    for claim in CLAIMS:
+        expected = by_hand(compared[claim.words]) if claim.words in compared else "not tested"
+        assert found[claim.words] in expected, claim.words
+
+
+@studies
+def test_primary_contrasts_have_verdicts(study):
+    """With five seeds or more: Holm over three by hand, and a detectable effect."""
+    rows = table(study, "primary")
+    assert len(rows) == 3 and all(int(row["seeds"]) >= SEEDS for row in rows)
+    order = sorted(rows, key=lambda row: float(row["p"]))
+    highest = 0.0
+    for step, row in enumerate(order):
+        highest = max(highest, min(1.0, float(row["p"]) * (3 - step)))
+        assert float(row["p_holm"]) == pytest.approx(highest, abs=2e-6)
+        assert float(row["detectable"]) > 0
+        decided = row["verdict"] in ("supported", "contradicted")
+        assert decided == (highest < 0.05)
+
+
+@studies
+def test_the_ledger_is_kilobytes_a_run(study):
+    """And says where runs came from, and from which commit."""
+    folder = REFERENCES / study / "ledger"
+    runs = sorted((folder / "runs").iterdir())
+    assert set(json.loads((folder / "study.json").read_text())["runs"]) == {r.name for r in runs}
+    for run in runs:
+        size = sum(f.stat().st_size for f in run.rglob("*") if f.is_file())
+        assert size < 300_000, run
+        assert json.loads((run / "provenance.json").read_text())["commit"]
+
+
+@studies
+def test_the_ledger_gives_the_committed_tables(study, tmp_path):
+    """All of them, on a clone that has nothing else; another CPU may round another way."""
+    done = subprocess.run(
+        [sys.executable, "-m", "lib.study", "report", "--from", f"outputs/reference/{study}"],
+        cwd=ROOT,
+        env=os.environ | {"BATCHES_OUTPUTS": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    made = tmp_path / study / "report" / "tables"
+    kept = REFERENCES / study / "tables"
+    assert {f.name for f in made.iterdir()} == {f.name for f in kept.iterdir()}
+    for file in kept.glob("*.csv"):
+        both = (
+            pd.read_csv(folder / file.name) for folder in (made, kept) if file.stat().st_size > 1
+        )
+        if both := list(both):
+            pd.testing.assert_frame_equal(*both, atol=2e-6, rtol=0, obj=file.name)
+
+
+def test_pages_link_nothing_that_is_missing():
+    """Of what is committed beside them."""
+    for page in REFERENCES.glob("*/index.html"):
+        soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+        for link in soup.find_all("a", href=True):
+            href = link["href"].partition("#")[0]
+            if href and "://" not in href:
+                assert (page.parent / Path(unquote(href))).exists(), (page, href)
