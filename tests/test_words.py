@@ -60,6 +60,14 @@ def test_the_answer_has_sizes_with_their_intervals():
         (contrast(0.05, "contradicted"), "**gains 0.050 [0.040, 0.060] mAP within a language**"),
         (contrast(-0.05, "supported"), "**loses 0.050 [0.040, 0.060] mAP within a language**"),
         (
+            contrast(0.0074, "supported", low=0.000086, high=0.0147),
+            "**gains 0.007 [0.0001, 0.015] mAP within a language**, less than the margin of 0.01",
+        ),
+        (
+            contrast(-0.008, "supported", low=-0.0156, high=-0.0004),
+            "**loses 0.008 [0.0004, 0.016] mAP within a language**, less than the margin of 0.01",
+        ),
+        (
             contrast(0.001, "equivalent"),
             "**differs by no more than 0.01 mAP within a language** (+0.001 [-0.009, +0.011])",
         ),
@@ -148,15 +156,35 @@ def test_what_figures_are_of_stands_beside_the_answer():
     assert "unless they say otherwise: all test questions. BM25" in text and "Note" not in text
 
 
-def test_a_ranker_that_is_ahead_is_said_aloud():
-    """By setting: .02 better than mono is behind hybrid, .5 is ahead of all."""
-    behind = beside(with_reference(made(), 0.02))
-    assert behind.endswith("): behind the best arms.")
-    ahead = with_reference(made(), 0.5)
-    assert beside(ahead).endswith("): **ahead of every arm in mono and cross and multi**.")
-    best = tables.quality(ahead, ("ap",)).set_index(["arm", "setting", "metric"])["estimate"]
+@pytest.mark.parametrize(
+    ("gain", "settings"),
+    [(0.02, ""), (0.5, "mono, cross and multi")],
+)
+def test_a_ranker_that_is_ahead_is_said_with_the_answer(gain, settings):
+    """.02 better than mono is behind hybrid(0.5), which is .05 better; .5 is ahead of all."""
+    results = with_reference(made(), gain)
+    quality = tables.quality(results, ("ap",))
+    said = words.ahead_untrained(results, quality)
+    assert (
+        said.endswith(f"has a higher mAP than every arm in {settings}.**") if settings else not said
+    )
+    assert words.answer(claims.primary(results), said).data.endswith(f"over all settings**.{said}")
+    best = quality.set_index(["arm", "setting", "metric"])["estimate"]
     mono = [best[arm, "mono", "ap"] for arm in ("BM25 char n-grams", "hybrid(0.5)")]
-    assert f"reaches {mono[0]:.3f} (mono; best arm {mono[1]:.3f})" in beside(ahead)
+    assert f"reaches {mono[0]:.3f} in mono (best arm {mono[1]:.3f}), " in beside(results)
+
+
+def test_settings_where_a_ranker_is_ahead_are_listed():
+    """By hand: ahead in cross alone, then in mono and multi; a tie is not ahead."""
+    results = made()
+    quality = tables.quality(with_reference(results), ("ap",)).set_index(["arm", "setting"])
+    for ahead, listed in (({"cross"}, "cross"), ({"mono", "multi"}, "mono and multi")):
+        for setting in results.settings:
+            best = max(quality.loc[(arm, setting), "estimate"] for arm in results.arms)
+            own = best + 0.001 * (setting in ahead)
+            quality.loc[("BM25 char n-grams", setting), "estimate"] = own
+        said = words.ahead_untrained(results, quality.reset_index())
+        assert said.endswith(f"every arm in {listed}.**")
 
 
 def test_a_sample_of_questions_is_said():
@@ -170,7 +198,7 @@ def test_a_sample_of_questions_is_said():
     assert mono.set_index("arm")["questions"].to_dict() == dict.fromkeys(GAINS, 40) | {
         "BM25 char n-grams": 10
     }
-    assert "on a sample of 10 of 40 questions:" in beside(results)
+    assert "on a sample of 10 of 40 questions." in beside(results)
 
 
 def test_a_benchmark_of_one_question_is_shown_without_intervals(tmp_path):
