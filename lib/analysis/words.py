@@ -129,7 +129,7 @@ def _effect(row: dict, where: str) -> str:
     signed = f"{row['difference']:+.3f} {stats.shown(row['low'], row['high'], '+.3f')}"
     if row["verdict"] in ("supported", "contradicted"):
         verb = "gains" if row["difference"] > 0 else "loses"
-        small = f", less than the margin of {stats.MARGIN:g}"
+        small = f", below the margin of {stats.MARGIN:g} fixed beforehand"
         small *= abs(row["difference"]) < stats.MARGIN
         return f"**{verb} {_size(row)} mAP {where}**{small}"
     if row["verdict"] == "equivalent":
