@@ -61,11 +61,13 @@ def test_the_answer_has_sizes_with_their_intervals():
         (contrast(-0.05, "supported"), "**loses 0.050 [0.040, 0.060] mAP within a language**"),
         (
             contrast(0.0074, "supported", low=0.000086, high=0.0147),
-            "**gains 0.007 [0.0001, 0.015] mAP within a language**, below the margin of 0.01 fixed beforehand",
+            "**gains 0.007 [0.0001, 0.015] mAP within a language**, below the margin of "
+            "0.01 fixed beforehand",
         ),
         (
             contrast(-0.008, "supported", low=-0.0156, high=-0.0004),
-            "**loses 0.008 [0.0004, 0.016] mAP within a language**, below the margin of 0.01 fixed beforehand",
+            "**loses 0.008 [0.0004, 0.016] mAP within a language**, below the margin of "
+            "0.01 fixed beforehand",
         ),
         (
             contrast(0.001, "equivalent"),
