@@ -1,6 +1,7 @@
 """What the report says: its answer, its advice, its sentences and tables, from made-up figures."""
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,12 @@ from lib.params import BenchmarkSpec, Train
 from lib.sampler import ARMS
 
 NAN = float("nan")
+
+
+@cache
+def made() -> Results:
+    """One study for all that only read it."""
+    return study(GAINS)
 
 
 # --- the answer --------------------------------------------------------------------------------
@@ -52,6 +59,16 @@ def test_the_answer_has_sizes_with_their_intervals():
     [
         (contrast(0.05, "contradicted"), "**gains 0.050 [0.040, 0.060] mAP within a language**"),
         (contrast(-0.05, "supported"), "**loses 0.050 [0.040, 0.060] mAP within a language**"),
+        (
+            contrast(0.0074, "supported", low=0.000086, high=0.0147),
+            "**gains 0.007 [0.0001, 0.015] mAP within a language**, below the margin of "
+            "0.01 fixed beforehand",
+        ),
+        (
+            contrast(-0.008, "supported", low=-0.0156, high=-0.0004),
+            "**loses 0.008 [0.0004, 0.016] mAP within a language**, below the margin of "
+            "0.01 fixed beforehand",
+        ),
         (
             contrast(0.001, "equivalent"),
             "**differs by no more than 0.01 mAP within a language** (+0.001 [-0.009, +0.011])",
@@ -104,7 +121,7 @@ def test_an_answer_needs_arms():
 
 def test_the_answer_of_a_study_is_that_of_its_contrasts():
     """From scores to words: the figures are those of the table."""
-    primary = claims.primary(study(GAINS))
+    primary = claims.primary(made())
     text = words.answer(primary).data
     for row in primary.to_dict("records"):
         assert f"gains {row['difference']:.3f} [{row['low']:.3f}, {row['high']:.3f}] mAP" in text
@@ -122,12 +139,12 @@ def with_reference(results: Results, gain=0.0) -> Results:
 
 
 def beside(results, note=""):
-    return words.beside(results, tables.quality(results), note).data
+    return words.beside(results, tables.quality(results, ("ap",)), note).data
 
 
 def test_what_figures_are_of_stands_beside_the_answer():
     """Seeds, clusters, measure and headline stratum with its words; the note as it is written."""
-    text = beside(with_reference(study(GAINS)), "half <b>of it</b>")
+    text = beside(with_reference(made()), "half <b>of it</b>")
     assert text.startswith("Brackets: 95 % intervals over 5 seeds and 40 clusters of questions. ")
     assert (
         "Figures are of the *headline stratum*, unless they say otherwise: two-hop questions in a "
@@ -135,26 +152,46 @@ def test_what_figures_are_of_stands_beside_the_answer():
         "question joins two facts, no training question has a held-out wording)."
     ) in text
     assert text.endswith("\n\n**Note.** half \\<b\\>of it\\<\\/b\\>")
-    plain = study(GAINS)
+    plain = made()
     bare = plain.sums.drop(columns=["hops", "wording", "names"])
     text = beside(with_reference(replace(plain, sums=bare)))
     assert "unless they say otherwise: all test questions. BM25" in text and "Note" not in text
 
 
-def test_a_ranker_that_is_ahead_is_said_aloud():
-    """By setting: .02 better than mono is behind hybrid, .5 is ahead of all."""
-    behind = beside(with_reference(study(GAINS), 0.02))
-    assert behind.endswith("): behind the best arms.")
-    ahead = with_reference(study(GAINS), 0.5)
-    assert beside(ahead).endswith("): **ahead of every arm in mono and cross and multi**.")
-    best = tables.quality(ahead).set_index(["arm", "setting", "metric"])["estimate"]
+@pytest.mark.parametrize(
+    ("gain", "settings"),
+    [(0.02, ""), (0.5, "mono, cross and multi")],
+)
+def test_a_ranker_that_is_ahead_is_said_with_the_answer(gain, settings):
+    """.02 better than mono is behind hybrid(0.5), which is .05 better; .5 is ahead of all."""
+    results = with_reference(made(), gain)
+    quality = tables.quality(results, ("ap",))
+    said = words.ahead_untrained(results, quality)
+    assert (
+        said.endswith(f"has a higher mAP than every arm in {settings}.**") if settings else not said
+    )
+    assert words.answer(claims.primary(results), said).data.endswith(f"over all settings**.{said}")
+    best = quality.set_index(["arm", "setting", "metric"])["estimate"]
     mono = [best[arm, "mono", "ap"] for arm in ("BM25 char n-grams", "hybrid(0.5)")]
-    assert f"reaches {mono[0]:.3f} (mono; best arm {mono[1]:.3f})" in beside(ahead)
+    assert f"reaches {mono[0]:.3f} in mono (best arm {mono[1]:.3f}), " in beside(results)
+
+
+def test_settings_where_a_ranker_is_ahead_are_listed():
+    """By hand: ahead in cross alone, then in mono and multi; a tie is not ahead."""
+    results = made()
+    quality = tables.quality(with_reference(results), ("ap",)).set_index(["arm", "setting"])
+    for ahead, listed in (({"cross"}, "cross"), ({"mono", "multi"}, "mono and multi")):
+        for setting in results.settings:
+            best = max(quality.loc[(arm, setting), "estimate"] for arm in results.arms)
+            own = best + 0.001 * (setting in ahead)
+            quality.loc[("BM25 char n-grams", setting), "estimate"] = own
+        said = words.ahead_untrained(results, quality.reset_index())
+        assert said.endswith(f"every arm in {listed}.**")
 
 
 def test_a_sample_of_questions_is_said():
     """Reference rankers of large benchmarks answer some questions alone: tables and words tell."""
-    results = with_reference(study(GAINS))
+    results = with_reference(made())
     sampled = results.sums["group"].isin([f"f{i}" for i in range(10)])
     kept = results.sums["arm"].isin(GAINS) | sampled
     results = replace(results, sums=results.sums[kept])
@@ -163,12 +200,12 @@ def test_a_sample_of_questions_is_said():
     assert mono.set_index("arm")["questions"].to_dict() == dict.fromkeys(GAINS, 40) | {
         "BM25 char n-grams": 10
     }
-    assert "on a sample of 10 of 40 questions:" in beside(results)
+    assert "on a sample of 10 of 40 questions." in beside(results)
 
 
 def test_a_benchmark_of_one_question_is_shown_without_intervals(tmp_path):
     """Of one cluster every table, sentence and figure of a report is made, with dashes."""
-    whole = with_reference(study(GAINS))
+    whole = with_reference(made())
     own = replace(whole, sums=whole.sums[whole.sums["group"] == "f0"])
     quality, gaps = tables.quality(own), contrasts.rivals(own)
     assert (quality["clusters"] == 1).all() and quality["estimate"].notna().all()

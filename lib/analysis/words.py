@@ -98,13 +98,13 @@ def arms(results: Results) -> Markdown:
 # --- the answer --------------------------------------------------------------------------------
 
 
-def answer(primary: pd.DataFrame) -> Markdown:
+def answer(primary: pd.DataFrame, ahead: str = "") -> Markdown:
     """The report's question answered in a sentence, from the table of lib.analysis.claims.primary:
-    what is decided, what is not, or why nothing is."""
+    what is decided, what is not, or why nothing is. ahead: of `ahead_untrained`, to follow it."""
     rows = dict(zip(("cost", "gain", "batch"), primary.to_dict("records"), strict=True))
     if all(row["why"] for row in rows.values()):
         why = "; ".join(dict.fromkeys(row["why"] for row in rows.values()))
-        return Markdown(f"**Not answered here**: {why}.")
+        return Markdown(f"**Not answered here**: {why}.{ahead}")
     arm, mono, mix = rows["cost"]["arm"], rows["cost"]["versus"], rows["batch"]["versus"]
     against_mono = _against_mono(rows["cost"], rows["gain"])
     undecided = _nothing_decided(rows.values())
@@ -114,7 +114,7 @@ def answer(primary: pd.DataFrame) -> Markdown:
         f"({mono}); against mixing both kinds inside every batch ({mix}) it "
         f"{_effect(rows['batch'], 'over all settings')}."
     )
-    return Markdown(undecided + text)
+    return Markdown(undecided + text + ahead)
 
 
 def _against_mono(cost: dict, gain: dict) -> str:
@@ -126,11 +126,12 @@ def _effect(row: dict, where: str) -> str:
     """What a contrast says of `arm`, as the rest of a sentence: a verb, a size, its interval."""
     if row["why"]:
         return f"was not compared {where} ({row['why']})"
-    size, interval = abs(row["difference"]), stats.shown(*_away(row))
     signed = stats.signed(row["difference"], row["low"], row["high"])
     if row["verdict"] in ("supported", "contradicted"):
         verb = "gains" if row["difference"] > 0 else "loses"
-        return f"**{verb} {size:.3f} {interval} mAP {where}**"
+        small = f", below the margin of {stats.MARGIN:g} fixed beforehand"
+        small *= abs(row["difference"]) < stats.MARGIN
+        return f"**{verb} {_size(row)} mAP {where}**{small}"
     if row["verdict"] == "equivalent":
         return f"**differs by no more than {stats.MARGIN:g} mAP {where}** ({signed})"
     if row["verdict"] == stats.NO_VERDICT:
@@ -139,9 +140,13 @@ def _effect(row: dict, where: str) -> str:
     return f"**neither gains nor loses for certain {where}** ({signed} mAP{detectable})"
 
 
-def _away(row: dict) -> tuple[float, float]:
-    """The interval of a difference's size: of a loss with the signs turned."""
-    return (row["low"], row["high"]) if row["difference"] > 0 else (-row["high"], -row["low"])
+def _size(row: dict) -> str:
+    """A difference told from zero without its sign, with its interval: of a loss turned round. As
+    many digits as show that the interval is without zero, three or more."""
+    ends = row["low"], row["high"]
+    low, high = ends if row["difference"] > 0 else (-ends[1], -ends[0])
+    digits = next((d for d in range(3, 7) if round(low, d)), 3)
+    return f"{abs(row['difference']):.3f} [{low:.{digits}f}, {high:.3f}]"
 
 
 def _nothing_decided(rows: Iterable[dict]) -> str:
@@ -159,13 +164,12 @@ def _nothing_decided(rows: Iterable[dict]) -> str:
 def beside(results: Results, quality: pd.DataFrame, note: str = "") -> Markdown:
     """What belongs to the answer: what brackets and mAP are, over how much, and how far a ranker
     comes that is not trained. quality: of lib.analysis.tables. note: what readers must know."""
-    ap = quality[quality["metric"] == "ap"].set_index(["arm", "setting"])
     seeds, clusters = int(quality["seeds"].max()), int(quality["clusters"].max())
     brackets = "Brackets: 95 % intervals over" if min(seeds, clusters) > 1 else "Over"
     return Markdown(
         f"{brackets} {counted(seeds, 'seed')} and {counted(clusters, 'cluster')} of questions. "
         "mAP: mean average precision, 1 where every relevant passage comes first. "
-        f"{_headline(results)} {_untrained_ranker(results, ap)}"
+        f"{_headline(results)} {_reached_untrained(results, quality)}"
         + f"\n\n**Note.** {_plain(note)}"
         * bool(note)
     )
@@ -188,20 +192,42 @@ def counted(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
 
 
-def _untrained_ranker(results: Results, ap: pd.DataFrame) -> str:
+def ahead_untrained(results: Results, quality: pd.DataFrame) -> str:
+    """A sentence, to follow others: in which settings BM25 over character n-grams is ahead of every
+    arm; empty where it is in none. quality: of lib.analysis.tables."""
+    ahead = [
+        name for name, (own, best) in _untrained_ranker(results, quality).items() if own > best
+    ]
+    if not ahead:
+        return ""
+    listed = " and ".join([", ".join(ahead[:-1]), ahead[-1]] if len(ahead) > 1 else ahead)
+    return (
+        " **Without any training, BM25 over character n-grams has a higher mAP than every arm in "
+        f"{listed}.**"
+    )
+
+
+def _untrained_ranker(results: Results, quality: pd.DataFrame) -> dict[str, tuple[float, float]]:
+    """Setting -> mAP of BM25 over character n-grams, and of the best arm."""
+    ap = quality[quality["metric"] == "ap"].set_index(["arm", "setting"])["estimate"]
+    return {
+        setting: (ap[REFERENCES["bm25_chars"], setting], max(ap[a, setting] for a in results.arms))
+        for setting in results.settings
+    }
+
+
+def _reached_untrained(results: Results, quality: pd.DataFrame) -> str:
     """How BM25 over character n-grams compares with the best arm of each setting."""
-    name, reached, ahead, sample = REFERENCES["bm25_chars"], [], [], ""
-    for setting in results.settings:
-        best = max(ap.loc[(arm, setting), "estimate"] for arm in results.arms)
-        own = ap.loc[(name, setting), "estimate"]
-        reached.append(f"{own:.3f} ({setting}; best arm {best:.3f})")
-        ahead += [setting] * bool(own > best)
-    asked = ap.loc[(name, "mono"), "questions"]
-    if asked < (every := ap.loc[(results.arms[0], "mono"), "questions"]):
-        sample = f", on a sample of {asked:,} of {every:,} questions"
-    said = f"**ahead of every arm in {' and '.join(ahead)}**" if ahead else "behind the best arms"
-    return f"BM25 over character n-grams, which no training makes, reaches {', '.join(reached)}" + (
-        f"{sample}: {said}."
+    reached = [
+        f"{own:.3f} in {setting} (best arm {best:.3f})"
+        for setting, (own, best) in _untrained_ranker(results, quality).items()
+    ]
+    asked = quality[quality["metric"] == "ap"].set_index(["arm", "setting"])["questions"]
+    some, every = asked[REFERENCES["bm25_chars"], "mono"], asked[results.arms[0], "mono"]
+    sample = f", on a sample of {some:,} of {every:,} questions" if some < every else ""
+    return (
+        "BM25 over character n-grams, which no training makes, reaches "
+        f"{', '.join(reached)}{sample}."
     )
 
 
