@@ -124,7 +124,7 @@ def links(text):
 
 
 def test_every_page_is_reached_and_leads_back(study):
-    """The analysis links all, a page of a run its own others; file names have `=` and `,`."""
+    """The analysis links all, a page of a run its others; through file names with `=` and `,`."""
     report.render(study)
     found = pages(study)
     assert links(found["index.html"]) == {*found} - {"index.html"}

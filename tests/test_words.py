@@ -507,6 +507,18 @@ def test_strata_are_means_by_hand():
     }
 
 
+def test_strata_are_told_where_they_are():
+    """Those of the table, and none where it has none."""
+    table = pd.DataFrame({"stratum": ["same script", "other script"]})
+    assert words.strata(table).data == (
+        "Here *script* tells whether the two languages are written alike."
+    )
+    whole = words.strata(tables.strata(made())).data
+    assert [name for name in ("*hops*", "*held-out*", "*names*", "*trained*", "*script*")
+            if name in whole] == ["*hops*", "*held-out*", "*names*"]  # fmt: skip
+    assert words.strata(table[:0]).data == ""
+
+
 def test_what_was_seen_is_in_whole_numbers():
     """But shares and negatives."""
     exposure = pd.DataFrame(

@@ -185,7 +185,7 @@ BIASES = {"rank_distance_ratio": ("", 1.0), "own_language_advantage": (" (log ra
 
 @figure(
     "strata",
-    "mAP by stratum; for names, two-hop questions in a held-out wording.",
+    "mAP by stratum.",
     alts.strata,
 )
 def strata(table: pd.DataFrame):

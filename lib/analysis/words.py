@@ -231,6 +231,24 @@ def _reached_untrained(results: Results, quality: pd.DataFrame) -> str:
     )
 
 
+STRATA = {
+    "hop": "*hops* are the facts that a question needs; two-hop questions join two (which currency "
+    "is used where this city is?)",
+    "held-out": "*held-out* and *seen* say whether a question's sentence pattern was trained on",
+    "names": "*names* tell how alike the answer's names are spelled in the two languages, of the "
+    "headline's questions alone",
+    "trained": "*trained* tells which of the languages of question and passages were trained on",
+    "script": "*script* tells whether the two languages are written alike",
+}
+
+
+def strata(table: pd.DataFrame) -> Markdown:
+    """What the strata of lib.analysis.tables.strata are, those that are there; nothing of none."""
+    named = " ".join(table["stratum"].unique())
+    said = "; ".join(what for term, what in STRATA.items() if term in named)
+    return Markdown(f"Here {said}." if said else "")
+
+
 def not_measured(verdicts: pd.DataFrame) -> Markdown:
     """Claims that a study has no arms or data for, with the reason. verdicts: of
     lib.analysis.claims."""
