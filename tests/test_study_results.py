@@ -74,7 +74,8 @@ def test_scores_are_read_as_they_were_saved(tmp_path):
     }
     both = {"a": Scored(scores, pd.DataFrame(), digest="d"), "t": Scored(sentences, pd.DataFrame())}
     means = save_scores(tmp_path / "1", specs, both)
-    assert means.loc[("headline", "mono"), "ap"] == means.loc[("a", "mono"), "ap"] == 0.5
+    assert means.loc[("a", "mono"), "ap"] == 0.5
+    assert means.loc[("headline", "mono"), "ap"] == pytest.approx(0.5, rel=1e-7)
     save_scores(tmp_path / "2", specs, {"a": both["a"]})
     store.verify(tmp_path / "1" / "scores")
     pd.testing.assert_frame_equal(

@@ -26,6 +26,7 @@ from lib.study import grid, paths
 from lib.study.evaluate import Scored, with_references
 
 READ = ("exposure.json", "provenance.json")  # of a run's record, by the analysis
+BUDGET = "budget-"  # begins the folders of smaller budgets
 
 # --- written by 03_evaluate --------------------------------------------------------------------
 
@@ -40,7 +41,7 @@ def save_scores(
 
     specs, scored: by name of the benchmark, the report's own first. smaller: `scored` by
     budget. metrics.json is written last: with it the run counts as evaluated."""
-    every = {"": scored} | {f"budget-{budget}": own for budget, own in smaller.items()}
+    every = {"": scored} | {f"{BUDGET}{budget}": own for budget, own in smaller.items()}
     for name, save in (("scores", _save_scores), ("sums", _save_sums)):
         with store.atomic_folder(folder / name) as new:
             for place, results in every.items():
@@ -57,7 +58,7 @@ def save_scores(
         for budget, own in smaller.items()
     }
     store.write_json(folder / "metrics.json", written | {"budgets": by_budget})
-    first = pd.read_parquet(folder / "sums" / f"{next(iter(scored))}.parquet")
+    first = _sums(folder / "sums" / f"{next(iter(scored))}.parquet")
     own = sums.means(sums.headline(first), ["setting", "metric"]).unstack()
     return pd.concat(means | {"headline": own})
 
@@ -70,14 +71,23 @@ def _save_scores(folder: Path, scored: Mapping[str, Scored]) -> None:
 
 def _save_sums(folder: Path, scored: Mapping[str, Scored]) -> None:
     """<benchmark>.parquet and <benchmark>.cells.parquet; of sentence search, whose scores are means
-    of languages already, these."""
+    of languages already, these.
+
+    They are kept with reports for good, so totals have seven digits, and smaller budgets mAP."""
     for name, result in scored.items():
         table = result.scores
         if "setting" in table:
             cells = sums.language_cells(table)
             cells.to_parquet(folder / f"{name}.cells.parquet", index=False)
-            table = sums.summed(table)
+            table = sums.summed(table).astype({"total": "float32"})
+            table = table[table["metric"] == "ap"] if folder.name.startswith(BUDGET) else table
         table.to_parquet(folder / f"{name}.parquet", index=False)
+
+
+def _sums(file: Path) -> pd.DataFrame:
+    """What `_save_sums` has written, to compute with."""
+    table = pd.read_parquet(file)
+    return table.astype(dict.fromkeys(table.select_dtypes("float32"), "float64"))
 
 
 def _means(scored: Mapping[str, Scored]) -> dict[str, pd.DataFrame]:
@@ -224,7 +234,7 @@ def load_budgets(runs: list[ScoredRun], benchmark: str) -> dict[int, Results]:
 def _of_budget(runs: list[ScoredRun], benchmark: str, budget: int) -> Results:
     """The results of one budget."""
     having = [run for run in runs if budget in run.train.budgets]
-    place = {run.key: "" if budget == run.train.steps else f"budget-{budget}/" for run in having}
+    place = {run.key: "" if budget == run.train.steps else f"{BUDGET}{budget}/" for run in having}
     parts = [_of_run(run, place[run.key] + benchmark) for run in having]
     return Results(benchmark, having, *map(_joined, zip(*parts, strict=True)))
 
@@ -303,4 +313,4 @@ def _references(study: str, corpus: str, name: str, spec: BenchmarkSpec) -> Path
 
 def _read(run: ScoredRun, file: str) -> pd.DataFrame:
     """A table out of the run's sums, with its arm and seed."""
-    return pd.read_parquet(run.folder / "sums" / file).assign(arm=run.arm, seed=run.seed)
+    return _sums(run.folder / "sums" / file).assign(arm=run.arm, seed=run.seed)
