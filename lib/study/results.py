@@ -285,7 +285,8 @@ def load_corpus_facts(study: str, key: str) -> tuple[str, dict[str, int]]:
 def commits(runs: list[ScoredRun]) -> list[str]:
     """Commits that the runs were made with; more than one is a reason to warn."""
     records = [store.read_json(run.folder / "provenance.json") for run in runs]
-    return sorted({f"{p['commit'][:12]}{' with changes' * bool(p['dirty'])}" for p in records})
+    named = ((p["commit"] or "no commit", bool(p["dirty"])) for p in records)
+    return sorted({commit[:12] + " with changes" * dirty for commit, dirty in named})
 
 
 def _check_content(run: ScoredRun, benchmark: str, digest: str) -> None:

@@ -3,8 +3,8 @@
 A kernel takes seconds to import torch and its kin, a good part of a small run. So `run_study`
 starts one process, `python -m lib.study.warm`, that imports them, computes nothing, starts no
 thread, and forks where a stage asks for a kernel: the same notebook by the same papermill, to the
-same bits. Where there is no such process (on a cluster, with a GPU, where it was killed, or for
-stages of more threads, which libraries are told when they are loaded) kernels start as ever.
+same bits. Where there is no such process (on a cluster, where it was killed, or for stages of more
+threads, which libraries are told when they are loaded) kernels start as ever.
 """
 
 from __future__ import annotations
@@ -91,10 +91,12 @@ def inherited(threads: int) -> dict[str, str]:
 
 
 def _for_imports() -> dict[str, str]:
-    """What imports look for: where figures go, as a kernel sets it, and that pyarrow's allocator
-    is not to start a thread, which a fork would lack."""
+    """What imports look for: where figures go, as a kernel sets it; that pyarrow's allocator is not
+    to start a thread, which a fork would lack; and that to look for a GPU is not to start CUDA,
+    which no fork could use."""
     backend = os.environ.get("MPLBACKEND") or "module://matplotlib_inline.backend_inline"
-    return {"MPLBACKEND": backend, "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+    allocator = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
+    return {"MPLBACKEND": backend, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"} | allocator
 
 
 # --- the process -------------------------------------------------------------------------------
@@ -107,7 +109,7 @@ def serve(number: int) -> None:
         for name in MODULES:
             import_module(name)
         if not _may_fork():
-            print("kernels start by themselves: there are threads here, or a GPU")
+            print("kernels start by themselves: there are threads here, or CUDA")
             return
         gc.freeze()
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for kernels here
@@ -122,10 +124,10 @@ def serve(number: int) -> None:
 
 
 def _may_fork() -> bool:
-    """Whether what a fork would lack is not there: other threads, and CUDA's hold on a GPU."""
+    """Whether what a fork would lack is not there: other threads, and CUDA."""
     import torch
 
-    return len(os.listdir("/proc/self/task")) == 1 and not torch.cuda.is_available()
+    return len(os.listdir("/proc/self/task")) == 1 and not torch.cuda.is_initialized()
 
 
 def _be_kernel(connection: socket.socket) -> None:
