@@ -7,13 +7,10 @@ or a benchmark format asks for is stated in its own module, and checked with the
 
 from __future__ import annotations
 
-import difflib
-import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from annotated_types import Ge, Gt, Le, Lt
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -24,6 +21,7 @@ from pydantic import (
 )
 
 from lib.languages import language_code
+from lib.mistakes import explained, short
 from lib.sampler import ARMS
 
 FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=,-]*")
@@ -58,6 +56,8 @@ class Stage(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
     unnamed_run: ClassVar[str | None] = None  # what run = "" stands for; None: the spelled key
     may_change: ClassVar[tuple[str, ...]] = ()  # parameters that may differ when a run goes on
+    # Parameters that came when runs were kept already: the value that leaves those what they are.
+    came_later: ClassVar[dict[str, Any]] = {}
 
     study: str = Field("lab", description="outputs go below outputs/<study>")
     run: str = Field("", description="its folder; empty: spelled from what is not a default")
@@ -70,6 +70,12 @@ class Stage(BaseModel):
     def defaults(self) -> dict[str, Any]:
         """What each parameter is where nobody sets it."""
         return {name: field.default for name, field in type(self).model_fields.items()}
+
+    def of_the_work(self) -> dict[str, Any]:
+        """The parameters that make the work another one, as kept runs know them."""
+        asked = self.model_dump(exclude={*DRIVEN, *self.may_change})
+        absent = {n for n, value in self.came_later.items() if asked[n] == value}
+        return {name: value for name, value in asked.items() if name not in absent}
 
     @classmethod
     def name(cls) -> str:
@@ -375,17 +381,6 @@ def _spelled_key(stage: Stage) -> str:
 
 # --- one line for each mistake -----------------------------------------------------------------
 
-EXPECTED = {
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "finite_number": "a finite number",
-    "string_type": "text",
-    "bool_type": "true or false",
-    "list_type": "a list",
-    "dict_type": "a mapping",
-}
-
 
 class DoNotFitTogether(BadParameter):
     """Each parameter is right by itself, but not with another one."""
@@ -407,62 +402,6 @@ def checked(
     name = str(first["loc"][0])
     inner = "".join(f"[{' '.join(str(x).split())}]" for x in first["loc"][1:])
     where = f"{(origins or {}).get(name, '')}{model.name()}.{name}{inner}"
-    raise BadParameter(f"{where}: {_explain(model, name, first)}")
-
-
-def _explain(model: type[Stage], name: str, error: Mapping[str, Any]) -> str:
-    """What is wrong with a value, and what was expected, from one of pydantic's error records."""
-    kind, value = error["type"], error["input"]
-    if kind == "value_error":
-        return error["msg"].removeprefix("Value error, ")
-    if kind == "literal_error":
-        options = error["ctx"]["expected"].replace("'", "").replace(" or ", ", ")
-        return f"{short(value)} is unknown (expected one of {options})"
-    if kind == "missing":
-        return "is missing"
-    if kind == "extra_forbidden":
-        return f"unknown{nearest(error['loc'][-1], BenchmarkSpec.model_fields)}"
-    if kind in EXPECTED:
-        quoted = isinstance(value, str) and re.fullmatch(r"[-+.\deE]+", value)
-        quotes = " without quotes" if quoted and "number" in EXPECTED[kind] else ""
-        what = "is empty" if value is None else f"{short(value)} is {_kind(value)}"
-        return f"{what} (expected {EXPECTED[kind]}{quotes})"
-    if kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal"):
-        bounds = [] if error["loc"][1:] else model.model_fields[name].metadata
-        expected = _range(bounds, whole=kind.startswith("less")) or "0 to 1"
-        return f"{short(value)} is out of range (expected {expected})"
-    return f"{short(value)}: {error['msg']}"
-
-
-def _range(bounds: list, whole: bool) -> str:
-    """The annotated bounds in words; an upper one that is far beyond use only if `whole`."""
-    low = next((b.ge for b in bounds if isinstance(b, Ge)), None)
-    above = next((b.gt for b in bounds if isinstance(b, Gt)), None)
-    high = next((b.le for b in bounds if isinstance(b, Le)), None)
-    below = next((b.lt for b in bounds if isinstance(b, Lt)), None)
-    if low is not None and high is not None and (whole or high < 2**16):
-        return f"{low} to {high}"
-    words = [f"{low} or more"] * (low is not None) + [f"more than {above}"] * (above is not None)
-    words += [f"less than {below}"] * (below is not None)
-    return ", ".join(words)
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, float) and not math.isfinite(value):
-        return "not finite"
-    names = {str: "text", bool: "true/false", int: "a number", float: "a decimal number",
-             list: "a list", dict: "a mapping"}  # fmt: skip
-    return names.get(type(value), type(value).__name__)
-
-
-def short(value: Any) -> str:
-    if value is None or (isinstance(value, list | dict) and not value):
-        return "empty"
-    text = " ".join(repr(value).split())  # of an array it has lines
-    return text if len(text) <= 40 else f"{text[:37]}..."
-
-
-def nearest(name: Any, options: Iterable[str]) -> str:
-    """The nearest option as a question, or all of them."""
-    near = difflib.get_close_matches(str(name), options, n=1, cutoff=0.6)
-    return f" (did you mean {near[0]}?)" if near else f" (expected one of {', '.join(options)})"
+    bounds = model.model_fields[name].metadata if name in model.model_fields else []
+    what = explained(first, bounds, BenchmarkSpec.model_fields)
+    raise BadParameter(f"{where}: {what}")

@@ -646,3 +646,12 @@ def test_what_named_settings_vary_cannot_be_set(tmp_path):
         with pytest.raises(BadParameter, match="is varied by the study"):
             grid.load_study(file, [change])
     assert grid.load_study(file, ["train.seed=7"]).runs["arm=a"].train.seed == 7
+
+
+def test_a_parameter_that_came_later_leaves_kept_runs_what_they_are(monkeypatch):
+    """At the value that changes nothing it is no part of the work, at any other it is."""
+    known = Train(steps=3).of_the_work()
+    assert "seed" in known and not {*known} & {"study", "run", "corpus", "chunk"}
+    monkeypatch.setattr(Train, "came_later", {"layers": 1})
+    assert Train(steps=3).of_the_work() == {n: v for n, v in known.items() if n != "layers"}
+    assert Train(steps=3, layers=2).of_the_work() == known | {"layers": 2}

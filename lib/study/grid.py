@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lib import benchmarks, sources, store
+from lib.mistakes import nearest, short
 from lib.params import (
     DRIVEN,
     LABEL,
@@ -29,8 +30,6 @@ from lib.params import (
     Stage,
     Train,
     checked,
-    nearest,
-    short,
     spelled,
 )
 from lib.sampler import ROWS, arm_name, crosses

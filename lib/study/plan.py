@@ -122,8 +122,7 @@ class Job:
     def stamp_on(self, upstream: list[str]) -> str:
         """sha256 of parameters, what is in the files they name, upstream stamps and code. Where the
         files and the study lie is left out: the same work has the same stamp everywhere."""
-        unread = {*params.DRIVEN, *self.params.may_change} if self.params else {}
-        asked = self.params.model_dump(exclude=unread) if self.params else {}
+        asked = self.params.of_the_work() if self.params else {}
         parts = [self.stage, _by_content(asked, self.contents), upstream, self.code]
         text = json.dumps(parts, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
@@ -206,7 +205,8 @@ def notebook_path(stage: str) -> Path:
 
 
 def read_notebook(stage: str) -> tuple[str, ...]:
-    """Sources of a notebook's code cells, if it takes every parameter of the stage.
+    """Sources of a notebook's code cells, if it takes every parameter of the stage. The cell that
+    takes them is left out: a stage is given all of them.
 
     papermill itself only warns of an unknown parameter, and without a tagged cell the notebook's
     own values win. Raises BadNotebook."""
@@ -215,7 +215,7 @@ def read_notebook(stage: str) -> tuple[str, ...]:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         code = [cell for cell in cells if cell["cell_type"] == "code"]
         tagged = [c for c in code if "parameters" in c["metadata"].get("tags", [])]
-        sources = tuple("".join(cell["source"]) for cell in code)
+        sources = tuple("".join(cell["source"]) for cell in code if cell not in tagged)
     except OSError as error:
         raise BadNotebook(f"{shown(path)}: cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, TypeError, AttributeError):

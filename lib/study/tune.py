@@ -19,7 +19,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from lib.params import BadParameter, Train, short
+from lib.mistakes import short
+from lib.params import BadParameter, Train
 
 if TYPE_CHECKING:
     from lib.study.grid import Study

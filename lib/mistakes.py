@@ -1,0 +1,83 @@
+"""What is wrong with a value that a parameter cannot have, in words of one line."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from annotated_types import Ge, Gt, Le, Lt
+
+EXPECTED = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+}
+
+
+def explained(error: Mapping[str, Any], bounds: list, known: Iterable[str]) -> str:
+    """What is wrong with a value, and what was expected, from one of pydantic's error records.
+
+    bounds: annotations of the parameter's range. known: names that a mapping in it may have."""
+    kind, value = error["type"], error["input"]
+    if kind == "value_error":
+        return error["msg"].removeprefix("Value error, ")
+    if kind == "literal_error":
+        options = error["ctx"]["expected"].replace("'", "").replace(" or ", ", ")
+        return f"{short(value)} is unknown (expected one of {options})"
+    if kind == "missing":
+        return "is missing"
+    if kind == "extra_forbidden":
+        return f"unknown{nearest(error['loc'][-1], known)}"
+    if kind in EXPECTED:
+        quoted = isinstance(value, str) and re.fullmatch(r"[-+.\deE]+", value)
+        quotes = " without quotes" if quoted and "number" in EXPECTED[kind] else ""
+        what = "is empty" if value is None else f"{short(value)} is {_kind(value)}"
+        return f"{what} (expected {EXPECTED[kind]}{quotes})"
+    if kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal"):
+        expected = (
+            _range([] if error["loc"][1:] else bounds, whole=kind.startswith("less")) or "0 to 1"
+        )
+        return f"{short(value)} is out of range (expected {expected})"
+    return f"{short(value)}: {error['msg']}"
+
+
+def _range(bounds: list, whole: bool) -> str:
+    """The annotated bounds in words; an upper one that is far beyond use only if `whole`."""
+    low = next((b.ge for b in bounds if isinstance(b, Ge)), None)
+    above = next((b.gt for b in bounds if isinstance(b, Gt)), None)
+    high = next((b.le for b in bounds if isinstance(b, Le)), None)
+    below = next((b.lt for b in bounds if isinstance(b, Lt)), None)
+    if low is not None and high is not None and (whole or high < 2**16):
+        return f"{low} to {high}"
+    words = [f"{low} or more"] * (low is not None) + [f"more than {above}"] * (above is not None)
+    words += [f"less than {below}"] * (below is not None)
+    return ", ".join(words)
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "not finite"
+    names = {str: "text", bool: "true/false", int: "a number", float: "a decimal number",
+             list: "a list", dict: "a mapping"}  # fmt: skip
+    return names.get(type(value), type(value).__name__)
+
+
+def short(value: Any) -> str:
+    if value is None or (isinstance(value, list | dict) and not value):
+        return "empty"
+    text = " ".join(repr(value).split())  # of an array it has lines
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def nearest(name: Any, options: Iterable[str]) -> str:
+    """The nearest option as a question, or all of them."""
+    near = difflib.get_close_matches(str(name), options, n=1, cutoff=0.6)
+    return f" (did you mean {near[0]}?)" if near else f" (expected one of {', '.join(options)})"
