@@ -8,6 +8,7 @@ python -m lib.study report params/quick.yaml     render again what was analysed
 python -m lib.study report --from FOLDER         analyse and render from the ledger in a folder
 python -m lib.study ledger params/quick.yaml     keep what a report needs of finished runs
 python -m lib.study clean params/quick.yaml      remove its outputs
+python -m lib.study compare A B [C ...] --benchmark xquad-r|FOLDER   encoders (docs/compare.md)
 python -m lib.study parameters                   every parameter, as docs/parameters.md has them
 python -m lib.study cell train                   the parameter cell of a stage's notebook
 python -m lib.study stage STAGE STUDY [KEY]      one stage: what the Snakefile calls
@@ -70,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     add("report", _report, "[path]", "--from")
     add("ledger", _ledger, "path")
     add("clean", lambda o: clean(o.path), "path")
+    add("compare", _compare, "encoders", "--benchmark")
     add("parameters", lambda _: print(cells.reference(), end=""))
     add("cell", lambda o: print(cells.cell(o.kind)), "kind")
     add("stage", lambda o: run_stage(o.study, o.stage, o.key), "stage", "study", "[key]")
@@ -105,6 +107,8 @@ ARGUMENTS = {
     },
     "--write": {"action": "store_true", "help": "the choice to the study file"},
     "--from": {"dest": "ledger", "default": "", "help": "folder with a ledger to take runs from"},
+    "encoders": {"nargs": "*", "metavar": "ENCODER", "help": "folder, name@commit or STUDY:RUN"},
+    "--benchmark": {"required": True, "help": "xquad-r, mlqa-r, or the folder of a benchmark"},
     "kind": {"choices": params.STAGES, "metavar": "STAGE"},
 }  # fmt: skip
 
@@ -148,6 +152,13 @@ def _report(options: argparse.Namespace) -> int:
         run_stage(study, stage, "")
     print(f"report: {shown(paths.report_dir(study) / 'index.html')}")
     return 0
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from lib.study import compare
+
+    page = compare.compare(options.encoders, options.benchmark)
+    print(f"page: {shown(page)}")
 
 
 def _render(path: str) -> int:

@@ -24,6 +24,7 @@ FILES = [
     "encoder.json",
     "[0-9]*_*/config.json",
 ]
+LONGEST = 2**17  # tokenizers without a limit state one beyond all use
 # sentence-transformers' own names of what it puts before texts, the first that there is.
 PROMPTS = {"question": ("query",), "passage": ("document", "passage", "corpus")}
 
@@ -79,12 +80,40 @@ def _kind(p: Train, module: dict[str, Any]) -> str:
     return kind
 
 
-def _check_pooling(p: Train, config: dict[str, Any]) -> None:
-    """Older versions say pooling_mode_cls_token: true and the like, newer ones a name."""
+def stated(folder: Path) -> dict[str, Any]:
+    """Parameters of `train` that the folder of a checkpoint states of itself: pooling (the mean
+    where nothing is said, as sentence-transformers has it), both prompts, and max_length where one
+    is stated. What is not applied here, `check_folder` refuses. Raises ValueError."""
+    try:
+        modules = _read(folder / "modules.json") or []
+        about = _read(folder / "config_sentence_transformers.json")
+        modes = [
+            _modes(_read(folder / module["path"] / "config.json"))
+            for module in modules
+            if str(module["type"]).endswith(".Pooling")
+        ]
+        prompts = {f"{side}_prompt": _prompt(side, about) for side in PROMPTS}
+        limit = _read(folder / "sentence_bert_config.json").get("max_seq_length")
+        limit = limit or _read(folder / "tokenizer_config.json").get("model_max_length") or 0
+    except (KeyError, TypeError, AttributeError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{folder}: its settings are damaged ({what})") from None
+    pooling = next((mode[0] for mode in modes if mode in (["mean"], ["cls"])), "mean")
+    length = {"max_length": int(limit)} if 0 < limit <= LONGEST else {}
+    return {"pooling": pooling, **prompts, **length}
+
+
+def _modes(config: dict[str, Any]) -> list[str]:
+    """Names of a pooling. Older versions say pooling_mode_cls_token: true and the like, newer ones
+    a name."""
     old = [key.removeprefix("pooling_mode_") for key, on in config.items() if on is True]
     old = [key.removesuffix("_tokens").removesuffix("_token") for key in old if "prompt" not in key]
     modes = config.get("pooling_mode", old or "mean")
-    modes = [modes] if isinstance(modes, str) else [*modes]
+    return [modes] if isinstance(modes, str) else [*modes]
+
+
+def _check_pooling(p: Train, config: dict[str, Any]) -> None:
+    modes = _modes(config)
     if modes not in (["mean"], ["cls"]):
         _refuse(p, f"pools by {' and '.join(map(str, modes))}")
     _compare(p, "pooling", modes[0])
