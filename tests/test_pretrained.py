@@ -134,6 +134,26 @@ def test_an_encoder_of_this_project_is_trained_on_as_it_is(tmp_path):
     pretrained.check(Train(model=model, pooling="cls", question_prompt="q: "))
 
 
+def test_what_a_checkpoint_states(tmp_path):
+    """Pooling, prompts and length by sentence-transformers' files, else the tokenizer's length,
+    else the model's positions; a pooling that is not applied is left to be refused."""
+    about = {"prompts": {"query": "q: ", "document": "d: "}}
+    files = {"sentence_bert_config": {"max_seq_length": 75}}
+    model = put(tmp_path / "m", USUAL, pooling=CLS, config_sentence_transformers=about, **files)
+    prompts = {"question_prompt": "q: ", "passage_prompt": "d: "}
+    found = pretrained.stated(tmp_path / "m")
+    assert found == {"pooling": "cls", "max_length": 75, **prompts}
+    pretrained.check(Train(model=model, **found))
+    none = {"pooling": "mean", "question_prompt": "", "passage_prompt": ""}
+    config = {"model_type": "xlm-roberta", "max_position_embeddings": 514}
+    put(tmp_path / "n", config=config, tokenizer_config={"model_max_length": 10**30})
+    assert pretrained.stated(tmp_path / "n") == none | {"max_length": 512}
+    put(tmp_path / "o", config=config, tokenizer_config={"model_max_length": 256})
+    assert pretrained.stated(tmp_path / "o") == none | {"max_length": 256}
+    put(tmp_path / "p", USUAL, pooling={"pooling_mode": "lasttoken"})
+    assert pretrained.stated(tmp_path / "p") == none
+
+
 STRANGE = {
     "modules": [{"idx": 0}],
     "config_sentence_transformers": [1],

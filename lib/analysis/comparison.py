@@ -179,7 +179,7 @@ def maps(pairs: pd.DataFrame) -> dict[str, pd.DataFrame]:
     found = {}
     several = len(pairs) and pairs[CELL[0]].nunique() > 1
     for (name, first), part in pairs.groupby(["arm", "versus"], sort=False) if several else ():
-        part = part.astype({column: str for column in CELL})
+        part = part.astype(dict.fromkeys(CELL, str))
         gap = part.pivot(index=CELL[0], columns=CELL[1], values="difference")
         order = sorted(gap.index.union(gap.columns), key=lambda code: (script(code), code))
         found[f"{name} {MINUS} {first}"] = gap.reindex(index=order, columns=order)

@@ -198,8 +198,8 @@ def paired(
 ) -> Paired:
     """Difference a - b over the cells (seed, cluster), which both tables must share.
 
-    What a seed or a cluster does to both arms alike cancels. fixed: as of `interval`. Raises ValueError naming a cell that
-    only one table has, or whose weights differ."""
+    What a seed or a cluster does to both arms alike cancels. fixed: as of `interval`. Raises
+    ValueError naming a cell that only one table has, or whose weights differ."""
     a, b = (checked(t).set_index(["seed", "cluster"]).sort_index() for t in (table_a, table_b))
     for one, other, name in ((a, b, "second"), (b, a, "first")):
         missing = one.index.difference(other.index)

@@ -20,9 +20,10 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
+from safetensors import SafetensorError
 
 from lib import benchmarks, metrics, search, store
-from lib.analysis import alts, drawing, encoders, heatmaps, showing, tables
+from lib.analysis import alts, drawing, encoders, heatmaps, showing, stats, tables
 from lib.analysis.comparison import Comparison, maps, sentences
 from lib.benchmark import Benchmark
 from lib.checkpoint import COMMIT
@@ -103,7 +104,7 @@ def _bad(what: str) -> Iterator[None]:
         yield
     except BadParameter:
         raise
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, SafetensorError) as error:
         raise BadParameter(f"{what}: {' '.join(str(error).split())}") from None
 
 
@@ -204,9 +205,7 @@ def _spec(folder: str) -> BenchmarkSpec:
 # --- vectors and scores ------------------------------------------------------------------------
 
 
-def _scored(
-    label: str, named: Named, benchmark: Benchmark
-) -> tuple[pd.DataFrame, dict[str, Any]]:
+def _scored(label: str, named: Named, benchmark: Benchmark) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Per-question scores of an encoder, and what it is."""
     with _bad(f"encoder {named.asked}"):
         encoder = named.load().to(pick_device("auto"))
@@ -262,9 +261,9 @@ def _write(
             scores.assign(encoder=name).astype({"encoder": "category"}).to_parquet(file)
     tables.save(made, folder / "tables", {})
     store.write_json(folder / "comparison.json", facts | {"sentences": words})
-    template = Environment(
-        loader=FileSystemLoader(report.TEMPLATES), autoescape=True
-    ).get_template("compare.html.j2")
+    template = Environment(loader=FileSystemLoader(report.TEMPLATES), autoescape=True).get_template(
+        "compare.html.j2"
+    )
     parts = {k: Markup(report.dressed(v)) for k, v in _parts(result, made, facts, folder).items()}
     page = template.render(
         title=title, sentences=words, limits=LIMITS, parts=parts, **report.frame()
@@ -321,18 +320,21 @@ TITLED = "A map an encoder; intervals and adjusted p values of each pair are in 
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """Differences for people to read, a row each."""
-    return pd.DataFrame(
-        {
-            "difference": f"{row.arm} \N{MINUS SIGN} {row.versus}",
-            "in": f"{row.setting} {LABELS[row.metric]}",
-            "by": f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}]",
-            "detectable": f"{row.detectable:.3f}",
-            "p (Holm)": alts.p_value(row.p_holm).removeprefix("p = ").removeprefix("p "),
-            "verdict": row.verdict,
-        }
-        for row in table.itertuples()
-    )
+    """Differences from the first encoder for people to read, a row each."""
+    rows = []
+    for row in table.itertuples():
+        form, bias = f".{tables.DIGITS.get(row.metric, 3)}f", row.metric in metrics.BIAS
+        rows.append(
+            {
+                "encoder": row.arm,
+                "in": LABELS[row.metric] if bias else f"{row.setting} {LABELS[row.metric]}",
+                "minus the first": stats.signed(row.difference, row.low, row.high, f"+{form}"),
+                "detectable": f"{row.detectable:{form}}",
+                "p (Holm)": alts.p_value(row.p_holm).removeprefix("p = ").removeprefix("p "),
+                "verdict": row.verdict,
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def _link(name: str, made: dict[str, pd.DataFrame]) -> Any:

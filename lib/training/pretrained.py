@@ -95,12 +95,21 @@ def stated(folder: Path) -> dict[str, Any]:
         prompts = {f"{side}_prompt": _prompt(side, about) for side in PROMPTS}
         limit = _read(folder / "sentence_bert_config.json").get("max_seq_length")
         limit = limit or _read(folder / "tokenizer_config.json").get("model_max_length") or 0
+        if not 0 < limit <= LONGEST:
+            limit = _positions(_read(folder / "config.json"))
     except (KeyError, TypeError, AttributeError) as error:
         what = f"{type(error).__name__}: {error}"
         raise ValueError(f"{folder}: its settings are damaged ({what})") from None
     pooling = next((mode[0] for mode in modes if mode in (["mean"], ["cls"])), "mean")
-    length = {"max_length": int(limit)} if 0 < limit <= LONGEST else {}
+    length = {"max_length": limit} if limit else {}
     return {"pooling": pooling, **prompts, **length}
+
+
+def _positions(config: dict[str, Any]) -> int:
+    """Tokens that a model has positions for, 0 where it states none; RoBERTa's kin begin to count
+    behind the padding token's."""
+    first = 2 * ("roberta" in str(config.get("model_type")))
+    return max(0, config.get("max_position_embeddings", 0) - first)
 
 
 def _modes(config: dict[str, Any]) -> list[str]:
