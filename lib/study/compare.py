@@ -209,7 +209,7 @@ def _scored(label: str, named: Named, benchmark: Benchmark) -> tuple[pd.DataFram
     """Per-question scores of an encoder, and what it is."""
     with _bad(f"encoder {named.asked}"):
         encoder = named.load().to(pick_device("auto"))
-    print(f"{label}: encoding and searching ...", flush=True)
+    print(f"{label}: searching ...", flush=True)
     sides = {"question": benchmark.questions, "passage": benchmark.candidates}
     vectors = {kind: _vectors(encoder, named, list(t["text"]), kind) for kind, t in sides.items()}
     ranks = search.relevant_ranks(search.tiles(*vectors.values()), benchmark)
@@ -233,6 +233,7 @@ def _vectors(encoder: Encoder, named: Named, texts: list[str], kind: str) -> np.
     folder = downloads.cache_dir() / "vectors" / store.digest(made_from)[:40]
 
     def make() -> None:
+        print(f"encoding {len(texts):,} texts of the kind {kind} ...", flush=True)
         with store.atomic_folder(folder, {"made_from": made_from}) as new:
             np.save(new / "vectors.npy", encoder.encode(texts, kind, BATCH))
 
