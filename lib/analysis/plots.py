@@ -50,7 +50,7 @@ def tradeoff(points: pd.DataFrame, regions: dict, paths: dict, references: dict,
     lines = {name: np.array([means[arm] for arm in arms]) for name, arms in paths.items()}
     for name, xy in lines.items():
         line = {"ls": "-" if name == "hybrid" else "--", "color": look(name)["color"]}
-        ax.plot(*xy.T, lw=1.6, zorder=1, label=f"{name}, alpha 0 to 1", **line)
+        ax.plot(*xy.T, lw=1.6, zorder=1, label=f"{name}, by alpha", **line)
     for arm, (mean, ellipse) in regions.items():
         _draw_arm(ax, points[points["arm"] == arm], mean, ellipse, look(arm))
     low, high = _window(regions, references)
