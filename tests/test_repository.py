@@ -84,7 +84,7 @@ def test_the_lock_pins_everything_exactly():
 
 
 def test_the_lock_holds_what_the_package_needs():
-    """Every dependency, those of the extras too; `pretrained` is installed apart, so has own pins."""
+    """Every dependency, those of the extras too; `pretrained` is apart, with own pins."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     apart = project["optional-dependencies"].pop("pretrained")
     assert all(re.fullmatch(r"[a-z0-9]+==[0-9.]+", need) for need in apart)
