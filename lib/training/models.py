@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
-from lib import store
+from lib import presets, store
 from lib.checkpoint import checkpoint_source
 from lib.encoder import Encoder, Settings, loading
 from lib.params import Train
-from lib.training import pretrained
+from lib.training import packaged, pretrained
 
 SPECIAL = {
     "pad_token": "[PAD]",
@@ -27,17 +27,17 @@ def build_encoder(params: Train, tokenizer_file: Path) -> Encoder:
     """The encoder that `params` asks for, before training.
 
     model ""  a BERT of params.width, layers, heads and dropout over the tokenizer in the file
-    else      the checkpoint folder, or name@revision to load from the Hugging Face hub
+    else      packaged.NAME, a checkpoint's folder, or name@revision of the Hugging Face hub
 
     New weights depend on params.seed alone, and nobody else's random numbers change. Raises
     ValueError for a model or tokenizer that will not do."""
-    settings = Settings(
-        params.pooling, params.question_prompt, params.passage_prompt, params.max_length
-    )
+    prompts = map(presets.prompt, (params.question_prompt, params.passage_prompt))
+    settings = Settings(params.pooling, *prompts, params.max_length)
     with _seeded(params.seed):
         if params.model:
             _check_settings(params)
-            model, tokenizer = _checkpoint(params.model)
+            own = params.model == packaged.NAME
+            model, tokenizer = _checkpoint(str(packaged.folder()) if own else params.model)
         else:
             tokenizer = _tokenizer(tokenizer_file)
             model = _small(params, tokenizer)
@@ -106,6 +106,8 @@ def _small(params: Train, tokenizer):
 def _check_settings(params: Train) -> None:
     """Raises ValueError for a checkpoint that would lose some of what it is, on the hub too."""
     pretrained.check(params)
+    if params.model == packaged.NAME:
+        return
     source = checkpoint_source(params.model)
     if "revision" in source:
         from huggingface_hub import snapshot_download

@@ -14,6 +14,7 @@ from typing import Any
 from lib import store
 from lib.checkpoint import checkpoint_source
 from lib.params import Train
+from lib.training import packaged
 
 # What says it, also on the hub; of modules the folders that modules.json names.
 FILES = [
@@ -32,7 +33,10 @@ PROMPTS = {"question": ("query",), "passage": ("document", "passage", "corpus")}
 def check(p: Train) -> None:
     """Raises ValueError in one line where p.model is no checkpoint, or one that p does not load as
     it is meant. Of the hub only the name is looked at; `check_folder` is for its files."""
-    if p.model:
+    if p.model == packaged.NAME:
+        packaged.check()
+        _compare(p, "pooling", packaged.POOLING)
+    elif p.model:
         source = checkpoint_source(p.model)
         if "revision" not in source:
             check_folder(Path(source["pretrained_model_name_or_path"]), p)
