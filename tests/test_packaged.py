@@ -13,6 +13,7 @@ from lib import presets, store
 from lib.analysis import words
 from lib.encoder import Settings
 from lib.params import Train
+from lib.study import compare
 from lib.training import models, packaged, pretrained
 
 WIDTH, LAYERS, HEADS, INNER, WORDS, POSITIONS, TYPES = 32, 2, 2, 64, 16, 12, 2
@@ -282,6 +283,14 @@ def test_what_it_brings_is_no_part_of_a_name_and_is_shown():
     ):
         assert part in said
     assert "SQuAD" not in words.training(Train(model=f"some/model@{'ab' * 20}")).data
+
+
+def test_it_can_be_compared_by_its_name(package, monkeypatch):
+    """With its own prompts and length, which its folder does not state."""
+    monkeypatch.setattr(compare, "build_encoder", lambda params, _: params)
+    one = compare._named(packaged.NAME)
+    assert one.folder == packaged.folder()
+    assert (one.load().question_prompt, one.load().max_length) == ("query: ", 128)
 
 
 def test_pooling_has_to_be_its_own(package):

@@ -33,7 +33,7 @@ from lib.params import BadParameter, BenchmarkSpec, Train
 from lib.sources import downloads
 from lib.study import paths, report
 from lib.study.evaluate import annotate
-from lib.training import pretrained
+from lib.training import packaged, pretrained
 from lib.training.models import build_encoder, load_encoder
 
 BATCH = 64  # texts encoded at a time
@@ -70,6 +70,8 @@ class Named:
         """The encoder, as it is meant. Raises ValueError in one line."""
         if (self.folder / "encoder.json").is_file():
             return load_encoder(self.folder)
+        if self.asked == packaged.NAME:
+            return build_encoder(Train(model=self.asked, steps=0), Path())
         name, about = str(self.folder), pretrained.stated(self.folder)
         return build_encoder(Train(model=name, steps=0, **about), Path())
 
@@ -77,7 +79,8 @@ class Named:
 def compare(names: Sequence[str], benchmark: str) -> Path:
     """Compare encoders on a benchmark: prints what was found, and gives the path of its page.
 
-    names      folders, owner/name@commit, or STUDY:RUN; the others are compared with the first
+    names      folders, owner/name@commit, multilingual-e5-small, or STUDY:RUN; the others are
+               compared with the first
     benchmark  xquad-r, mlqa-r, or a folder
     Raises BadParameter in one line for what cannot be compared."""
     found = _distinct([_named(name) for name in names])
@@ -113,6 +116,9 @@ def _bad(what: str) -> Iterator[None]:
 
 def _named(name: str) -> Named:
     """Where an encoder lies. Raises BadParameter."""
+    if name == packaged.NAME:
+        with _bad(f"encoder {name}"):
+            return Named(name, packaged.folder())
     for folder in (Path(name), store.ROOT / name):
         if folder.is_dir():
             inside = folder / "model"
