@@ -34,7 +34,7 @@ Positive = Annotated[int, Field(ge=1, le=10**9)]
 Size = Annotated[int, Field(ge=1, le=2**16)]
 Device = Literal["auto", "cpu", "cuda"]
 Negatives = Literal["in_batch", "in_language", "explicit", "both"]
-Pooling = Literal["mean", "cls"]
+Pooling = Literal["", "mean", "cls", "lasttoken", "weightedmean"]
 
 
 class BadParameter(ValueError):
@@ -173,8 +173,8 @@ class Prepare(Stage):
 
 # What training needs otherwise where the encoder has been trained before: the rate is that of arXiv
 # 2408.10536.
-FROM_SCRATCH = {"learning_rate": 3e-3, "temperature": 0.1, "max_length": 64}
-FROM_CHECKPOINT = {"learning_rate": 3e-5, "temperature": 0.05, "max_length": 128}
+FROM_SCRATCH = {"learning_rate": 3e-3, "temperature": 0.1, "max_length": 64, "pooling": "mean"}
+FROM_CHECKPOINT = {"learning_rate": 3e-5, "temperature": 0.05}
 
 
 class Train(Stage):
@@ -199,11 +199,13 @@ class Train(Stage):
     layers: Size = Field(1, description="from scratch: number of layers")
     heads: Size = Field(2, description="from scratch: attention heads, a divisor of width")
     dropout: float = Field(0.0, ge=0, lt=1, description="from scratch: dropout")
-    pooling: Pooling = Field("mean", description="token states to one vector")
-    question_prompt: str = Field("", description="text before each question")
-    passage_prompt: str = Field("", description="text before each passage")
+    pooling: Pooling = Field(
+        "", description="token states to one vector; empty: mean, or a checkpoint's own"
+    )
+    question_prompt: str = Field("", description="text before each question, or a checkpoint's own")
+    passage_prompt: str = Field("", description="text before each passage, or a checkpoint's own")
     max_length: int = Field(
-        0, ge=4, le=2**17, description="tokens of a text; 0: 64, 128 of a checkpoint"
+        0, ge=0, le=2**17, description="tokens of a text; 0: 64, or a checkpoint's own (else 128)"
     )
     steps: Count = Field(600, description="updates; 0: the untrained encoder")
     learning_rate: float = Field(0.0, gt=0, description="peak; 0: 3e-3, 3e-5 of a checkpoint")
@@ -241,7 +243,7 @@ class Train(Stage):
         if not isinstance(values, dict):
             return values
         defaults = FROM_CHECKPOINT if values.get("model") else FROM_SCRATCH
-        zero = [n for n in defaults if type(x := values.get(n, 0)) in (int, float) and x == 0]
+        zero = [n for n in defaults if str(values.get(n, 0)) in ("0", "0.0", "")]
         return values | {name: defaults[name] for name in zero}
 
     def defaults(self) -> dict[str, Any]:
