@@ -22,7 +22,17 @@ from lib.encoder import on_device, pick_device
 from lib.losses import info_nce
 from lib.params import Train
 from lib.sampler import Batch, PairIndex, Schedule
-from lib.training import budgets, checkpoints, cost, export, models, packing, ranks, record, vocabulary
+from lib.training import (
+    budgets,
+    checkpoints,
+    cost,
+    export,
+    models,
+    packing,
+    ranks,
+    record,
+    vocabulary,
+)
 from lib.training.checkpoints import Launched, State
 from lib.training.determinism import checksum, reproducible, seed_dropout
 from lib.training.identity import identity_of

@@ -125,7 +125,10 @@ def revision(encoder: Encoder) -> str:
     import torch
 
     digest = sha256()
-    for name, weights in (*sorted(encoder.model.state_dict().items()), *encoder.dense.state_dict().items()):
+    for name, weights in (
+        *sorted(encoder.model.state_dict().items()),
+        *encoder.dense.state_dict().items(),
+    ):
         digest.update(f"{name} {weights.dtype} {list(weights.shape)}".encode())
         digest.update(weights.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     digest.update(encoder.tokenizer.backend_tokenizer.to_str().encode())

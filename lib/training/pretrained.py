@@ -144,7 +144,9 @@ def _check_dense(model: str, place: Path) -> None:
             _refuse(model, f"has {where} at {name}, not at the pooled vector")
     if not (place / "model.safetensors").is_file():
         what = "no model.safetensors (weights as pickle are not read)"
-        raise ValueError(f"model {model!r}: {where} has {what}, expected what save_pretrained writes")
+        raise ValueError(
+            f"model {model!r}: {where} has {what}, expected what save_pretrained writes"
+        )
 
 
 def activation(config: dict[str, Any]) -> str:
