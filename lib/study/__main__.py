@@ -10,6 +10,7 @@ python -m lib.study ledger params/quick.yaml     keep what a report needs of fin
 python -m lib.study card params/quick.yaml RUN   the model card of a run
 python -m lib.study push params/quick.yaml RUN owner/name   upload its model to the hub, private
 python -m lib.study clean params/quick.yaml      remove its outputs
+python -m lib.study compare A B [C ...] --benchmark xquad-r|FOLDER   encoders (docs/compare.md)
 python -m lib.study parameters                   every parameter, as docs/parameters.md has them
 python -m lib.study cell train                   the parameter cell of a stage's notebook
 python -m lib.study stage STAGE STUDY [KEY]      one stage: what the Snakefile calls
@@ -74,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     add("card", _card, "path", "run")
     add("push", _push, "path", "run", "name")
     add("clean", lambda o: clean(o.path), "path")
+    add("compare", _compare, "encoders", "--benchmark")
     add("parameters", lambda _: print(cells.reference(), end=""))
     add("cell", lambda o: print(cells.cell(o.kind)), "kind")
     add("stage", lambda o: run_stage(o.study, o.stage, o.key), "stage", "study", "[key]")
@@ -109,6 +111,8 @@ ARGUMENTS = {
     },
     "--write": {"action": "store_true", "help": "the choice to the study file"},
     "--from": {"dest": "ledger", "default": "", "help": "folder with a ledger to take runs from"},
+    "encoders": {"nargs": "*", "metavar": "ENCODER", "help": "folder, name@commit or STUDY:RUN"},
+    "--benchmark": {"required": True, "help": "xquad-r, mlqa-r, or the folder of a benchmark"},
     "kind": {"choices": params.STAGES, "metavar": "STAGE"},
 }  # fmt: skip
 
@@ -164,6 +168,13 @@ def _report(options: argparse.Namespace) -> int:
         run_stage(study, stage, "")
     print(f"report: {shown(paths.report_dir(study) / 'index.html')}")
     return 0
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from lib.study import compare
+
+    page = compare.compare(options.encoders, options.benchmark)
+    print(f"page: {shown(page)}")
 
 
 def _render(path: str) -> int:

@@ -113,20 +113,24 @@ def mteb_scores(encoder: Encoder, tasks: list[str], folder: Path) -> pd.DataFram
 # --- strata ------------------------------------------------------------------------------------
 
 
-def annotate(scores: pd.DataFrame, benchmark: Benchmark, corpus: ParallelCorpus) -> pd.DataFrame:
-    """Per-question scores with question_id, group and strata, ready to be saved and summed."""
+def annotate(
+    scores: pd.DataFrame, benchmark: Benchmark, corpus: ParallelCorpus | None
+) -> pd.DataFrame:
+    """Per-question scores with question_id, group and strata, ready to be saved and summed.
+
+    corpus: None leaves out the strata that ask what was trained on."""
     kept = ["question_id", "group", *(s for s in heldout.STRATA if s in benchmark.questions)]
     questions = benchmark.questions[kept].astype("category").iloc[scores["question"].to_numpy()]
     table = pd.concat(
         [scores.drop(columns="question").reset_index(drop=True), questions.reset_index(drop=True)],
         axis=1,
     )
-    if set(benchmark.languages) - set(corpus.languages):
+    if corpus and set(benchmark.languages) - set(corpus.languages):
         table["trained"] = _trained(table, benchmark, corpus)
     if len({script(language) for language in benchmark.languages}) > 1:
         table["script"] = _scripts(table, benchmark)
-    names = corpus.folder / "names.parquet"
-    if benchmark.name != "heldout" or not names.exists():
+    names = corpus.folder / "names.parquet" if corpus else None
+    if benchmark.name != "heldout" or not names or not names.exists():
         return table
     names = pd.read_parquet(names)
     keys = heldout.NAME_COLUMNS[:3]

@@ -17,7 +17,7 @@ from lib import benchmarks, sources, store
 from lib.params import BadParameter, Evaluate, Prepare, Stage, Train
 from lib.store import ROOT
 from lib.study import paths
-from lib.training import pretrained
+from lib.training import packaged, pretrained
 
 if TYPE_CHECKING:
     from lib.study.grid import Study
@@ -49,7 +49,9 @@ def named(p: Stage) -> dict[str, str]:
 
 
 def _local(checkpoint: str) -> str:
-    """The checkpoint's name where it is not a hub's."""
+    """The checkpoint's name where it is not a hub's or a package's."""
+    if checkpoint == packaged.NAME:
+        return ""
     is_path = checkpoint.startswith(("/", "./", "../"))
     return checkpoint if is_path or (checkpoint and (ROOT / checkpoint).exists()) else ""
 

@@ -248,11 +248,14 @@ def _exporter() -> HTMLExporter:
     )
     exporter.register_filter("ansi2html", lambda text: escape(strip_ansi(text)))
     exporter.register_filter("dressed", dressed)
-    exporter.environment.globals |= {"style": _style(), "script": Markup(SCRIPT)}
-    exporter.environment.globals["script_hash"] = b64encode(
-        sha256(SCRIPT.encode()).digest()
-    ).decode()
+    exporter.environment.globals |= frame()
     return exporter
+
+
+def frame() -> dict[str, Markup | str]:
+    """What every page has: our style, our script, and its hash for the page's own policy."""
+    script_hash = b64encode(sha256(SCRIPT.encode()).digest()).decode()
+    return {"style": _style(), "script": Markup(SCRIPT), "script_hash": script_hash}
 
 
 def dressed(html: str) -> str:

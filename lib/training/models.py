@@ -12,7 +12,7 @@ from lib import store
 from lib.checkpoint import checkpoint_source
 from lib.encoder import Encoder, Settings, loading
 from lib.params import Train
-from lib.training import export, pretrained
+from lib.training import export, packaged, pretrained
 
 SPECIAL = {
     "pad_token": "[PAD]",
@@ -27,7 +27,7 @@ def build_encoder(params: Train, tokenizer_file: Path) -> Encoder:
     """The encoder that `params` asks for, before training.
 
     model ""  a BERT of params.width, layers, heads and dropout over the tokenizer in the file
-    else      the checkpoint folder, or name@revision to load from the Hugging Face hub
+    else      packaged.NAME, a checkpoint's folder, or name@revision of the Hugging Face hub
 
     New weights depend on params.seed alone, and nobody else's random numbers change. Raises
     ValueError for a model or tokenizer that will not do."""
@@ -35,7 +35,8 @@ def build_encoder(params: Train, tokenizer_file: Path) -> Encoder:
     settings = Settings(**pretrained.applied(said, params))
     with _seeded(params.seed):
         if params.model:
-            model, tokenizer = _checkpoint(params.model)
+            own = params.model == packaged.NAME
+            model, tokenizer = _checkpoint(str(packaged.folder()) if own else params.model)
         else:
             tokenizer = _tokenizer(tokenizer_file)
             model = _small(params, tokenizer)
@@ -105,6 +106,8 @@ def _small(params: Train, tokenizer):
 def _own(name: str) -> pretrained.Own:
     """What a checkpoint says of itself, on the hub too. Raises ValueError for what is not applied:
     it would lose some of what it is."""
+    if name == packaged.NAME:
+        return pretrained.Own(packaged.POOLING)
     source = checkpoint_source(name)
     folder = source["pretrained_model_name_or_path"]
     if "revision" in source:

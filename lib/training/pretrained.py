@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 from lib import store
 from lib.checkpoint import checkpoint_source
 from lib.params import Train
+from lib.presets import NONE
+from lib.training import packaged
 
 # What says it, also on the hub; of modules the folders that modules.json names.
 FILES = [
@@ -26,6 +28,7 @@ FILES = [
     "[0-9]*_*/config.json",
     "[0-9]*_Dense/model.safetensors",
 ]
+LONGEST = 2**17  # tokenizers without a limit state one beyond all use
 # sentence-transformers' own names of what it puts before texts, the first that there is.
 PROMPTS = {"question": ("query",), "passage": ("document", "passage", "corpus")}
 # What is known to do the same in torch.nn by its name alone.
@@ -33,7 +36,6 @@ ACTIVATIONS = ("Identity", "Tanh", "ReLU", "GELU", "SiLU", "Sigmoid")
 POOLINGS = ("mean", "cls", "lasttoken", "weightedmean")
 ORDER = re.compile("Transformer Pooling( Dense)*( Normalize)?")
 UNSAID = {"pooling": "mean", "max_length": 128}  # where neither checkpoint nor study says it
-LONGEST = 2**17  # tokenizers without a limit have a model_max_length of 10 ** 30
 
 
 class Own(NamedTuple):
@@ -51,7 +53,10 @@ class Own(NamedTuple):
 def check(p: Train) -> None:
     """Raises ValueError in one line where p.model is no checkpoint, or one that p does not load as
     it is meant. Of the hub only the name is looked at; `own` is for its files."""
-    if p.model:
+    if p.model == packaged.NAME:
+        packaged.check()
+        applied(Own(packaged.POOLING), p)
+    elif p.model:
         source = checkpoint_source(p.model)
         if "revision" not in source:
             applied(own(Path(source["pretrained_model_name_or_path"]), p.model), p)
@@ -60,16 +65,17 @@ def check(p: Train) -> None:
 def applied(said: Own, p: Train) -> dict[str, Any]:
     """Values of lib.encoder.Settings by name: the checkpoint's own where the study says nothing.
 
-    Raises ValueError in one line where the two differ; only the length is the study's choice."""
+    Raises ValueError in one line where the two differ; only the length is the study's choice, and
+    whether there is a prompt ("none")."""
     values = {name: getattr(p, name) for name in Own._fields if name != "dense"}
     for name, asked in values.items():
         theirs = getattr(said, name)
-        if asked and theirs and asked != theirs and name != "max_length":
+        if NONE != asked != theirs and asked and theirs and name != "max_length":
             raise ValueError(
                 f"model {p.model!r} has {name} {theirs!r}, train.{name} is {asked!r} "
                 f"(expected {theirs!r}, or to leave it out)"
             )
-        values[name] = asked or theirs or UNSAID.get(name, "")
+        values[name] = "" if asked == NONE else asked or theirs or UNSAID.get(name, "")
     return values
 
 
@@ -108,6 +114,18 @@ def _own(folder: Path, model: str) -> Own:
         return found
     kept = {name: saved[name] for name in Own._fields if name in saved}
     return found._replace(**kept | {"pooling": saved["pooling"]})
+
+
+def longest(folder: Path) -> int:
+    """Tokens of a text that a checkpoint is made for: what its files say, else the model's
+    positions; 0 where there is no limit. RoBERTa's kin begin to count behind the padding token's.
+
+    Raises ValueError for what is not applied here."""
+    config, tokens = _read(folder / "config.json"), _read(folder / "tokenizer_config.json")
+    said = own(folder, str(folder)).max_length or tokens.get("model_max_length") or 0
+    first = 2 * ("roberta" in str(config.get("model_type")))
+    positions = max(0, config.get("max_position_embeddings", 0) - first)
+    return int(said) if 0 < said <= LONGEST else positions
 
 
 def _kind(model: str, module: dict[str, Any]) -> str:
