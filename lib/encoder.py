@@ -1,8 +1,8 @@
 """Text to unit vectors: one encoder for questions and passages, loaded or built from scratch.
 
-Everything that decides a vector (weights, tokenizer, pooling, prompts, truncation) travels in one
-folder, so an encoder cannot be evaluated with another prompt than it was trained with. The folder
-is also an ordinary `transformers` checkpoint, readable by AutoModel and AutoTokenizer.
+Everything that decides a vector (weights, tokenizer, pooling, heads, prompts, truncation) travels
+in one folder (lib.training.export), so an encoder cannot be evaluated with another prompt than it
+was trained with.
 """
 
 from __future__ import annotations
@@ -10,16 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-
-from lib import store
-from lib.params import Pooling
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -29,6 +25,15 @@ MULTIPLE = {"cpu": 1, "cuda": 8}
 # Types of models whose mask is made here: given one a text, `transformers` takes its time, and
 # waits for a GPU, to look whether it hides anything. In these, all tokens see all others.
 MASKED = ("bert", "roberta", "xlm-roberta")
+# Mask [n, t] of 0 and 1 to the weight of each token before it is divided by the text's sum; those
+# of weightedmean rise from 1 by one a token (SGPT: Muennighoff, arXiv 2202.08904, section 3.2).
+# Padding may stand on either side; names are those of sentence-transformers.
+WEIGHTS = {
+    "mean": lambda mask: mask,
+    "cls": lambda mask: mask * (mask.cumsum(1) == 1),
+    "lasttoken": lambda mask: mask * (mask.cumsum(1) == mask.sum(1, keepdim=True)),
+    "weightedmean": lambda mask: mask * mask.cumsum(1),
+}
 
 
 @dataclass(frozen=True)
@@ -50,15 +55,21 @@ class Settings:
 class Encoder(torch.nn.Module):
     """A `transformers` encoder with its fast tokenizer, pooling, prompts and normalisation.
 
+    dense      what stands between pooling and normalisation: Linear, activation, Linear, …; or none
     truncated  how many texts `tokenize` has cut to max_length so far
     """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, settings: Settings
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerFast,
+        settings: Settings,
+        dense: torch.nn.Sequential | None = None,
     ):
         """Raises ValueError where tokenizer or position table do not suit the settings."""
         super().__init__()
         self.model, self.tokenizer, self.settings = model, tokenizer, settings
+        self.dense = torch.nn.Sequential() if dense is None else dense
         self.truncated = 0
         self._words, self._longest = _words(tokenizer), _positions(model)
         _check(model, tokenizer, settings)
@@ -67,7 +78,7 @@ class Encoder(torch.nn.Module):
     @property
     def width(self) -> int:
         """Length d of a vector."""
-        return self.model.config.hidden_size
+        return self.dense[-2].out_features if self.dense else self.model.config.hidden_size
 
     @property
     def device(self) -> torch.device:
@@ -94,7 +105,9 @@ class Encoder(torch.nn.Module):
         hidden = self.model(inputs_embeds=words, attention_mask=seen).last_hidden_state
         hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
         with torch.autocast(hidden.device.type, enabled=False):  # a mean keeps its precision
-            return F.normalize(self._pool(hidden, mask.to(hidden.dtype)), dim=-1)
+            weight = WEIGHTS[self.settings.pooling](mask.to(hidden.dtype))
+            share = weight / weight.sum(1, keepdim=True)
+            return F.normalize(self.dense((share[:, None] @ hidden)[:, 0]), dim=-1)
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str], kind: str, batch_size: int = 256) -> np.ndarray:
@@ -113,13 +126,6 @@ class Encoder(torch.nn.Module):
         self.train(training)
         return vectors
 
-    def save(self, folder: Path) -> None:
-        """Write weights (safetensors), config, tokenizer and encoder.json into `folder`."""
-        with silent():
-            self.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
-        store.write_json(Path(folder) / "encoder.json", asdict(self.settings))
-
     @property
     def words(self) -> torch.nn.Module:
         """The table of word vectors: token numbers to [..., e]."""
@@ -137,13 +143,6 @@ class Encoder(torch.nn.Module):
         ids = np.full(mask.shape, token_lists[0][0], np.int64)
         ids[mask] = np.concatenate(token_lists)
         return on_device(self.device, ids), on_device(self.device, mask.astype(np.int64))
-
-    def _pool(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """[n, d]: the first token's vector, or the mean over tokens where the mask is 1."""
-        if self.settings.pooling == "cls":
-            return hidden[:, 0]
-        share = mask / mask.sum(1, keepdim=True)
-        return (share[:, None] @ hidden)[:, 0]
 
 
 def on_device(device: torch.device, array: np.ndarray) -> torch.Tensor:
@@ -207,8 +206,8 @@ def _check(model, tokenizer, settings: Settings) -> None:
             "pooling='cls' needs a tokenizer that begins texts with its CLS token, "
             "expected pooling='mean'"
         )
-    if settings.pooling not in get_args(Pooling):
-        raise ValueError(f"pooling is {settings.pooling!r}, expected 'mean' or 'cls'")
+    if settings.pooling not in WEIGHTS:
+        raise ValueError(f"pooling is {settings.pooling!r}, expected {' or '.join(WEIGHTS)}")
     longest = _positions(model)
     if not len(special) < settings.max_length <= longest:
         raise ValueError(

@@ -35,7 +35,7 @@ Positive = Annotated[int, Field(ge=1, le=10**9)]
 Size = Annotated[int, Field(ge=1, le=2**16)]
 Device = Literal["auto", "cpu", "cuda"]
 Negatives = Literal["in_batch", "in_language", "explicit", "both"]
-Pooling = Literal["mean", "cls"]
+Pooling = Literal["", "mean", "cls", "lasttoken", "weightedmean"]
 
 
 class BadParameter(ValueError):
@@ -194,10 +194,10 @@ class Train(Stage):
     layers: Size = Field(1, description="from scratch: number of layers")
     heads: Size = Field(2, description="from scratch: attention heads, a divisor of width")
     dropout: float = Field(0.0, ge=0, lt=1, description="from scratch: dropout")
-    pooling: Pooling = Field("mean", description="token states to one vector")
+    pooling: Pooling = Field("", description="of token states; empty: the model's own")
     question_prompt: str = Field("", description="text, or name of a preset; empty: model's own")
     passage_prompt: str = Field("", description="the same of passages")
-    max_length: int = Field(0, ge=4, le=2**17, description="tokens of a text; 0: the model's own")
+    max_length: int = Field(0, ge=0, le=2**17, description="tokens of a text; 0: the model's own")
     steps: Count = Field(600, description="updates; 0: the untrained encoder")
     learning_rate: float = Field(0.0, gt=0, description="peak; 0: the model's own")
     weight_decay: float = Field(0.01, ge=0, description="of AdamW")

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from typing import Any
 
-FROM_SCRATCH = {"learning_rate": 3e-3, "temperature": 0.1, "max_length": 64}
-FROM_CHECKPOINT = {"learning_rate": 3e-5, "temperature": 0.05, "max_length": 128}  # 2408.10536's
+FROM_SCRATCH = {"learning_rate": 3e-3, "temperature": 0.1, "max_length": 64, "pooling": "mean"}
+# Those of arXiv 2408.10536; pooling, prompts and length are what the checkpoint's files say
+# (lib.training.pretrained).
+FROM_CHECKPOINT = {"learning_rate": 3e-5, "temperature": 0.05}
 # Prompts of its card. Its cosines lie in .7 to 1, and it was trained at a temperature of .01.
 E5_SMALL = {
     "learning_rate": 1e-4,
     "temperature": 0.02,
     "max_length": 128,
+    "pooling": "mean",
     "question_prompt": "query: ",
     "passage_prompt": "passage: ",
 }
@@ -55,7 +58,7 @@ def filled(values: dict[str, Any]) -> dict[str, Any]:
         text = found.get(side)
         if isinstance(text, str) and text in PROMPTS:
             found[side] = text = PROMPTS[text][side]
-        if text == NONE and side not in brought:
+        if text == NONE and not values.get("model"):
             found[side] = ""
     return found
 
@@ -64,8 +67,3 @@ def _is_empty(value: Any, of_its_kind: Any) -> bool:
     """Whether it says nothing; what is of another type says something wrong."""
     kinds = (str,) if isinstance(of_its_kind, str) else (int, float)
     return type(value) in kinds and not value
-
-
-def prompt(text: str) -> str:
-    """What is put before a text, of a parameter after `filled`."""
-    return "" if text == NONE else text

@@ -22,7 +22,17 @@ from lib.encoder import on_device, pick_device
 from lib.losses import info_nce
 from lib.params import Train
 from lib.sampler import Batch, PairIndex, Schedule
-from lib.training import budgets, checkpoints, cost, models, packing, ranks, record, vocabulary
+from lib.training import (
+    budgets,
+    checkpoints,
+    cost,
+    export,
+    models,
+    packing,
+    ranks,
+    record,
+    vocabulary,
+)
 from lib.training.checkpoints import Launched, State
 from lib.training.determinism import checksum, reproducible, seed_dropout
 from lib.training.identity import identity_of
@@ -252,5 +262,5 @@ class Training:
                 record.write(self.folder, state, spent, done, self.texts, self.params)
                 meta = {"identity": self.identity, "record": record.hashes(self.folder)}
                 with store.atomic_folder(self.folder / "model", meta) as new:
-                    self.encoder.eval().save(new)
+                    export.save_encoder(self.encoder.eval(), new)
         ranks.collected(None)  # the others wait for the first, which writes

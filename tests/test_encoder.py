@@ -16,6 +16,7 @@ from lib import store
 from lib.encoder import Encoder, Settings
 from lib.params import Train
 from lib.training import packing, vocabulary
+from lib.training.export import save_encoder
 from lib.training.models import build_encoder, load_encoder
 from lib.training.packing import chunked, embed
 from lib.training.tokenizer import train_tokenizer
@@ -273,7 +274,7 @@ def test_encode_keeps_order_and_bits(folder):
 def test_saved_and_loaded_gives_the_same_bits(folder, tmp_path, name):
     """With prompts and pooling, from safetensors only."""
     encoder = loaded(folder, name, question_prompt="luna ", passage_prompt="mar ")
-    encoder.save(tmp_path)
+    save_encoder(encoder, tmp_path)
     again = load_encoder(tmp_path)
     assert again.settings == encoder.settings
     for kind in ("question", "passage"):
@@ -286,7 +287,7 @@ def test_saved_and_loaded_gives_the_same_bits(folder, tmp_path, name):
 def test_saved_folder_is_a_plain_checkpoint(folder, tmp_path, name):
     """AutoModel and AutoTokenizer alone, with padding by the book, give the same vectors."""
     encoder = loaded(folder, name)
-    encoder.save(tmp_path)
+    save_encoder(encoder, tmp_path)
     model = transformers.AutoModel.from_pretrained(tmp_path).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
     batch = tokenizer(TEXTS[:9], padding=True, return_tensors="pt")
@@ -377,7 +378,7 @@ def test_missing_weights_are_refused_and_loading_is_silent(folder, tmp_path, cap
 def test_altered_encoder_is_refused(folder, tmp_path):
     """A folder with a manifest is compared with it."""
     with store.atomic_folder(tmp_path / "model") as new:
-        loaded(folder, "").save(new)
+        save_encoder(loaded(folder, ""), new)
     load_encoder(tmp_path / "model")
     with (tmp_path / "model" / "encoder.json").open("a") as file:
         file.write(" ")
@@ -433,7 +434,7 @@ def test_used_words_give_the_same_vectors_and_gradients(folder, name, tmp_path):
     whole[used] = before[used] + 1
     assert torch.equal(encoder.model.get_input_embeddings().weight, whole)
     assert [name for name, _ in encoder.named_parameters()] == names
-    encoder.save(tmp_path)
+    save_encoder(encoder, tmp_path)
     again = load_encoder(tmp_path)
     assert torch.equal(again.model.get_input_embeddings().weight, whole)
     assert np.array_equal(again.encode(TEXTS, "question"), encoder.encode(TEXTS, "question"))

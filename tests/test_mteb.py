@@ -15,6 +15,7 @@ from lib.bridges import mteb as ours
 from lib.encoder import Encoder
 from lib.params import Train
 from lib.search import relevant_ranks, tiles
+from lib.training.export import save_encoder
 from lib.training.models import build_encoder, load_encoder
 from lib.training.tokenizer import train_tokenizer
 
@@ -233,7 +234,7 @@ def test_filtered_task(encoder, result):
 
 def test_revision_follows_weights_and_survives_saving(encoder, tmp_path):
     """A saved and loaded encoder has the same revision; one changed weight gives another."""
-    encoder.save(tmp_path)
+    save_encoder(encoder, tmp_path)
     loaded = load_encoder(tmp_path)
     assert ours.revision(loaded) == ours.revision(encoder)
     with torch.no_grad():
@@ -351,7 +352,7 @@ def test_half_a_result_file(encoder, tmp_path):
 def test_command(encoder, tmp_path, capsys, monkeypatch, offline):
     """Main scores go to the screen, results below the run's folder, under study and key."""
     model = tmp_path / "quick" / "runs" / "arm=mono,seed=0" / "model"
-    encoder.save(model)
+    save_encoder(encoder, model)
     monkeypatch.setattr(ours, "_tasks", lambda name: [bitext()])
     assert ours.main([str(model), "Any"]) == 0
     out = capsys.readouterr().out
@@ -369,7 +370,7 @@ def test_command(encoder, tmp_path, capsys, monkeypatch, offline):
 )
 def test_command_ends_with_one_line(encoder, tmp_path, capsys, offline, task, code, words):
     """A wrong name ends with 2, a missing data set with 1."""
-    encoder.save(tmp_path / "model")
+    save_encoder(encoder, tmp_path / "model")
     assert ours.main([str(tmp_path / "model"), task, "--out", str(tmp_path / "out")]) == code
     said = capsys.readouterr()
     assert words in said.err and said.err.count("\n") == 1 and not said.out

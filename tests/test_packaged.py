@@ -244,7 +244,8 @@ def test_it_brings_its_own_settings():
     assert asked.passage_prompt == "passage: "
     scratch, other = Train(), Train(model=f"some/model@{'ab' * 20}")
     assert (scratch.learning_rate, scratch.temperature, scratch.max_length) == (3e-3, 0.1, 64)
-    assert (other.learning_rate, other.temperature, other.max_length) == (3e-5, 0.05, 128)
+    assert (other.learning_rate, other.temperature, other.max_length) == (3e-5, 0.05, 0)
+    assert (scratch.pooling, other.pooling) == ("mean", "")  # its files say it
     assert scratch.question_prompt == other.passage_prompt == ""
 
 
@@ -258,7 +259,8 @@ def test_prompts_by_name():
     assert Train(passage_prompt="paper").passage_prompt == "Passage: "
     own = Train(model=packaged.NAME, question_prompt="none", passage_prompt="multilingual-e5")
     assert (own.question_prompt, own.passage_prompt) == ("none", "passage: ")
-    assert presets.prompt(own.question_prompt) == "" and presets.prompt("query: ") == "query: "
+    applied = pretrained.applied(pretrained.Own(), own)
+    assert (applied["question_prompt"], applied["passage_prompt"]) == ("", "passage: ")
 
 
 @pytest.mark.parametrize("model", ["", packaged.NAME])

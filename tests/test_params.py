@@ -105,9 +105,11 @@ def test_a_checkpoint_has_defaults_of_its_own():
     scratch, checkpoint = Train(), Train(model="org/name")
     assert (scratch.learning_rate, scratch.temperature, scratch.max_length) == (3e-3, 0.1, 64)
     assert (checkpoint.learning_rate, checkpoint.temperature) == (3e-5, 0.05)
-    assert checkpoint.max_length == 128 and checkpoint.warmup == scratch.warmup
+    assert (checkpoint.max_length, checkpoint.pooling) == (0, "")  # its own
+    assert (scratch.pooling, checkpoint.warmup) == ("mean", scratch.warmup)
+    assert checkpoint.warmup == scratch.warmup
     chosen = Train(model="org/name", learning_rate=1e-4, max_length=0)
-    assert (chosen.learning_rate, chosen.max_length) == (1e-4, 128)
+    assert (chosen.learning_rate, chosen.max_length) == (1e-4, 0)
     assert Train(**chosen.model_dump()) == chosen  # as a frozen study gives it to its stages
     cell = {name: field.default for name, field in Train.model_fields.items()}
     found = Train.from_cell(cell | {"model": "org/name", "temperature": 0.02})
@@ -277,7 +279,7 @@ MISTAKES = {
     "range (expected 0 to 1000000000)",
     "train: {steps: 17000000}": "train.steps: 17000000 of batch_size 128 make 2**31 pairs or more "
     "(expected fewer)",
-    "train: {max_length: 100000000}": "train.max_length: 100000000 is out of range (expected 4 to "
+    "train: {max_length: 100000000}": "train.max_length: 100000000 is out of range (expected 0 to "
     "131072)",
     "prepare: {vocabulary: 1000000000000}": "prepare.vocabulary: 1000000000000 is out of range "
     "(expected 300 to 2000000)",
@@ -578,7 +580,7 @@ UNUSABLE = {
     "train: {model: 'AT/hub.csv'}": "train.model: AT/hub.csv: is not a folder",
     "train: {model: 'AT/folder'}": "folder' has no config.json",
     "train: {model: 'AT/pickled'}": "has no *.safetensors (weights as pickle are not read)",
-    "train: {model: 'AT/cls'}": "has pooling 'cls', train.pooling is 'mean' (expected 'cls')",
+    "train: {model: 'AT/cls', pooling: mean}": "has pooling 'cls', train.pooling is 'mean' (exp",
 }
 
 
@@ -616,6 +618,7 @@ def test_what_can_be_used_starts(folder):
         own("en", "hub.csv", ", parallel: false, columns: {question: anchor, passage: "
                      "positive}") + "\ntrain: {strategy: mono, batch_size: 2}",
         "train: {model: 'AT/cls', pooling: cls}",
+        "train: {model: 'AT/cls'}",
         f"train: {{model: owner/name@{'01' * 20}}}",
     ):  # fmt: skip
         (folder / "s.yaml").write_text(text.replace("AT", str(folder)))

@@ -86,23 +86,23 @@ def save_model(folder: Path, dropout: float = 0.0) -> None:
 
 
 def test_a_saved_model_says_what_it_is(tmp_path):
-    """What this version writes is understood before a study begins: pooling, prompts."""
+    """What this version writes is understood before a study begins: pooling, prompts, length."""
     from lib.params import Train
     from lib.training import pretrained
 
     save_model(tmp_path)
-    asked = {"model": str(tmp_path), "max_length": 8}
-    pretrained.check(Train(**asked))
-    for file, name, value, said in (
-        ("1_Pooling/config.json", "pooling_mode", "cls", "has pooling 'cls'"),
-        ("config_sentence_transformers.json", "prompts", {"query": "q "}, "question_prompt 'q '"),
+    asked = Train(model=str(tmp_path))
+    found = {"pooling": "mean", "question_prompt": "", "passage_prompt": "", "max_length": 8}
+    assert pretrained.applied(pretrained.own(tmp_path, "m"), asked) == found
+    for file, name, value, key, said in (
+        ("1_Pooling/config.json", "pooling_mode", "cls", "pooling", "cls"),
+        ("config_sentence_transformers.json", "prompts", {"query": "q "}, "question_prompt", "q "),
     ):
         written = json.loads((tmp_path / file).read_text())
         assert name in written
         (tmp_path / file).write_text(json.dumps(written | {name: value}))
-        with pytest.raises(ValueError, match=said):
-            pretrained.check(Train(**asked))
-        (tmp_path / file).write_text(json.dumps(written))
+        found[key] = said
+        assert pretrained.applied(pretrained.own(tmp_path, "m"), asked) == found
 
 
 class Run:

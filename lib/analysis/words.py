@@ -272,7 +272,8 @@ def training(p: Train) -> Markdown:
     what = f"`{p.run}`: {p.strategy}, {p.steps} steps of {p.batch_size} pairs"
     if not p.model:
         return Markdown(f"{what}, an encoder from scratch.")
-    values = ", ".join(f"{name} {getattr(p, name):g}" for name in presets.FROM_CHECKPOINT)
+    names = (*presets.FROM_CHECKPOINT, "max_length")  # 0: what its files say
+    values = ", ".join(f"{name} {x:g}" for name in names if (x := getattr(p, name)))
     sides = ("question_prompt", "passage_prompt")
     prompts = "".join(f", {side} {text!r}" for side in sides if (text := getattr(p, side)))
     seen = presets.SEEN.get(p.model.partition("@")[0], "")

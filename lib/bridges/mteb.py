@@ -93,7 +93,7 @@ def _model_meta(encoder: Encoder, name: str, languages: Sequence[str]):
 
     if len([part for part in name.split("/") if part]) != 2:
         raise ValueError(f"model name is {name!r}, expected owner/model")
-    size = sum(weights.numel() for weights in encoder.model.parameters())
+    size = sum(weights.numel() for weights in encoder.parameters())
     settings = encoder.settings
     return ModelMeta(
         loader=None,
@@ -125,7 +125,10 @@ def revision(encoder: Encoder) -> str:
     import torch
 
     digest = sha256()
-    for name, weights in sorted(encoder.model.state_dict().items()):
+    for name, weights in (
+        *sorted(encoder.model.state_dict().items()),
+        *encoder.dense.state_dict().items(),
+    ):
         digest.update(f"{name} {weights.dtype} {list(weights.shape)}".encode())
         digest.update(weights.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     digest.update(encoder.tokenizer.backend_tokenizer.to_str().encode())

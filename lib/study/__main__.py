@@ -7,6 +7,8 @@ python -m lib.study check params/quick.yaml      what it would run; nothing is r
 python -m lib.study report params/quick.yaml     render again what was analysed
 python -m lib.study report --from FOLDER         analyse and render from the ledger in a folder
 python -m lib.study ledger params/quick.yaml     keep what a report needs of finished runs
+python -m lib.study card params/quick.yaml RUN   the model card of a run
+python -m lib.study push params/quick.yaml RUN owner/name   upload its model to the hub, private
 python -m lib.study clean params/quick.yaml      remove its outputs
 python -m lib.study compare A B [C ...] --benchmark xquad-r|FOLDER   encoders (docs/compare.md)
 python -m lib.study parameters                   every parameter, as docs/parameters.md has them
@@ -70,6 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     add("check", lambda o: _check(o.path, o.changes), "path", "--set")
     add("report", _report, "[path]", "--from")
     add("ledger", _ledger, "path")
+    add("card", _card, "path", "run")
+    add("push", _push, "path", "run", "name")
     add("clean", lambda o: clean(o.path), "path")
     add("compare", _compare, "encoders", "--benchmark")
     add("parameters", lambda _: print(cells.reference(), end=""))
@@ -119,6 +123,18 @@ def _run(options: argparse.Namespace) -> int:
 
 def _ledger(options: argparse.Namespace) -> None:
     print(f"ledger: {shown(ledger.write(grid.study_name(options.path)))}")
+
+
+def _card(options: argparse.Namespace) -> None:
+    from lib.study.card import card
+
+    print(card(grid.study_name(options.path), options.run), end="")
+
+
+def _push(options: argparse.Namespace) -> None:
+    from lib.study.card import push
+
+    print(push(grid.study_name(options.path), options.run, options.name))
 
 
 def _check(path: str, changes: list[str]) -> None:

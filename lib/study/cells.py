@@ -57,7 +57,7 @@ def _options(name: str, field: FieldInfo) -> tuple[str, ...]:
     """The values that a text can have, where they are few."""
     if name in LISTED:
         return tuple(LISTED[name]())
-    return get_args(field.annotation) if isinstance(field.default, str) else ()
+    return [x for x in get_args(field.annotation) if x] if isinstance(field.default, str) else ()
 
 
 def reference() -> str:

@@ -70,10 +70,10 @@ class Named:
         """The encoder, as it is meant. Raises ValueError in one line."""
         if (self.folder / "encoder.json").is_file():
             return load_encoder(self.folder)
-        if self.asked == packaged.NAME:
-            return build_encoder(Train(model=self.asked, steps=0), Path())
-        name, about = str(self.folder), pretrained.stated(self.folder)
-        return build_encoder(Train(model=name, steps=0, **about), Path())
+        name, length = str(self.folder), pretrained.longest(self.folder)
+        if self.asked == packaged.NAME:  # with what its folder does not say
+            name, length = self.asked, 0
+        return build_encoder(Train(model=name, steps=0, max_length=length), Path())
 
 
 def compare(names: Sequence[str], benchmark: str) -> Path:

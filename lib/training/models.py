@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
-from lib import presets, store
+from lib import store
 from lib.checkpoint import checkpoint_source
 from lib.encoder import Encoder, Settings, loading
 from lib.params import Train
-from lib.training import packaged, pretrained
+from lib.training import export, packaged, pretrained
 
 SPECIAL = {
     "pad_token": "[PAD]",
@@ -31,21 +31,20 @@ def build_encoder(params: Train, tokenizer_file: Path) -> Encoder:
 
     New weights depend on params.seed alone, and nobody else's random numbers change. Raises
     ValueError for a model or tokenizer that will not do."""
-    prompts = map(presets.prompt, (params.question_prompt, params.passage_prompt))
-    settings = Settings(params.pooling, *prompts, params.max_length)
+    said = _own(params.model) if params.model else pretrained.Own()
+    settings = Settings(**pretrained.applied(said, params))
     with _seeded(params.seed):
         if params.model:
-            _check_settings(params)
             own = params.model == packaged.NAME
             model, tokenizer = _checkpoint(str(packaged.folder()) if own else params.model)
         else:
             tokenizer = _tokenizer(tokenizer_file)
             model = _small(params, tokenizer)
-    return Encoder(model, tokenizer, settings)
+    return Encoder(model, tokenizer, settings, export.heads(said.dense))
 
 
 def load_encoder(folder: Path) -> Encoder:
-    """Read what Encoder.save wrote: gives the same vectors.
+    """Read what `export.save_encoder` wrote: gives the same vectors.
 
     Raises ValueError where the folder holds no saved encoder, store.Damaged where it has a
     manifest that does not verify."""
@@ -54,7 +53,8 @@ def load_encoder(folder: Path) -> Encoder:
     if not (Path(folder) / "encoder.json").is_file():
         raise ValueError(f"{folder} holds no saved encoder (encoder.json is missing)")
     settings = Settings(**store.read_json(Path(folder) / "encoder.json"))
-    return Encoder(*_checkpoint(str(Path(folder).resolve())), settings)
+    dense = export.heads(pretrained.own(Path(folder), str(folder)).dense)
+    return Encoder(*_checkpoint(str(Path(folder).resolve())), settings, dense)
 
 
 @contextmanager
@@ -103,22 +103,21 @@ def _small(params: Train, tokenizer):
     )
 
 
-def _check_settings(params: Train) -> None:
-    """Raises ValueError for a checkpoint that would lose some of what it is, on the hub too."""
-    pretrained.check(params)
-    if params.model == packaged.NAME:
-        return
-    source = checkpoint_source(params.model)
+def _own(name: str) -> pretrained.Own:
+    """What a checkpoint says of itself, on the hub too. Raises ValueError for what is not applied:
+    it would lose some of what it is."""
+    if name == packaged.NAME:
+        return pretrained.Own(packaged.POOLING)
+    source = checkpoint_source(name)
+    folder = source["pretrained_model_name_or_path"]
     if "revision" in source:
         from huggingface_hub import snapshot_download
 
-        with loading(params.model):
+        with loading(name):
             folder = snapshot_download(
-                source["pretrained_model_name_or_path"],
-                revision=source["revision"],
-                allow_patterns=pretrained.FILES,
+                folder, revision=source["revision"], allow_patterns=pretrained.FILES
             )
-        pretrained.check_folder(Path(folder), params)
+    return pretrained.own(Path(folder), name)
 
 
 def _checkpoint(name: str):

@@ -1,19 +1,21 @@
 """What a checkpoint says of itself beside its weights, read before anything is loaded.
 
 A checkpoint of sentence-transformers is a chain of modules: how token vectors become one, what
-stands before a text, layers behind the pooling. What lib.encoder does not do would be left out in
-silence, and the model be another one than its name says. So it is refused, or the parameter is
-named that says the same. No torch is needed: a study is checked before its first stage.
+stands before a text, layers behind the pooling. All of it is applied, unless the study says
+something else; what lib.encoder does not do is refused by name, since it would be left out in
+silence. No torch is needed: a study is checked before its first stage.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lib import store
 from lib.checkpoint import checkpoint_source
 from lib.params import Train
+from lib.presets import NONE
 from lib.training import packaged
 
 # What says it, also on the hub; of modules the folders that modules.json names.
@@ -24,114 +26,160 @@ FILES = [
     "tokenizer_config.json",
     "encoder.json",
     "[0-9]*_*/config.json",
+    "[0-9]*_Dense/model.safetensors",
 ]
 LONGEST = 2**17  # tokenizers without a limit state one beyond all use
 # sentence-transformers' own names of what it puts before texts, the first that there is.
 PROMPTS = {"question": ("query",), "passage": ("document", "passage", "corpus")}
+# What is known to do the same in torch.nn by its name alone.
+ACTIVATIONS = ("Identity", "Tanh", "ReLU", "GELU", "SiLU", "Sigmoid")
+POOLINGS = ("mean", "cls", "lasttoken", "weightedmean")
+ORDER = re.compile("Transformer Pooling( Dense)*( Normalize)?")
+UNSAID = {"pooling": "mean", "max_length": 128}  # where neither checkpoint nor study says it
+
+
+class Own(NamedTuple):
+    """What a checkpoint asks for; "", 0 or nothing where it does not say.
+
+    dense  folders of the Dense modules behind the pooling, in their order"""
+
+    pooling: str = ""
+    question_prompt: str = ""
+    passage_prompt: str = ""
+    max_length: int = 0
+    dense: tuple[Path, ...] = ()
 
 
 def check(p: Train) -> None:
     """Raises ValueError in one line where p.model is no checkpoint, or one that p does not load as
-    it is meant. Of the hub only the name is looked at; `check_folder` is for its files."""
+    it is meant. Of the hub only the name is looked at; `own` is for its files."""
     if p.model == packaged.NAME:
         packaged.check()
-        _compare(p, "pooling", packaged.POOLING)
+        applied(Own(packaged.POOLING), p)
     elif p.model:
         source = checkpoint_source(p.model)
         if "revision" not in source:
-            check_folder(Path(source["pretrained_model_name_or_path"]), p)
+            applied(own(Path(source["pretrained_model_name_or_path"]), p.model), p)
 
 
-def check_folder(folder: Path, p: Train) -> None:
-    """Raises ValueError in one line for what is not applied, naming the parameter if it can be."""
+def applied(said: Own, p: Train) -> dict[str, Any]:
+    """Values of lib.encoder.Settings by name: the checkpoint's own where the study says nothing.
+
+    Raises ValueError in one line where the two differ; only the length is the study's choice, and
+    whether there is a prompt ("none")."""
+    values = {name: getattr(p, name) for name in Own._fields if name != "dense"}
+    for name, asked in values.items():
+        theirs = getattr(said, name)
+        if NONE != asked != theirs and asked and theirs and name != "max_length":
+            raise ValueError(
+                f"model {p.model!r} has {name} {theirs!r}, train.{name} is {asked!r} "
+                f"(expected {theirs!r}, or to leave it out)"
+            )
+        values[name] = "" if asked == NONE else asked or theirs or UNSAID.get(name, "")
+    return values
+
+
+def own(folder: Path, model: str) -> Own:
+    """What the files in the folder of the checkpoint `model` say.
+
+    Raises ValueError in one line for what is not applied here, and for damaged files."""
     try:
-        _check_settings(folder, p)
-    except (KeyError, TypeError, AttributeError) as error:
+        return _own(folder, model)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
         what = f"{type(error).__name__}: {error}"
-        raise ValueError(f"model {p.model!r}: its settings are damaged ({what})") from None
+        raise ValueError(f"model {model!r}: its settings are damaged ({what})") from None
 
 
-def _check_settings(folder: Path, p: Train) -> None:
+def _own(folder: Path, model: str) -> Own:
     modules = _read(folder / "modules.json") or []
     about = _read(folder / "config_sentence_transformers.json")
-    reads = _read(folder / "sentence_bert_config.json")
-    own = _read(folder / "encoder.json")
     if (what := about.get("model_type", "SentenceTransformer")) != "SentenceTransformer":
-        _refuse(p, f"is a {what}")
-    kinds = [_kind(p, module) for module in modules]
-    for kind, module in zip(kinds, modules, strict=True):
-        if kind == "Pooling":
-            _check_pooling(p, _read(folder / module["path"] / "config.json"))
+        _refuse(model, f"is a {what}")
+    kinds = [_kind(model, module) for module in modules]
+    if modules and not ORDER.fullmatch(" ".join(kinds)):
+        _refuse(model, f"has its modules in the order {', '.join(kinds)}")
     similarity = about.get("similarity_fn_name") or "cosine"
     if similarity != "cosine" and "Normalize" not in kinds:
-        _refuse(p, f"compares vectors by {similarity} and not by cosine")
-    tokenizer = _read(folder / "tokenizer_config.json")
-    if reads.get("do_lower_case") and not tokenizer.get("do_lower_case"):
-        _refuse(p, "puts texts in lower case")
-    for side in PROMPTS:
-        if prompt := own.get(f"{side}_prompt") or _prompt(side, about):
-            _compare(p, f"{side}_prompt", prompt)
-    if own:
-        _compare(p, "pooling", own["pooling"])
+        _refuse(model, f"compares vectors by {similarity} and not by cosine")
+    if about.get("truncate_dim"):
+        _refuse(model, f"cuts vectors to {about['truncate_dim']} numbers")
+    folders = [folder / module["path"] for module in modules]
+    dense = tuple(f for f, kind in zip(folders, kinds, strict=True) if kind == "Dense")
+    for place in dense:
+        _check_dense(model, place)
+    prompts = [_prompt(side, about) for side in PROMPTS]
+    pooling = _pooling(model, _read(folders[1] / "config.json"), any(prompts)) if modules else ""
+    found = Own(pooling, *prompts, _length(folder, model, bool(modules)), dense)
+    if not (saved := _read(folder / "encoder.json")):
+        return found
+    kept = {name: saved[name] for name in Own._fields if name in saved}
+    return found._replace(**kept | {"pooling": saved["pooling"]})
 
 
-def _kind(p: Train, module: dict[str, Any]) -> str:
-    """Transformer, Pooling or Normalize. Raises ValueError for any other module."""
+def longest(folder: Path) -> int:
+    """Tokens of a text that a checkpoint is made for: what its files say, else the model's
+    positions; 0 where there is no limit. RoBERTa's kin begin to count behind the padding token's.
+
+    Raises ValueError for what is not applied here."""
+    config, tokens = _read(folder / "config.json"), _read(folder / "tokenizer_config.json")
+    said = own(folder, str(folder)).max_length or tokens.get("model_max_length") or 0
+    first = 2 * ("roberta" in str(config.get("model_type")))
+    positions = max(0, config.get("max_position_embeddings", 0) - first)
+    return int(said) if 0 < said <= LONGEST else positions
+
+
+def _kind(model: str, module: dict[str, Any]) -> str:
+    """Transformer, Pooling, Dense or Normalize. Raises ValueError for any other module."""
     package, _, kind = str(module["type"]).rpartition(".")
-    known = kind in ("Transformer", "Pooling", "Normalize")
+    known = kind in ("Transformer", "Pooling", "Dense", "Normalize")
     if not known or not package.startswith("sentence_transformers."):
-        _refuse(p, f"has a module {module['type']} ({module['path']})")
+        _refuse(model, f"has a module {module['type']} ({module['path']})")
     return kind
 
 
-def stated(folder: Path) -> dict[str, Any]:
-    """Parameters of `train` that the folder of a checkpoint states of itself: pooling (the mean
-    where nothing is said, as sentence-transformers has it), both prompts, and max_length where one
-    is stated. What is not applied here, `check_folder` refuses. Raises ValueError."""
-    try:
-        modules = _read(folder / "modules.json") or []
-        about = _read(folder / "config_sentence_transformers.json")
-        modes = [
-            _modes(_read(folder / module["path"] / "config.json"))
-            for module in modules
-            if str(module["type"]).endswith(".Pooling")
-        ]
-        prompts = {f"{side}_prompt": _prompt(side, about) for side in PROMPTS}
-        limit = _read(folder / "sentence_bert_config.json").get("max_seq_length")
-        limit = limit or _read(folder / "tokenizer_config.json").get("model_max_length") or 0
-        if not 0 < limit <= LONGEST:
-            limit = _positions(_read(folder / "config.json"))
-    except (KeyError, TypeError, AttributeError) as error:
-        what = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{folder}: its settings are damaged ({what})") from None
-    pooling = next((mode[0] for mode in modes if mode in (["mean"], ["cls"])), "mean")
-    length = {"max_length": limit} if limit else {}
-    return {"pooling": pooling, **prompts, **length}
-
-
-def _positions(config: dict[str, Any]) -> int:
-    """Tokens that a model has positions for, 0 where it states none; RoBERTa's kin begin to count
-    behind the padding token's."""
-    first = 2 * ("roberta" in str(config.get("model_type")))
-    return max(0, config.get("max_position_embeddings", 0) - first)
-
-
-def _modes(config: dict[str, Any]) -> list[str]:
-    """Names of a pooling. Older versions say pooling_mode_cls_token: true and the like, newer ones
-    a name."""
+def _pooling(model: str, config: dict[str, Any], prompted: bool) -> str:
+    """Older versions say pooling_mode_cls_token: true and the like, newer ones a name."""
     old = [key.removeprefix("pooling_mode_") for key, on in config.items() if on is True]
     old = [key.removesuffix("_tokens").removesuffix("_token") for key in old if "prompt" not in key]
     modes = config.get("pooling_mode", old or "mean")
-    return [modes] if isinstance(modes, str) else [*modes]
+    modes = [modes] if isinstance(modes, str) else [*modes]
+    if len(modes) != 1 or modes[0] not in POOLINGS:
+        _refuse(model, f"pools by {' and '.join(map(str, modes))}")
+    if config.get("include_prompt") is False and prompted:
+        _refuse(model, "leaves prompts out of its pooling")
+    return modes[0]
 
 
-def _check_pooling(p: Train, config: dict[str, Any]) -> None:
-    modes = _modes(config)
-    if modes not in (["mean"], ["cls"]):
-        _refuse(p, f"pools by {' and '.join(map(str, modes))}")
-    _compare(p, "pooling", modes[0])
-    if config.get("include_prompt") is False and (p.question_prompt or p.passage_prompt):
-        _refuse(p, "leaves prompts out of its pooling")
+def _check_dense(model: str, place: Path) -> None:
+    """Raises ValueError for a head that is more than a matrix, a bias and an activation."""
+    config, where = _read(place / "config.json"), f"its {place.name}"
+    if activation(config) not in ACTIVATIONS:
+        _refuse(model, f"has an activation {config['activation_function']} in {where}")
+    if config.get("use_residual"):
+        _refuse(model, f"adds what goes into {where} to what comes out")
+    for end in ("module_input_name", "module_output_name"):
+        if (name := config.get(end) or "sentence_embedding") != "sentence_embedding":
+            _refuse(model, f"has {where} at {name}, not at the pooled vector")
+    if not (place / "model.safetensors").is_file():
+        what = "no model.safetensors (weights as pickle are not read)"
+        raise ValueError(
+            f"model {model!r}: {where} has {what}, expected what save_pretrained writes"
+        )
+
+
+def activation(config: dict[str, Any]) -> str:
+    """The class of torch.nn in the configuration of a Dense module, where it is one."""
+    package, _, kind = config["activation_function"].rpartition(".")
+    return kind if package.startswith("torch.nn.") else ""
+
+
+def _length(folder: Path, model: str, modules: bool) -> int:
+    """The limit in tokens: newer versions leave it to the tokenizer's settings."""
+    reads, tokens = (_read(folder / f"{n}_config.json") for n in ("sentence_bert", "tokenizer"))
+    if reads.get("do_lower_case") and not tokens.get("do_lower_case"):
+        _refuse(model, "puts texts in lower case")
+    limit = reads.get("max_seq_length") or (modules and tokens.get("model_max_length")) or 0
+    return int(limit) if limit <= LONGEST else 0
 
 
 def _prompt(side: str, about: dict[str, Any]) -> str:
@@ -141,17 +189,8 @@ def _prompt(side: str, about: dict[str, Any]) -> str:
     return next((prompts[name] for name in names if prompts.get(name)), "")
 
 
-def _compare(p: Train, parameter: str, theirs: Any) -> None:
-    ours = getattr(p, parameter)
-    if ours != theirs:
-        raise ValueError(
-            f"model {p.model!r} has {parameter} {theirs!r}, train.{parameter} is {ours!r} "
-            f"(expected {theirs!r})"
-        )
-
-
-def _refuse(p: Train, what: str) -> None:
-    raise ValueError(f"model {p.model!r} {what}, which is not applied here")
+def _refuse(model: str, what: str) -> None:
+    raise ValueError(f"model {model!r} {what}, which is not applied here")
 
 
 def _read(file: Path) -> Any:

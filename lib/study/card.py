@@ -1,0 +1,178 @@
+"""The model card of a run, and its way to the Hugging Face hub.
+
+A card is made when it is asked for, from what the run's stages left: the folder `model/` is sealed
+when training ends, and evaluation comes later.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pandas as pd
+from scipy import stats
+
+from lib import store
+from lib.analysis import sums
+from lib.params import BadParameter
+from lib.study import grid, paths, results
+
+LEFT_OUT = ("manifest.json",)  # of `model/`: what it says of the run names paths of this machine
+CARD = """---
+library_name: sentence-transformers
+pipeline_tag: sentence-similarity
+language:
+{codes}
+tags:
+- sentence-transformers
+- multilingual
+- dense-retrieval
+---
+
+# {study}: {key}
+
+An encoder of questions and passages, trained for multilingual retrieval by a study of how batches
+are composed: which pairs are of one language, and which are of two.
+
+## Use
+
+```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("{place}")
+questions = model.encode(["..."], prompt_name="query")
+passages = model.encode(["..."], prompt_name="document")
+model.similarity(questions, passages)  # cosine
+```
+
+Texts are cut to {max_length} tokens; token states become one vector by {pooling}. The prompts are
+{question_prompt!r} (query) and {passage_prompt!r} (document).
+
+## Training
+
+| | |
+|---|---|
+| data | {data} |
+| licence of the data | {licence} |
+| languages | {languages} |
+| began as | {start} |
+| batches | {arm} |
+| steps | {steps}, of {batch_size} pairs |
+| learning rate, temperature | {learning_rate:g}, {temperature:g} |
+| seed | {seed} |
+| code | commit {commit} |
+
+## Evaluation
+
+{evaluation}
+
+## Intended use and limits
+
+For research on multilingual retrieval. It is one run of one seed: what another seed would change is
+not in any interval here, and arms are compared in the study's report and not by single runs. Only
+the languages above were trained on. Licences of the data, and of the checkpoint it began as if any,
+hold for the weights too; this card names none for them.
+
+## How to cite
+
+The question is that of Elmahdy, Lin and Ahmad, *Synergistic Approach for Simultaneous Optimization
+of Monolingual, Cross-lingual, and Multilingual Information Retrieval*, 2024
+([arXiv 2408.10536](https://arxiv.org/abs/2408.10536)). The study is to be cited by its
+`CITATION.cff`, with the commit above.
+"""
+
+
+def card(study: str, key: str, place: str = "") -> str:
+    """The card of a run in Markdown; place: where readers find the model.
+
+    Raises BadParameter for a run that is not there, store.Damaged for one that was altered."""
+    folder = _run(study, key)
+    asked, made = (store.read_json(folder / f"{n}.json") for n in ("params", "provenance"))
+    corpus = store.read_json(results.corpus_of(study, folder) / "data/manifest.json")
+    languages, dirty = list(corpus["counts"]["rows"]), bool(made["dirty"])
+    return CARD.format(
+        **asked | store.read_json(folder / "model/encoder.json"),
+        key=key,
+        place=place or "model",
+        codes="\n".join(f"- {code}" for code in languages),
+        languages=", ".join(languages),
+        data=f"{corpus['source']}, {corpus.get('version', 'no version')}",
+        licence=corpus.get("licence") or "not stated: ask whoever made the files",
+        start=asked["model"] or f"new weights, {asked['layers']} layer(s) x {asked['width']}",
+        arm=_arm(asked),
+        commit=f"{made['commit'] or 'unknown'}{' with changes' * dirty}",
+        evaluation=_evaluation(folder),
+    )
+
+
+def push(study: str, key: str, name: str) -> str:
+    """Upload `model/` of a run with its card, as one commit of the private repository `name` on the
+    Hugging Face hub, which is made if it is not there. Gives the commit's address.
+
+    Raises BadParameter in one line for a bad name or run, and for what the hub refuses."""
+    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+
+    if len([part for part in name.split("/") if part]) != 2 or name.count("/") != 1:
+        raise BadParameter(f"push: {name!r} is no name on the hub (expected owner/name)")
+    text, model = card(study, key, name), _run(study, key) / "model"
+    files = [path for path in sorted(model.rglob("*")) if path.is_file()]
+    names = {path.relative_to(model).as_posix(): path for path in files}
+    operations = [CommitOperationAdd(n, path) for n, path in names.items() if n not in LEFT_OUT]
+    operations.append(CommitOperationAdd("README.md", text.encode()))
+    hub, message = HfApi(), f"{study}: {key}"
+    try:
+        hub.create_repo(name, private=True, exist_ok=True)
+        return hub.create_commit(name, operations, commit_message=message).commit_url
+    except (HfHubHTTPError, LocalTokenNotFoundError, ValueError) as error:
+        raise BadParameter(f"push: {name}: {str(error).splitlines()[0]}") from None
+
+
+def _run(study: str, key: str) -> Path:
+    """The folder of a run whose encoder is there and whole."""
+    folder = paths.run_dir(study, key)
+    if not (folder / "model/manifest.json").is_file():
+        known = ", ".join(grid.keys(study)) or "none"
+        raise BadParameter(f"study {study}: no trained run {key!r} (expected one of: {known})")
+    store.verify(folder / "model")
+    return folder
+
+
+def _arm(asked: dict) -> str:
+    mixed = asked["strategy"].startswith(("hybrid", "mix"))
+    return asked["strategy"] + (f", alpha {asked['alpha']:g}" if mixed else "")
+
+
+def _evaluation(folder: Path) -> str:
+    """mAP by benchmark and setting, with the interval that one run has."""
+    if not (folder / "metrics.json").is_file():
+        return "Not evaluated."
+    store.verify(folder / "sums")
+    names = store.read_json(folder / "metrics.json")["benchmarks"]
+    lines = ["| benchmark | setting | mAP | 95 % interval |", "|---|---|---|---|"]
+    for name in names:
+        table = pd.read_parquet(folder / "sums" / f"{name}.parquet")
+        if "setting" not in table:
+            continue
+        rows = sums.headline(table[table["metric"] == "ap"])
+        for setting, own in rows.groupby("setting", sort=False, observed=True):
+            mean, low, high = over_clusters(own)
+            shown = "unknown: one cluster" if math.isnan(low) else f"{low:.3f} to {high:.3f}"
+            lines.append(f"| {name} | {setting} | {mean:.3f} | {shown} |")
+    note = "Intervals are over clusters of questions alone, for this one encoder."
+    return "\n".join([*lines, "", note])
+
+
+def over_clusters(table: pd.DataFrame) -> tuple[float, float, float]:
+    """Mean of a ratio sum(total) / sum(weight) over clusters, and its 95 % t interval; NaN where
+    there is one cluster. table: columns group, total, weight.
+
+    Variance by linearisation: that of the clusters' residuals (Cochran, Sampling Techniques, 1977,
+    section 6.3)."""
+    own = table.groupby("group", observed=True)[["total", "weight"]].sum().astype("float64")
+    mean, n = own["total"].sum() / own["weight"].sum(), len(own)
+    if n < 2:
+        return mean, math.nan, math.nan
+    residual = (own["total"] - mean * own["weight"]) / own["weight"].sum()
+    half = stats.t.ppf(0.975, n - 1) * math.sqrt(n / (n - 1) * (residual**2).sum())
+    return mean, max(0.0, mean - half), min(1.0, mean + half)
