@@ -120,6 +120,7 @@ class Run:
         **arguments,
     ):
         import sentence_transformers as st
+        import torch
         from sentence_transformers.sentence_transformer import losses
 
         from lib.bridges.sentence_transformers import HybridBatchSampler, scheduled
@@ -131,7 +132,7 @@ class Run:
                 features = list(features)
                 ids = [f["input_ids"][:, 0].tolist() for f in features]
                 texts = [tokenizer.convert_ids_to_tokens(column) for column in ids]
-                (seen if self.model.training else judged).append(texts)
+                (seen if torch.is_grad_enabled() else judged).append(texts)
                 return super().forward(features, labels)
 
         self.model = st.SentenceTransformer(str(model), device="cpu")
