@@ -31,6 +31,16 @@ class Pairs:
 
     questions, passages  Datasets whose row `index.rows(pair, language)` is that text. Passages may
                          have further columns of texts, which go with them
+
+    `from_dataset` takes these names of columns:
+
+    question   text; as `passage`
+    negatives  texts that go with the passage, as explicit negatives in its language do
+    language   the language of a row; two columns where question and passage differ in it
+    pair       what a pair and its translations have in common. Without it a row is a pair of its
+               own, for arms that need no translations (mono, x-x, en-en). With it, pairs that
+               exist in one language alone are left out of every arm
+    group      what pairs have in common that must not meet in a batch; by default nothing
     """
 
     index: PairIndex
@@ -50,16 +60,7 @@ class Pairs:
         group: str | None = None,
         languages: Collection[str] | None = None,
     ) -> Pairs:
-        """Pairs of a data set with a question and a passage in each row; all arguments but `rows`
-        and `languages` are names of columns.
-
-        negatives  texts that go with the passage, as explicit negatives in its language do
-        language   the language of a row; two columns where question and passage differ in it
-        pair       what a pair and its translations have in common. Without it a row is a pair of
-                   its own, for arms that need no translations (mono, x-x, en-en). With it, pairs
-                   that exist in one language alone are left out of every arm
-        group      what pairs have in common that must not meet in a batch; by default nothing
-        languages  those expected
+        """Pairs of a data set with a question and a passage in each row, in `languages` if given.
 
         A pair exists in a language where both of its texts do; a text without its other side is
         left out, with a warning that counts them. Raises TypeError for anything but a Dataset,
@@ -70,24 +71,38 @@ class Pairs:
         texts = [_texts(rows, name) for name in (question, passage, *negatives)]
         names, spoken = _languages(rows, language, languages)
         number = np.arange(len(rows)) if pair is None else _numbers(_column(rows, pair))
-        places = [number * len(names) + code for code in spoken]
-        asked, first_question = _places(places[0], texts[:1], pair)
-        answered, first_passage = _places(places[1], texts[1:], pair)
-        both, i, j = np.intersect1d(asked, answered, assume_unique=True, return_indices=True)
-        present = np.zeros((len(np.unique(number)), len(names)), bool)
-        present.ravel()[both] = True
-        _require_pairs(present, number, spoken, names, pair)
-        if left := len(asked) + len(answered) - 2 * len(both):
-            warnings.warn(
-                f"{left} texts are left out: their pair lacks the other side in their language",
-                stacklevel=2,
-            )
+        present, first = _present(number, names, spoken, (texts[:1], texts[1:]), pair)
         groups = np.arange(len(present)) if group is None else _groups(rows, group, number, pair)
         index = replace(PairIndex.from_present(names, present, groups), alone=pair is None)
+        columns = [question], [passage, *negatives]
         plain = rows.with_format(None)
-        questions = plain.select_columns(question).select(first_question[i])
-        passages = plain.select_columns([passage, *negatives]).select(first_passage[j])
-        return cls(index, questions, passages)
+        tables = [plain.select_columns(c).select(f) for c, f in zip(columns, first, strict=True)]
+        return cls(index, *tables)
+
+
+def _present(
+    number: np.ndarray,
+    names: list[str],
+    spoken: list[np.ndarray],
+    texts: tuple[list[pa.ChunkedArray], list[pa.ChunkedArray]],
+    pair: str | None,
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Which pair exists in which language, bool [P, L]; and the rows of its question and of its
+    passage in each, two of int64 [present.sum()], by (pair, language)."""
+    places = [number * len(names) + codes for codes in spoken]
+    (asked, first_question), (answered, first_passage) = (
+        _places(place, columns, pair) for place, columns in zip(places, texts, strict=True)
+    )
+    both, i, j = np.intersect1d(asked, answered, assume_unique=True, return_indices=True)
+    present = np.zeros((len(np.unique(number)), len(names)), bool)
+    present.ravel()[both] = True
+    _require_pairs(present, number, spoken, names, pair)
+    if left := len(asked) + len(answered) - 2 * len(both):
+        warnings.warn(
+            f"{left} texts are left out: their pair lacks the other side in their language",
+            stacklevel=3,
+        )
+    return present, [first_question[i], first_passage[j]]
 
 
 def _column(rows: Dataset, name: str) -> pa.ChunkedArray:
