@@ -99,8 +99,9 @@ def noting_tops(scored: Iterable[Tile], tops: list[np.ndarray], cut: int = MRC_C
 
 def rank_correlation(scores: np.ndarray, top: np.ndarray) -> np.ndarray:
     """float64 [n]: mean over the other rows b of Spearman's correlation of rows a and b over the
-    columns that are in `top` (bool [n, m]) of either. Pairs without one (fewer than two columns,
-    all tied) are left out; NaN where none is left. scores: whole numbers [n, m]."""
+    columns that are in `top` (bool [n, m]) of either. A pair without one (fewer than two columns, all
+    tied) counts 0, so that every encoder has a value for the same questions. scores: whole numbers
+    [n, m], n > 1."""
     one, other = np.triu_indices(len(scores), 1)
     pair, column = np.nonzero(top[one] | top[other])
     parts, places = Segments.of(pair), []
@@ -108,14 +109,10 @@ def rank_correlation(scores: np.ndarray, top: np.ndarray) -> np.ndarray:
         place = mid_places(pair, scores[side[pair], column])
         places.append(place - parts.spread(parts.mean(place)))
     x, y = places
-    table = np.full((len(scores), len(scores)), np.nan)
-    found = pair[parts.starts]
-    with np.errstate(invalid="ignore"):
-        table[one[found], other[found]] = parts.sum(x * y) / np.sqrt(
-            parts.sum(x * x) * parts.sum(y * y)
-        )
-        table = np.where(np.isnan(table), table.T, table)
-        return np.nansum(table, axis=1) / (~np.isnan(table)).sum(axis=1)
+    table, found = np.zeros((len(scores), len(scores))), pair[parts.starts]
+    size = np.sqrt(parts.sum(x * x) * parts.sum(y * y))
+    table[one[found], other[found]] = parts.sum(x * y) / np.where(size > 0, size, 1)
+    return (table + table.T).sum(axis=1) / (len(scores) - 1)
 
 
 def mean_rank_correlation(
@@ -125,12 +122,13 @@ def mean_rank_correlation(
     (MRC@k: `rank_correlation` over the translations, which share question_id).
 
     Mean rank correlation of Yang et al., MRL 2024, as yjoonjang/MIMO computes it
-    (src/mimo/evaluation/metrics.py, `compute_mrc`), there times 100.
+    (src/mimo/evaluation/metrics.py, `compute_mrc`), there times 100 and without pairs that have no
+    correlation. NaN of a question without translations.
     tops: of `noting_tops`. vectors: of questions and of candidates, as lib.search.tiles takes."""
     values = np.full(len(benchmark.questions), np.nan)
     for rows in benchmark.questions.groupby("question_id").indices.values():
         union = np.unique(np.concatenate([tops[row] for row in rows]))
-        if len(rows) < 2 or not len(union):
+        if len(rows) < 2:
             continue
         blocks = [block for _, block in tiles(vectors[0][rows], vectors[1][union])]
         top = np.stack([np.isin(union, tops[row]) for row in rows])

@@ -350,13 +350,11 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     """Differences from the first encoder for people to read, a row each."""
     rows = []
     for row in table.itertuples():
-        form, of_bias = f".{tables.DIGITS.get(row.metric, 3)}f", row.metric not in QUALITY
+        form = f".{tables.DIGITS.get(row.metric, 3)}f"
         rows.append(
             {
                 "encoder": row.arm,
-                "in": tables.NAMES[row.metric]
-                if of_bias
-                else f"{row.setting} {LABELS[row.metric]}",
+                "in": f"{row.setting} " * (row.metric in QUALITY) + tables.NAMES[row.metric],
                 "minus the first": stats.signed(row.difference, row.low, row.high, f"+{form}"),
                 "detectable": f"{row.detectable:{form}}",
                 "p (Holm)": alts.p_value(row.p_holm).removeprefix("p = ").removeprefix("p "),
