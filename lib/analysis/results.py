@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from lib.analysis.bias import FIELD
 from lib.analysis.sums import headline
 from lib.metrics import BIAS, SETTINGS
 from lib.params import Train
@@ -101,8 +102,9 @@ class Results:
 
     @property
     def biases(self) -> list[str]:
-        """Those of BIAS that the benchmark has: they need parallel passages."""
-        return [metric for metric in BIAS if (self.sums["metric"] == metric).any()]
+        """Those of BIAS and FIELD that the sums have: they need parallel passages, and FIELD is of
+        comparisons alone."""
+        return [metric for metric in (*BIAS, *FIELD) if (self.sums["metric"] == metric).any()]
 
     @property
     def references(self) -> list[str]:
