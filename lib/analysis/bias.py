@@ -99,9 +99,9 @@ def noting_tops(scored: Iterable[Tile], tops: list[np.ndarray], cut: int = MRC_C
 
 def rank_correlation(scores: np.ndarray, top: np.ndarray) -> np.ndarray:
     """float64 [n]: mean over the other rows b of Spearman's correlation of rows a and b over the
-    columns that are in `top` (bool [n, m]) of either. A pair without one (fewer than two columns, all
-    tied) counts 0, so that every encoder has a value for the same questions. scores: whole numbers
-    [n, m], n > 1."""
+    columns that are in `top` (bool [n, m]) of either. A pair without one (fewer than two columns,
+    all tied) counts 0, so that every encoder has a value for the same questions. scores: whole
+    numbers [n, m], n > 1."""
     one, other = np.triu_indices(len(scores), 1)
     pair, column = np.nonzero(top[one] | top[other])
     parts, places = Segments.of(pair), []
