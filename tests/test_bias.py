@@ -235,7 +235,8 @@ def test_equal_scores_for_all():
 
 def test_chance():
     """Random ranks: the own language is first in one of three, TLR@20 is 20 of 300, MRC of lists
-    that are unrelated 0. PEER is .45: of six passages chi squared is an approximation, else it would be .5."""
+    that are unrelated 0. PEER is .45: of six passages chi squared is an approximation, else it
+    would be .5."""
     rng = np.random.default_rng(0)
     rank = np.argsort(rng.random((4000, 300)), axis=1)[:, :6].ravel() + 1.0
     segments = Segments(np.arange(0, 24_000, 6), 24_000)
