@@ -88,6 +88,13 @@ class Results:
         return list(dict.fromkeys(r.arm for r in self.runs if r.train.steps))
 
     @property
+    def compositions(self) -> list[str]:
+        """Of `arms` those that differ in batches alone: none whose loss leaves out rows, unless all
+        do."""
+        whole = {r.arm for r in self.runs if not _left_out(r.train)}
+        return [arm for arm in self.arms if arm in whole] or self.arms
+
+    @property
     def settings(self) -> list[str]:
         """Those of SETTINGS that the benchmark has: one in a single language has mono alone."""
         found = [setting for setting in SETTINGS if (self.sums["setting"] == setting).any()]

@@ -193,7 +193,7 @@ def plane(results: Results, quality: pd.DataFrame) -> Plane:
         return Plane(pd.DataFrame(), {}, {}, {}, [])
     ellipses = {
         arm: regions.region(*(results.table(arm, s) for s in ("mono", "cross"))).within(0, 1)
-        for arm in results.arms
+        for arm in results.compositions
     }
     means = {arm: ((r.x.estimate, r.y.estimate), r.points) for arm, r in ellipses.items()}
     paths = {name: [*arms.values()] for name, arms in contrasts.paths(results).items()}
