@@ -304,7 +304,7 @@ class BenchmarkSpec(BaseModel):
         "sentence", description="lareqa: what is searched"
     )
     clusters: Literal["article", "paragraph"] = Field(
-        "article", description="lareqa, heldout: questions that are not independent"
+        "article", description="lareqa, heldout, parallel: questions that are not independent"
     )
     split: str = Field("", description="lareqa: xquad-r or mlqa-r; beir, miracl: test, dev, ...")
 

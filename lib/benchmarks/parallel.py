@@ -1,6 +1,6 @@
 """How well an encoder aligns languages: held-out passages, each to be found in another language.
 
-Question and candidates are the same passages, so hit@1 of the setting cross, by ordered pair of
+Question and candidates are the same passages, so hit@1 (`hit1`) of the setting cross, by ordered pair of
 languages, is bitext accuracy, the measure of Artetxe and Schwenk (2019, arXiv 1812.10464). Of an
 encoder before it is fine-tuned this is its *alignment*. mono and multi are no tests here: there a
 passage finds itself.
@@ -18,7 +18,7 @@ from lib.benchmarks import Format, heldout
 from lib.corpus import ParallelCorpus
 from lib.sources.text import share
 
-FORMAT = Format(measures=("hit@1",), of_corpus=True)
+FORMAT = Format(measures=("hit1",), of_corpus=True)
 
 PASSAGES = 200  # at most; in every language that has them
 
