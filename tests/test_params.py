@@ -228,7 +228,7 @@ MISTAKES = {
     "prepare: {languages: en}": "prepare.languages: 'en' is text (expected a list)",
     "prepare: {languages: [en, 3]}": "prepare.languages[1]: 3 is a number (expected text)",
     "prepare: {source: sqad}": "prepare.source: 'sqad' is unknown (expected one of bitext, cldr, "
-    "mmarco, pairs, squad, translate, xtreme_squad)",
+    "mmarco, ntrex, pairs, squad, translate, xtreme_squad)",
     "prepare: {source: squad}": "prepare.files: 0 files do not go with source "
     "'squad' (expected one file a language)",
     "prepare: {files: {en: a.jsonl}}": "prepare.files: 1 files do not go with "
