@@ -1,9 +1,9 @@
 """How well an encoder aligns languages: held-out passages, each to be found in another language.
 
-Question and candidates are the same passages, so hit@1 (`hit1`) of the setting cross, by ordered pair of
-languages, is bitext accuracy, the measure of Artetxe and Schwenk (2019, arXiv 1812.10464). Of an
-encoder before it is fine-tuned this is its *alignment*. mono and multi are no tests here: there a
-passage finds itself.
+Question and candidates are the same passages, so hit@1 (`hit1`) of the setting cross, by ordered
+pair of languages, is bitext accuracy, the measure of Artetxe and Schwenk (2019, arXiv 1812.10464).
+Of an encoder before it is fine-tuned this is its *alignment*. mono and multi are no tests here:
+there a passage finds itself.
 
 Chance and difficulty depend on how many passages there are, so their number is the same for every
 corpus that has enough.
