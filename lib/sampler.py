@@ -328,8 +328,8 @@ class Schedule:
         if needs and steps:
             if index.alone:
                 raise ValueError(
-                    f"{arm_name(strategy, alpha)} needs translations, and the corpus is made for "
-                    "arms without (prepare.parallel: false; expected mono, x-x or en-en)"
+                    f"{arm_name(strategy, alpha)} needs translations, and these pairs are for arms "
+                    "without (no pair=, or prepare.parallel: false; expected mono, x-x or en-en)"
                 )
             shared = self.streams.size.reshape(self._same.shape) > 0
             self._cross = joint(self.weight, shared, index.languages)

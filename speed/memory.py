@@ -84,11 +84,8 @@ class Decoder(Encoder):
 
     def __init__(self, model: torch.nn.Module):
         torch.nn.Module.__init__(self)
-        self.model, self.settings, self._longest = model, Settings(), math.inf
-
-    def _pool(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        last = mask.sum(1).long() - 1
-        return hidden[torch.arange(len(hidden), device=hidden.device), last]
+        self.model, self.settings, self._longest = model, Settings("lasttoken"), math.inf
+        self.dense = torch.nn.Sequential()
 
 
 def build(shape: Shape, device: str) -> Decoder:

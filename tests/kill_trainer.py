@@ -25,10 +25,9 @@ from transformers.models.bert import BertModel  # noqa: F401  loaded once, befor
 
 from lib import trainer
 from lib.corpus import ParallelCorpus
-from lib.encoder import Encoder
 from lib.params import Train
 from lib.sampler import Schedule
-from lib.training import checkpoints
+from lib.training import checkpoints, export
 
 # Every source of randomness is in use: dropout, mixed batches, explicit negatives.
 PARAMS = Train(
@@ -55,7 +54,7 @@ BUDGETS = Train(
 POINTS = {
     "batch": (Schedule, "batch"),
     "save_file": (checkpoints, "save_file"),
-    "encoder": (Encoder, "save"),
+    "encoder": (export, "save_encoder"),
     "rename": (Path, "rename"),
     "fsync": (os, "fsync"),
     "rmtree": (shutil, "rmtree"),

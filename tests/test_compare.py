@@ -15,6 +15,7 @@ from lib.encoder import Encoder
 from lib.params import BadParameter, Train
 from lib.study import compare
 from lib.study.__main__ import main
+from lib.training.export import save_encoder
 from lib.training.models import build_encoder
 from lib.training.tokenizer import train_tokenizer
 
@@ -45,7 +46,7 @@ def made(tmp_path_factory):
     train_tokenizer(texts, 300).save(str(folder / "tokenizer.json"))
     for seed, name in enumerate("abc"):
         params = Train(width=16, seed=seed)
-        build_encoder(params, folder / "tokenizer.json").save(folder / name)
+        save_encoder(build_encoder(params, folder / "tokenizer.json"), folder / name)
     benchmark(folder / "toy")
     return folder
 
@@ -218,9 +219,10 @@ def test_a_run_and_a_plain_checkpoint(made, outputs, monkeypatch):
     run_folder = outputs / "s/runs/arm=mono,seed=0/model"
     encoder = build_encoder(Train(width=16, seed=5, pooling="cls"), made / "tokenizer.json")
     run_folder.mkdir(parents=True)
-    encoder.save(run_folder)
-    encoder.save(outputs / "plain")
-    (outputs / "plain/encoder.json").unlink()
+    save_encoder(encoder, run_folder)
+    save_encoder(encoder, outputs / "plain")
+    for name in ("encoder.json", "modules.json"):
+        (outputs / "plain" / name).unlink()
     page = compare.compare(["s:arm=mono,seed=0", str(outputs / "plain")], str(made / "toy"))
     about = store.read_json(page.parent / "comparison.json")["encoders"]
     assert [x["pooling"] for x in about.values()] == ["cls", "mean"]

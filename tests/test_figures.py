@@ -212,6 +212,10 @@ def test_mechanism_by_hand():
         }
     )
     assert forests.mechanism(table).panels
+    elsewhere = {*contrasts.rivals(study(gains))["arm"]}
+    assert elsewhere == {arm for arm in gains if ", " not in arm}
+    alone = study({arm: gain for arm, gain in gains.items() if ", " in arm})
+    assert alone.compositions == alone.arms
     assert not len(contrasts.mechanism(study(GAINS))) and not forests.mechanism(table[:0]).panels
 
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nbconvert.filters import markdown2html
 
-from lib import params, store
+from lib import params
 from lib.analysis import showing, words
 from lib.analysis.showing import NOTHING
 from lib.study import grid, paths, report
@@ -385,14 +385,6 @@ def test_the_command(study, capsys, outputs):
     assert not (outputs / "absent").exists()
     assert main(["report"]) == 2
     assert capsys.readouterr().err == "report: expected a study file, or --from and a folder\n"
-
-
-def test_templates_are_installed_with_the_package():
-    """They are package data; a missing one would only fail at the end of a study."""
-    files = {f.name for f in (Path(report.__file__).parent / "templates" / "report").iterdir()}
-    assert files == {"conf.json", "index.html.j2", "sort.js", "style.css"}
-    listed = (store.ROOT / "pyproject.toml").read_text()
-    assert '"lib.study" = ["templates/report/*"]' in listed
 
 
 @given(

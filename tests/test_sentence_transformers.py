@@ -106,21 +106,33 @@ def test_a_saved_model_says_what_it_is(tmp_path):
 
 
 class Run:
-    """One trainer on the schedule; `seen` has the texts [step][column] that its loss got."""
+    """One trainer on the schedule, or on `rows`; `seen` has the texts [step][column] that its loss
+    got in training, `judged` those of an evaluation."""
 
-    def __init__(self, model: Path, out: Path, ranks: int = 1, options=None, **arguments):
+    def __init__(
+        self,
+        model: Path,
+        out: Path,
+        ranks: int = 1,
+        options=None,
+        rows=None,
+        eval_dataset=None,
+        **arguments,
+    ):
         import sentence_transformers as st
+        import torch
         from sentence_transformers.sentence_transformer import losses
 
         from lib.bridges.sentence_transformers import HybridBatchSampler, scheduled
 
-        seen = self.seen = []
+        seen, judged = self.seen, self.judged = [], []
 
         class Loss(losses.MultipleNegativesRankingLoss):
             def forward(self, features, labels=None):
                 features = list(features)
                 ids = [f["input_ids"][:, 0].tolist() for f in features]
-                seen.append([tokenizer.convert_ids_to_tokens(column) for column in ids])
+                texts = [tokenizer.convert_ids_to_tokens(column) for column in ids]
+                (seen if torch.is_grad_enabled() else judged).append(texts)
                 return super().forward(features, labels)
 
         self.model = st.SentenceTransformer(str(model), device="cpu")
@@ -137,8 +149,11 @@ class Run:
         }
         args = st.SentenceTransformerTrainingArguments(str(out), **given | arguments)
         loss, texts = Loss(self.model, gather_across_devices=ranks > 1), corpus()
-        rows = scheduled(texts, schedule(texts, **options or {}))
-        self.trainer = st.SentenceTransformerTrainer(self.model, args, rows, loss=loss)
+        if rows is None:
+            rows = scheduled(texts, schedule(texts, **options or {}))
+        self.trainer = st.SentenceTransformerTrainer(
+            self.model, args, rows, eval_dataset, loss=loss
+        )
 
     def train(self, checkpoint: Path | None = None) -> "Run":
         self.trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
@@ -218,9 +233,7 @@ def test_prompts_are_by_column(models, tmp_path):
 
 
 def test_what_does_not_fit_is_refused(models, tmp_path):
-    """Another batch size, data set, order of rows or corpus: one line, before any step."""
-    from datasets import Dataset
-
+    """Another batch size, order of rows or corpus: one line, before any step."""
     from lib.bridges.sentence_transformers import scheduled
 
     run = Run(models / "plain", tmp_path, options={"batch_size": 4})
@@ -228,10 +241,9 @@ def test_what_does_not_fit_is_refused(models, tmp_path):
         run.train()
     run = Run(models / "plain", tmp_path)
     rows = run.trainer.train_dataset
-    texts = Dataset.from_dict({"anchor": ["a"] * 8, "positive": ["b"] * 8})
-    for other in (texts, rows.shuffle(seed=0), rows.select(range(2 * BATCH))):
+    for other in (rows.shuffle(seed=0), rows.select(range(2 * BATCH))):
         run.trainer.train_dataset = other
-        with pytest.raises(ValueError, match="what scheduled\\(\\) returns"):
+        with pytest.raises(ValueError, match="rows of what scheduled\\(\\) returned were moved"):
             run.train()
     with pytest.raises(ValueError, match="of another corpus"):
         scheduled(corpus(), schedule(corpus()))

@@ -20,12 +20,14 @@ import pandas as pd
 
 from lib.analysis import regions, stats
 from lib.analysis.alts import p_value
+from lib.analysis.bias import BOUNDS
 from lib.analysis.results import Results
 from lib.analysis.sums import THIN, headline, language_cells, summed
 from lib.languages import script
 from lib.metrics import CELL, LABELS, QUALITY
 
 CLUSTERS = 5  # fewer decide nothing: so few means need not be anywhere near a normal distribution
+IN = dict.fromkeys(QUALITY, (0.0, 1.0)) | BOUNDS  # ends of a measure, where it has any
 MINUS = "\N{MINUS SIGN}"
 PAIR = ["setting", *CELL]
 
@@ -57,7 +59,7 @@ class Comparison:
         rows = []
         for name in self.names:
             found = stats.interval(self.results.table(name, setting, metric), fixed=True)
-            found = found.within(0, 1) if metric in QUALITY else found
+            found = found.within(*IN[metric]) if metric in IN else found
             rows.append(
                 {
                     "arm": name,

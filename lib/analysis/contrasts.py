@@ -39,7 +39,7 @@ def rivals(results: Results) -> pd.DataFrame:
 def _against(results: Results, rival: str) -> dict[str, str]:
     """Arm -> whom it is compared with; not with itself, and with no arm that is not there."""
     found = {}
-    for run in (r for r in results.runs if r.arm in results.arms):
+    for run in (r for r in results.runs if r.arm in results.compositions):
         same = f"mix({run.train.alpha:g})" if run.train.strategy in WITH_ALPHA else MIX
         same = same if same in results.arms and same != run.arm else MIX
         versus = same if rival == "mix" else rival

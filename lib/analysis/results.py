@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from lib.analysis.bias import FIELD
 from lib.analysis.sums import headline
 from lib.metrics import BIAS, SETTINGS
 from lib.params import Train
@@ -87,6 +88,13 @@ class Results:
         return list(dict.fromkeys(r.arm for r in self.runs if r.train.steps))
 
     @property
+    def compositions(self) -> list[str]:
+        """Of `arms` those that differ in batches alone: none whose loss leaves out rows, unless all
+        do."""
+        whole = {r.arm for r in self.runs if not _left_out(r.train)}
+        return [arm for arm in self.arms if arm in whole] or self.arms
+
+    @property
     def settings(self) -> list[str]:
         """Those of SETTINGS that the benchmark has: one in a single language has mono alone."""
         found = [setting for setting in SETTINGS if (self.sums["setting"] == setting).any()]
@@ -101,8 +109,9 @@ class Results:
 
     @property
     def biases(self) -> list[str]:
-        """Those of BIAS that the benchmark has: they need parallel passages."""
-        return [metric for metric in BIAS if (self.sums["metric"] == metric).any()]
+        """Those of BIAS and FIELD that the sums have: they need parallel passages, and FIELD is of
+        comparisons alone."""
+        return [metric for metric in (*BIAS, *FIELD) if (self.sums["metric"] == metric).any()]
 
     @property
     def references(self) -> list[str]:

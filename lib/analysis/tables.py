@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from lib.analysis import claims, contrasts, published, regions, stats
+from lib.analysis.bias import FIELD
 from lib.analysis.results import Results, Select
 from lib.analysis.sums import headline, language_cells, means
 from lib.metrics import BIAS, CELL, LABELS, QUALITY, REFERENCES
@@ -28,6 +29,7 @@ STRATA = (
     ("cross", ["script"]),
 )
 BESIDE = ("hit1", "r10", "r100", "ndcg10")  # measures beside mAP
+NAMES = LABELS | FIELD  # what tables call each measure
 DIGITS = {"rank_distance": 1, "max_at_r": 1}  # places that are shown, of other measures three
 
 TRAINED = (
@@ -87,7 +89,7 @@ def with_published(
     figures that others published on it below them."""
     parts = {m: wide(table[table["metric"] == m], "setting") for m in measures}
     if len(measures) > 1:
-        return pd.concat({LABELS[m]: part for m, part in parts.items()}, axis=1)
+        return pd.concat({NAMES[m]: part for m, part in parts.items()}, axis=1)
     return pd.concat([parts["ap"], published.rows(spec, results.questions)]).fillna("")
 
 
@@ -151,7 +153,7 @@ def wide(table: pd.DataFrame, columns: str, intervals: bool = True) -> pd.DataFr
         for r in table.itertuples()
         for d in [DIGITS.get(r.metric, 3)]
     ]
-    named = table.assign(text=text, metric=table["metric"].map(LABELS))
+    named = table.assign(text=text, metric=table["metric"].map(NAMES))
     cells = named.pivot(index="arm", columns=columns, values="text")
     cells = cells.reindex(index=dict.fromkeys(named["arm"]), columns=dict.fromkeys(named[columns]))
     return cells.rename_axis(index=None, columns=None)
@@ -191,7 +193,7 @@ def plane(results: Results, quality: pd.DataFrame) -> Plane:
         return Plane(pd.DataFrame(), {}, {}, {}, [])
     ellipses = {
         arm: regions.region(*(results.table(arm, s) for s in ("mono", "cross"))).within(0, 1)
-        for arm in results.arms
+        for arm in results.compositions
     }
     means = {arm: ((r.x.estimate, r.y.estimate), r.points) for arm, r in ellipses.items()}
     paths = {name: [*arms.values()] for name, arms in contrasts.paths(results).items()}
@@ -287,7 +289,7 @@ def compared(table: pd.DataFrame) -> pd.DataFrame:
         "claim": table["claim"].str.split(":").str[0],
         "verdict": table["verdict"],
         "difference": table["arm"] + " \N{MINUS SIGN} " + table["versus"],
-        "of": table["setting"].str.replace("+", ", ") + " " + table["metric"].map(LABELS),
+        "of": table["setting"].str.replace("+", ", ") + " " + table["metric"].map(NAMES),
         "value [95 %]": [_gap_shown(row) for row in rows],
         "beyond": table["null"].map(_number_shown),
         "detectable": table["detectable"].map(_number_shown),

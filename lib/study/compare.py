@@ -23,12 +23,12 @@ from markupsafe import Markup
 from safetensors import SafetensorError
 
 from lib import benchmarks, metrics, search, store
-from lib.analysis import alts, drawing, encoders, heatmaps, showing, stats, tables
+from lib.analysis import alts, bias, drawing, encoders, heatmaps, showing, stats, tables
 from lib.analysis.comparison import Comparison, maps, sentences
 from lib.benchmark import Benchmark
 from lib.checkpoint import COMMIT
 from lib.encoder import Encoder, loading, pick_device
-from lib.metrics import LABELS
+from lib.metrics import BIAS, LABELS, QUALITY
 from lib.params import BadParameter, BenchmarkSpec, Train
 from lib.sources import downloads
 from lib.study import paths, report
@@ -218,10 +218,13 @@ def _scored(label: str, named: Named, benchmark: Benchmark) -> tuple[pd.DataFram
     print(f"{label}: searching ...", flush=True)
     sides = {"question": benchmark.questions, "passage": benchmark.candidates}
     vectors = {kind: _vectors(encoder, named, list(t["text"]), kind) for kind, t in sides.items()}
-    ranks = search.relevant_ranks(search.tiles(*vectors.values()), benchmark)
+    tops: list[np.ndarray] = []
+    scored = bias.noting_tops(search.tiles(*vectors.values()), tops)
+    ranks = search.relevant_ranks(scored, benchmark)
     about = {"encoder": named.asked, "content": named.content, "width": encoder.width}
-    scores = annotate(metrics.question_scores(benchmark, ranks), benchmark, None)
-    return scores, about | asdict(encoder.settings)
+    scores = metrics.question_scores(benchmark, ranks)
+    scores = bias.with_field(scores, benchmark, ranks, tops, [*vectors.values()])
+    return annotate(scores, benchmark, None), about | asdict(encoder.settings)
 
 
 def _vectors(encoder: Encoder, named: Named, texts: list[str], kind: str) -> np.ndarray:
@@ -302,7 +305,7 @@ def _parts(
             _link("by_pair", made),
         ],
         "Language bias": [
-            showing.show(tables.biases(made["bias"]), f"Over the pool of all, {unit}.", "bias"),
+            *_biases(made["bias"], unit),
             showing.show(readable(made["bias_differences"]), BIASES, "bias_differences"),
         ],
         "Other measures": [
@@ -323,18 +326,35 @@ BIASES = (
     "As above, in measures of language bias, a family of their own. Above 0 in own-language "
     "advantage, a question finds the passages in its own language first."
 )
+AS_OTHERS = (
+    "As other papers measure it. Own language first: how often the best ranked relevant passage is "
+    "in the question's language. TLR@20: recall of those in other languages. MRC@10: how alike "
+    "translations of a question order the top. PEER: p value of equal ranks in all languages; it "
+    "has none where a language has one relevant passage."
+)
 TITLED = "A map an encoder; intervals and adjusted p values of each pair are in by_pair.csv."
+
+
+def _biases(table: pd.DataFrame, unit: str) -> list[Any]:
+    """Language bias as this study measures it, and as other papers do."""
+    if not len(table):
+        return []
+    own = table["metric"].isin(BIAS)
+    return [
+        showing.show(tables.biases(table[own]), f"Over the pool of all, {unit}.", "bias"),
+        showing.show(tables.biases(table[~own]), f"{AS_OTHERS} {unit.capitalize()}.", "field"),
+    ]
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """Differences from the first encoder for people to read, a row each."""
     rows = []
     for row in table.itertuples():
-        form, bias = f".{tables.DIGITS.get(row.metric, 3)}f", row.metric in metrics.BIAS
+        form = f".{tables.DIGITS.get(row.metric, 3)}f"
         rows.append(
             {
                 "encoder": row.arm,
-                "in": LABELS[row.metric] if bias else f"{row.setting} {LABELS[row.metric]}",
+                "in": f"{row.setting} " * (row.metric in QUALITY) + tables.NAMES[row.metric],
                 "minus the first": stats.signed(row.difference, row.low, row.high, f"+{form}"),
                 "detectable": f"{row.detectable:{form}}",
                 "p (Holm)": alts.p_value(row.p_holm).removeprefix("p = ").removeprefix("p "),
