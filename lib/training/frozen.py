@@ -193,7 +193,8 @@ class Lower:
             states = self.embeddings(inputs_embeds=words)
             for layer in self.below:
                 states = layer(states)
-            found |= zip(keys, states.cpu().numpy().astype(KEPT), strict=True)
+            with np.errstate(over="ignore"):  # is refused below
+                found |= zip(keys, states.cpu().numpy().astype(KEPT), strict=True)
         self._move(torch.device("cpu"))
         self.computed += len(texts)
         if not all(np.isfinite(x).all() for x in found.values()):
