@@ -108,7 +108,7 @@ class Prepare(Stage):
         {}, description="file of each language: pairs (any names), squad, bitext, translate (en)"
     )
     folder: str = Field(
-        "", description="xtreme_squad, mmarco: a folder that has their files; empty: downloaded"
+        "", description="xtreme_squad, mmarco, ntrex: that of their files; empty: downloaded"
     )
     columns: dict[str, str] = Field(
         {},
@@ -131,8 +131,8 @@ class Prepare(Stage):
     distractors: Count = Field(0, description="cldr: other facts told in the same passage")
     drop_cells: Share = Field(0.0, description="cldr: share of (entity, language) names left out")
     coverage: Share = Field(0.8, description="cldr cards: share of the names a language must have")
-    passage: Literal["sentence", "paragraph"] = Field(
-        "sentence", description="squad: what answers a question"
+    passage: Literal["sentence", "paragraph", "next"] = Field(
+        "sentence", description="squad: what answers a question; ntrex: itself, or the one after it"
     )
     unanswerable: bool = Field(False, description="squad: keep questions without an answer")
     limit: Count = Field(0, description="mmarco: questions kept; 0: all")
@@ -313,7 +313,7 @@ class BenchmarkSpec(BaseModel):
         "sentence", description="lareqa: what is searched"
     )
     clusters: Literal["article", "paragraph"] = Field(
-        "article", description="lareqa, heldout: questions that are not independent"
+        "article", description="lareqa, heldout, parallel: questions that are not independent"
     )
     split: str = Field("", description="lareqa: xquad-r or mlqa-r; beir, miracl: test, dev, ...")
 

@@ -228,7 +228,7 @@ MISTAKES = {
     "prepare: {languages: en}": "prepare.languages: 'en' is text (expected a list)",
     "prepare: {languages: [en, 3]}": "prepare.languages[1]: 3 is a number (expected text)",
     "prepare: {source: sqad}": "prepare.source: 'sqad' is unknown (expected one of bitext, cldr, "
-    "mmarco, pairs, squad, translate, xtreme_squad)",
+    "mmarco, ntrex, pairs, squad, translate, xtreme_squad)",
     "prepare: {source: squad}": "prepare.files: 0 files do not go with source "
     "'squad' (expected one file a language)",
     "prepare: {files: {en: a.jsonl}}": "prepare.files: 1 files do not go with "
@@ -639,6 +639,18 @@ def test_arms_that_need_translations_are_named(load):
         load("prepare: {parallel: false}\ntrain: {strategy: mono}")
     with pytest.raises(BadParameter, match="columns: 'anchor' .* source 'pairs' .*pair, language"):
         load("prepare: {source: pairs, files: {en: x}, columns: {anchor: question}}")
+
+
+def test_texts_hold_the_labels_of_a_run(load):
+    """`{axis}` is the label of that axis; other braces and values of other kinds stay."""
+    study = load(
+        "train: {model: 'a/{seed}/{arm}', question_prompt: '{x} {arm'}\n"
+        "vary: {arm: {one: {train.alpha: 0.1}, two: {train.alpha: 0.2}},"
+        " seed: {3: {train.seed: 3}, 4: {train.seed: 4}}}"
+    )
+    found = [run.train.model for run in study.runs.values()]
+    assert found == ["a/3/one", "a/4/one", "a/3/two", "a/4/two"]
+    assert {run.train.question_prompt for run in study.runs.values()} == {"{x} {arm"}
 
 
 def test_what_named_settings_vary_cannot_be_set(tmp_path):

@@ -19,7 +19,7 @@ from lib import store
 from lib.corpus import ParallelCorpus
 from lib.params import Prepare, checked
 from lib.sampler import Streams
-from lib.sources import bitext, files, pairs, squad
+from lib.sources import bitext, files, ntrex, pairs, squad
 
 DATA = store.ROOT.parent / "shared/data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the public data are not in {DATA}")
@@ -845,6 +845,82 @@ def test_files_of_different_length_are_refused(tmp_path):
     refused(lambda: bitext.build_corpus(asked(named)), "a.de has 2 lines", "a.en 3")
     named["de"] = put(tmp_path / "a.de", b"1\n2\n\xff\n")
     refused(lambda: bitext.build_corpus(asked(named)), "a.de: row 3: is not UTF-8")
+
+
+# --- parallel documents ------------------------------------------------------------------------
+
+
+def put_ntrex(folder, english, german, documents):
+    """A folder in NTREX's layout, of lines."""
+    folder.mkdir()
+    for name, lines in (("src.eng", english), ("ref.deu", german), ("ref-2.deu", german)):
+        put(folder / f"newstest2019-{name}.txt.gz", "".join(f"{line}\n" for line in lines))
+    put(folder / "DOCUMENT_IDS.tsv", "".join(f"{name}\n" for name in documents))
+    return folder
+
+
+def ntrex_of(folder, **others):
+    asked_of = {"source": "ntrex", "folder": str(folder), "folds": 1000} | others
+    return ntrex.build_corpus(Prepare(**asked_of))
+
+
+def test_next_sentences_go_in_twos(tmp_path):
+    """Of documents of three, two and one sentence: two twos, no text on both sides; what is one
+    line is one sentence in the other form; documents are articles."""
+    lines = [f"Line {n}." for n in range(6)]
+    folder = put_ntrex(tmp_path / "n", lines, [f"Zeile {n}." for n in range(6)], "aaabbc")
+    corpus = ntrex_of(folder, passage="next")
+    assert [
+        (r["pair"], r["language"], r["question"], r["passage"], r["article"]) for r in corpus.rows
+    ] == [
+        ("00000001", "de", "Zeile 0.", "Zeile 1.", "a"),
+        ("00000001", "en", "Line 0.", "Line 1.", "a"),
+        ("00000004", "de", "Zeile 3.", "Zeile 4.", "b"),
+        ("00000004", "en", "Line 3.", "Line 4.", "b"),
+    ]
+    same = ntrex_of(folder)
+    assert same.rows["passage"][:] == same.rows["question"][:]
+    assert len(same.rows) == 12 and set(same.meta["inputs"]) == {"de", "en", "DOCUMENT_IDS.tsv"}
+
+
+@given(st.lists(st.integers(1, 7), min_size=1, max_size=8))
+def test_twos_leave_no_text_on_both_sides(sizes):
+    """Of a document of n sentences there are n // 2 twos, each of neighbours in it."""
+    document = [str(name) for name, size in enumerate(sizes) for _ in range(size)]
+    firsts, seconds = ntrex._twos(document)
+    assert len(firsts) == sum(size // 2 for size in sizes)
+    assert not set(firsts) & set(seconds)
+    for one, other in zip(firsts, seconds, strict=True):
+        assert other == one + 1 and document[one] == document[other]
+
+
+def test_a_document_is_held_out_whole(tmp_path):
+    """split: article."""
+    lines = [f"Line {n}." for n in range(40)]
+    folder = put_ntrex(
+        tmp_path / "n", lines, [f"Zeile {n}." for n in range(40)], [n // 4 for n in range(40)]
+    )
+    corpus = ntrex_of(folder, split="article", folds=3, passage="next")
+    trained, tested = (set(part["article"]) for part in (corpus.rows, corpus.test))
+    assert trained and tested and not trained & tested
+
+
+def test_folders_that_are_not_of_its_layout_are_refused(tmp_path):
+    lines = ["One.", "Two."]
+    folder = put_ntrex(tmp_path / "n", lines, ["Eins."], "aa")
+    refused(lambda: ntrex_of(folder), "ref.deu.txt.gz has 1 lines", "src.eng.txt.gz 2")
+    put(folder / "newstest2019-ref.deu.txt.gz", "Eins.\nZwei.\n")
+    put(folder / "DOCUMENT_IDS.tsv", "a\n")
+    refused(lambda: ntrex_of(folder), "DOCUMENT_IDS.tsv has 1 lines (expected 2")
+    refused(lambda: ntrex_of(tmp_path), "has no files newstest2019-ref.<xxx>.txt")
+    refused(lambda: ntrex_of(""), "folder: is empty")
+    looked = asked({}, folder=str(folder), passage="paragraph")
+    refused(lambda: ntrex.look(looked), "'paragraph' does not go with ntrex")
+    (folder / "DOCUMENT_IDS.tsv").unlink()
+    looked = asked({}, folder=str(folder))
+    refused(lambda: ntrex.look(looked), "DOCUMENT_IDS.tsv: no such file")
+    put(folder / "newstest2019-ref.xqx.txt", "1\n2\n")
+    refused(lambda: ntrex.look(looked), "newstest2019-ref.xqx.txt", "in its name")
 
 
 # --- all of them -------------------------------------------------------------------------------

@@ -84,8 +84,9 @@ class Results:
 
     @property
     def arms(self) -> list[str]:
-        """Trained arms, in the order of the grid."""
-        return list(dict.fromkeys(r.arm for r in self.runs if r.train.steps))
+        """Trained arms, in the order of the grid; encoders as they are where none is trained."""
+        trained = [r for r in self.runs if r.train.steps]
+        return list(dict.fromkeys(r.arm for r in trained or self.runs))
 
     @property
     def compositions(self) -> list[str]:

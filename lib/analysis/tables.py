@@ -354,6 +354,8 @@ def p_shown(p: float) -> str:
 
 def seen(table: pd.DataFrame) -> pd.DataFrame:
     """`exposure`, for people to read."""
+    if table.empty:
+        return table
     named = table.rename_axis(None).rename(
         columns={
             "pairs": "rows",

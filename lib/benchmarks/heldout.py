@@ -28,12 +28,15 @@ def load_benchmark(corpus: ParallelCorpus, clusters: str = "article") -> Benchma
     candidate, relevant for all of their questions. A question's group is its article, where the
     corpus has these and `clusters` does not say "paragraph", else the group of its row. Raises
     ValueError where there is no split, or all of it is set aside."""
-    test, pool = _tables(corpus, aside=False)
+    return _benchmark("heldout", tested(corpus, clusters), corpus.pool.to_pandas())
+
+
+def tested(corpus: ParallelCorpus, clusters: str) -> pd.DataFrame:
+    """The rows that test, with their groups by `clusters`. Raises ValueError for none."""
+    test, _ = _tables(corpus, aside=False)
     if not len(test):
         raise ValueError("the corpus has no held-out questions to evaluate on")
-    if clusters == "article":
-        test["group"] = _by_article(test)
-    return _benchmark("heldout", test, pool)
+    return test.assign(group=_by_article(test)) if clusters == "article" else test
 
 
 def dev(corpus: ParallelCorpus) -> Benchmark:

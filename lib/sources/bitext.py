@@ -8,6 +8,7 @@ monolingual batch they are solved by spelling alone, and monolingual figures on 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 
 from lib.corpus import ParallelCorpus
 from lib.params import Prepare
@@ -21,8 +22,20 @@ def build_corpus(p: Prepare) -> ParallelCorpus:
     it: in the first file) share a group, so that they never meet as each other's negative.
 
     Raises ValueError naming both counts where two files differ in length."""
-    every = files.by_language(p.files, ())
     languages = files.by_language(p.files, p.languages)
+    texts, first = aligned(p.files, languages)
+    rows = [
+        row for language, lines in texts.items() for row in _rows(language, lines, texts[first])
+    ]
+    return files.corpus(p, "bitext", languages, rows, Counter(), same_text=True)
+
+
+def aligned(named: Mapping[str, str], languages: Iterable[str]) -> tuple[dict[str, list[str]], str]:
+    """(language -> lines, the language by which lines are the same): of the languages asked for
+    and of English, or the first one in its place.
+
+    Raises ValueError naming both counts where two files differ in length."""
+    every = files.by_language(named, ())
     first = "en" if "en" in every else min(every, default="")
     texts = {x: _lines(every[x]) for x in sorted({first, *languages} & every.keys())}
     for language, lines in texts.items():
@@ -31,10 +44,7 @@ def build_corpus(p: Prepare) -> ParallelCorpus:
                 f"{every[language]} has {len(lines)} lines and {every[first]} {len(texts[first])} "
                 "(expected as many: they are line-parallel)"
             )
-    rows = [
-        row for language, lines in texts.items() for row in _rows(language, lines, texts[first])
-    ]
-    return files.corpus(p, "bitext", languages, rows, Counter(), same_text=True)
+    return texts, first
 
 
 def look(p: Prepare) -> None:

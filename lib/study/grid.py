@@ -346,11 +346,13 @@ def _check_benchmarks(specs: Mapping[str, BenchmarkSpec], subject: str) -> None:
 def _grid_point(name: str, base: dict, axes: list[Axis], settings: tuple) -> tuple[Prepare, Train]:
     """The corpus and the run of one combination of settings, with their keys."""
     models, point_of = {}, {}
+    labels = {axis.name: s.label for axis, s in zip(axes, settings, strict=True) if s.label}
     for stage in VARIED:
         stage_settings = [s for s in settings if any(of == stage for of, _ in s.values)]
         values = base[stage] | {
             n: v for s in stage_settings for (of, n), v in s.values.items() if of == stage
         }
+        values = {n: _labelled(value, labels) for n, value in values.items()}
         origins = {n: f"{s.where}: " for s in stage_settings for of, n in s.values if of == stage}
         point_of[stage] = "".join(f"{s.where}: " for s in stage_settings)
         models[stage] = checked(STAGES[stage], values, origins, point_of[stage])
@@ -364,6 +366,14 @@ def _grid_point(name: str, base: dict, axes: list[Axis], settings: tuple) -> tup
     prepare = models["prepare"].model_copy(update={"study": name, "run": corpus})
     train = models["train"].model_copy(update={"study": name, "run": run, "corpus": corpus})
     return prepare, train
+
+
+def _labelled(value: Any, labels: Mapping[str, str]) -> Any:
+    """A text in which `{axis}` is the label that the axis has in this run, as for an encoder that
+    another study has made with the same seed; other values as they are."""
+    for axis, label in labels.items() if isinstance(value, str) else ():
+        value = value.replace(f"{{{axis}}}", label)
+    return value
 
 
 def _check_point(prepare: Prepare, train: Train) -> None:

@@ -261,13 +261,15 @@ def load_leaks(study: str, runs: list[ScoredRun]) -> pd.DataFrame:
 
 
 def load_exposure(runs: list[ScoredRun]) -> pd.DataFrame:
-    """What each arm saw, mean over seeds: pairs, distinct texts and positives, tokens, FLOPs."""
+    """What each arm saw, mean over seeds: pairs, distinct texts and positives, tokens, FLOPs.
+    Empty where none is trained."""
     rows = []
     for run in runs:
         if run.train.steps:
             seen = store.read_json(run.folder / "exposure.json")
             rows.append({"arm": run.arm} | {k: v for k, v in seen.items() if k != "languages"})
-    return pd.DataFrame(rows).groupby("arm", sort=False).mean(numeric_only=True)
+    table = pd.DataFrame(rows)
+    return table.groupby("arm", sort=False).mean(numeric_only=True) if rows else table
 
 
 def corpus_of(study: str, run: Path) -> Path:
