@@ -21,7 +21,8 @@ Its first WARM steps are not counted. A step is from the end of one update to th
 steps are in it.
 
 One line of JSON a variant and batch size. step_ms: mean step of a turn, median over rounds. ratio:
-to ours in the same round, median over rounds, with the lowest and highest. tokens_s: real tokens
+to ours in the same round, median over rounds, with the lowest and highest; cpu_ratio: the median
+of that in processor time, which other programs on the machine distort less. tokens_s: real tokens
 (no padding) a second. utilisation: floating-point operations of the encoder's layers on real
 tokens (6 a weight and token, as lib.training.cost counts) against a large matrix product, timed in
 the same process after each turn; median over rounds. peak_mib: of the process (Linux); gpu_mib:
@@ -44,7 +45,7 @@ from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import NamedTuple
 
 import numpy as np
@@ -263,10 +264,11 @@ VARIANTS: dict[str, Callable[[Job], list[float]]] = {"ours": ours, "peer": peer}
 
 
 class Turn(NamedTuple):
-    """Seconds of a turn, and what a matrix product reaches right after it, in operations a
-    second."""
+    """Seconds of a turn on the clock and of processors, and what a matrix product reaches right
+    after it, in operations a second."""
 
     seconds: float
+    cpu: float
     rate: float
 
 
@@ -303,21 +305,21 @@ def stop_between_turns(pipe, job: Job) -> None:
     import torch
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
-    done, begin = 0, perf_counter()
+    done, begin, cpu = 0, perf_counter(), process_time()
 
     def updated(*_) -> None:
-        nonlocal done, begin
+        nonlocal done, begin, cpu
         done += 1
         if done not in job.ends:
             return
         if job.device == "cuda":
             torch.cuda.synchronize()
-        seconds = perf_counter() - begin
-        pipe.send(Turn(seconds, job.matmul_rate()))
+        spent = perf_counter() - begin, process_time() - cpu
+        pipe.send(Turn(*spent, job.matmul_rate()))
         if job.device == "cuda":
             torch.cuda.empty_cache()  # the others need it meanwhile
         pipe.recv()
-        begin = perf_counter()
+        begin, cpu = perf_counter(), process_time()
 
     register_optimizer_step_post_hook(updated)
 
@@ -405,9 +407,10 @@ def row(
 ) -> dict:
     """Figures of one variant; tokens: of a mean step."""
     first = next(iter(VARIANTS))
-    seconds = np.array([turn.seconds for turn in turns[name]]) / job.steps
-    ratio = seconds * job.steps / [turn.seconds for turn in turns[first]]
-    rate = np.array([turn.rate for turn in turns[name]])
+    seconds, cpu, rate = np.array(turns[name]).T
+    ratio = seconds / [turn.seconds for turn in turns[first]]
+    cpu_ratio = cpu / [turn.cpu for turn in turns[first]]
+    seconds /= job.steps
     weights = shape.layers * (12 * shape.width**2 + 13 * shape.width)  # a layer's matrices, biases
     difference = np.abs(np.subtract(ends[name].losses, ends[first].losses))
     return {
@@ -416,6 +419,7 @@ def row(
         "ratio": round(float(np.median(ratio)), 3),
         "ratio_low": round(float(ratio.min()), 3),
         "ratio_high": round(float(ratio.max()), 3),
+        "cpu_ratio": round(float(np.median(cpu_ratio)), 3),
         "rounds": len(seconds),
         "tokens_s": round(tokens / float(np.median(seconds))),
         "utilisation": round(float(np.median(6 * weights * tokens / seconds / rate)), 3),

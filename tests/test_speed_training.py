@@ -36,7 +36,10 @@ def squad_files(folder: Path) -> str:
                 "id": f"q{i}",
                 "question": f"{asked} thing {i}?",
                 "context": f"Thing {i} {told} place {i * i}. Other {i * 7} {told} room {i}.",
-                "answers": {"text": [f"place {i * i}"], "answer_start": [len(f"Thing {i} {told} ")]},
+                "answers": {
+                    "text": [f"place {i * i}"],
+                    "answer_start": [len(f"Thing {i} {told} ")],
+                },
             }
             for i in range(40)
         ]
