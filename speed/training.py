@@ -355,24 +355,15 @@ class Member:
         self.process.start()
         there.close()  # a worker that dies then ends recv() instead of leaving it to wait
 
-    def heard(self) -> Turn | Summary | list[dict]:
-        """What it sends next. Raises MemoryError where its process ends: memory was short."""
+    def heard(self, word: str = "") -> Turn | Summary | list[dict]:
+        """What it sends next, once it is told to go on where it waits for a word. Raises
+        MemoryError where its process ends: memory was short."""
         try:
+            if word:
+                self.pipe.send(word)
             return self.pipe.recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, BrokenPipeError, ConnectionResetError):
             raise MemoryError(f"{self.name}: its process ended before it was done") from None
-
-    def turn(self) -> Turn:
-        """Its next turn."""
-        self.pipe.send("go on")
-        return self.heard()
-
-    def end(self) -> Summary:
-        """What it has at its end, which is soon."""
-        self.pipe.send("finish")
-        found = self.heard()
-        self.process.join()
-        return found
 
 
 def compared(job: Job, shape: Shape) -> list[dict]:
@@ -386,8 +377,8 @@ def compared(job: Job, shape: Shape) -> list[dict]:
         for number in range(job.rounds):
             first = number % len(members)
             for member in members[first:] + members[:first]:
-                turns[member.name].append(member.turn())
-        ends = {member.name: member.end() for member in members}
+                turns[member.name].append(member.heard("turn"))
+        ends = {member.name: member.heard("finish") for member in members}
     except MemoryError as error:
         return [{"failed": str(error)}]
     finally:
