@@ -67,8 +67,8 @@ def checkpoint(corpus, tmp_path_factory):
 
 def asked(model, **more):
     return Train(
-        **dict(model=model, frozen=FROZEN, max_length=16, steps=10, batch_size=8)
-        | dict(learning_rate=1e-3, temperature=0.1, checkpoint_every=3, log_every=1)
+        **{"model": model, "frozen": FROZEN, "max_length": 16, "steps": 10, "batch_size": 8}
+        | {"learning_rate": 1e-3, "temperature": 0.1, "checkpoint_every": 3, "log_every": 1}
         | more
     )
 
