@@ -57,6 +57,7 @@ class Encoder(torch.nn.Module):
 
     dense      what stands between pooling and normalisation: Linear, activation, Linear, …; or none
     truncated  how many texts `tokenize` has cut to max_length so far
+    lower      lib.training.frozen.Lower, where only the layers above it are in `model`; or none
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Encoder(torch.nn.Module):
         super().__init__()
         self.model, self.tokenizer, self.settings = model, tokenizer, settings
         self.dense = torch.nn.Sequential() if dense is None else dense
-        self.truncated = 0
+        self.truncated, self.lower = 0, None
         self._words, self._longest = _words(tokenizer), _positions(model)
         _check(model, tokenizer, settings)
         self._words.enable_truncation(settings.max_length)
@@ -97,7 +98,7 @@ class Encoder(torch.nn.Module):
         """Unit vectors [n, d], float32 or wider, of token numbers int64 [n, t], where mask [n, t]
         is 1.
 
-        rows  float [U, e]: word vectors looked up beforehand, which ids then count into"""
+        rows  float [U, e]: what was `looked_up` beforehand, which ids then count into"""
         words = self.words(ids) if rows is None else F.embedding(ids, rows)
         seen = mask
         if self.model.config.model_type in MASKED:
@@ -109,22 +110,36 @@ class Encoder(torch.nn.Module):
             share = weight / weight.sum(1, keepdim=True)
             return F.normalize(self.dense((share[:, None] @ hidden)[:, 0]), dim=-1)
 
-    @torch.no_grad()
     def encode(self, texts: Sequence[str], kind: str, batch_size: int = 256) -> np.ndarray:
+        """`vectors` of texts, not yet tokenized."""
+        return self.vectors(self.tokenize(texts, kind), batch_size)
+
+    @torch.no_grad()
+    def vectors(self, tokens: Sequence[np.ndarray], batch_size: int = 256) -> np.ndarray:
         """Unit vectors float32 [n, d], in the order given; dropout is off.
 
         Texts are sorted by length and cut into batches of batch_size, so the same call gives the
         same bits; another batch_size changes paddings and with them the last bits."""
-        tokens = self.tokenize(texts, kind)
         order = np.argsort([len(x) for x in tokens], kind="stable")
         vectors = np.empty((len(tokens), self.width), np.float32)
         training = self.training
         self.eval()
         for start in range(0, len(order), batch_size):
             part = order[start : start + batch_size]
-            vectors[part] = self(*self.padded([tokens[i] for i in part])).cpu().numpy()
+            rows, places = self.looked_up([tokens[i] for i in part])
+            vectors[part] = self(*self.padded(places), rows).cpu().numpy()
         self.train(training)
         return vectors
+
+    def looked_up(self, token_lists: Sequence[np.ndarray]) -> tuple[torch.Tensor, list[np.ndarray]]:
+        """What the model begins with, float [U, e], and the rows of each text's tokens in it: their
+        word vectors, or states after frozen layers."""
+        if self.lower is not None:
+            return self.lower.rows(token_lists)
+        used, place = np.unique(np.concatenate(token_lists), return_inverse=True)
+        ends = np.cumsum([len(tokens) for tokens in token_lists])
+        rows = self.words(on_device(self.device, used.astype(np.int64)))
+        return rows, np.split(place, ends[:-1])
 
     @property
     def words(self) -> torch.nn.Module:

@@ -72,11 +72,15 @@ class Stage(BaseModel):
         """What each parameter is where nobody sets it."""
         return {name: field.default for name, field in type(self).model_fields.items()}
 
+    def known(self) -> dict[str, Any]:
+        """The parameters without those that came after kept runs, and change nothing here."""
+        absent = {n for n, value in self.came_later.items() if getattr(self, n) == value}
+        return self.model_dump(exclude=absent)
+
     def of_the_work(self) -> dict[str, Any]:
-        """The parameters that make the work another one, as kept runs know them."""
-        asked = self.model_dump(exclude={*DRIVEN, *self.may_change})
-        absent = {n for n, value in self.came_later.items() if asked[n] == value}
-        return {name: value for name, value in asked.items() if name not in absent}
+        """Those that make the work another one."""
+        aside = {*DRIVEN, *self.may_change}
+        return {name: value for name, value in self.known().items() if name not in aside}
 
     @classmethod
     def name(cls) -> str:
@@ -176,6 +180,7 @@ class Train(Stage):
     # How the same work is divided, and what is told of it: sums are rounded otherwise, and other
     # units drop out, but the run is the same.
     may_change = ("chunk", "ranks", "checkpoint_every", "keep_checkpoints", "log_every")
+    came_later = {"layers_kept": 0, "frozen": 0}
 
     corpus: str = Field("base", description="the run of 01_prepare to train on")
     strategy: Literal[tuple(ARMS)] = Field("hybrid", description="how batches are made")
@@ -194,6 +199,8 @@ class Train(Stage):
     layers: Size = Field(1, description="from scratch: number of layers")
     heads: Size = Field(2, description="from scratch: attention heads, a divisor of width")
     dropout: float = Field(0.0, ge=0, lt=1, description="from scratch: dropout")
+    layers_kept: Count = Field(0, description="checkpoint: its first so many layers; 0: all")
+    frozen: Count = Field(0, description="checkpoint: lower layers that are not trained")
     pooling: Pooling = Field("", description="of token states; empty: the model's own")
     question_prompt: str = Field("", description="text, or name of a preset; empty: model's own")
     passage_prompt: str = Field("", description="the same of passages")
@@ -252,6 +259,8 @@ class Train(Stage):
             (self.symmetric and (most or self.negatives not in ("in_batch", "both")), "symmetric",
              f"{kind}, most_negatives {most}", "False: not all rows' passages are contrasted"),
             (self.patience and not self.validate_every, "patience", "validate_every 0", "0"),
+            (self.layers_kept and not self.model, "layers_kept", "model ''", "0"),
+            (self.frozen and not self.model, "frozen", "model ''", "0"),
         ):  # fmt: skip
             if wrong:
                 raise ValueError(

@@ -27,6 +27,7 @@ from lib.training import (
     checkpoints,
     cost,
     export,
+    frozen,
     models,
     packing,
     ranks,
@@ -111,11 +112,13 @@ class Training:
         self.schedule = schedule(corpus.index, params)
         self.encoder = models.build_encoder(params, corpus.tokenizer_file)
         self.texts = tokenized(corpus, self.encoder)
+        frozen.freeze(self.encoder, params.frozen)
         vocabulary.train_only(self.encoder, vocabulary.used(self.encoder, self.texts, dev))
         self.device = torch.device(pick_device(params.device))
         self.encoder.to(self.device).train()
         if params.compile:
             self.encoder.model.compile(dynamic=True)
+        frozen.fill(self.encoder, self.texts)
         self.state = State(self.encoder, adamw(self.encoder, params))
         self.launched: list[Launched] = []
         self.until = params.steps
@@ -258,7 +261,8 @@ class Training:
                 p.copy_(state.best[name])
             kept = best_of(state.validations)["step"] if state.best else state.step
             done = schedule(self.index, self.params.model_copy(update={"steps": state.step}))
-            with vocabulary.restored(self.encoder, shrunk(self.params, kept)):
+            factor = shrunk(self.params, kept)
+            with frozen.whole(self.encoder), vocabulary.restored(self.encoder, factor):
                 record.write(self.folder, state, spent, done, self.texts, self.params)
                 meta = {"identity": self.identity, "record": record.hashes(self.folder)}
                 with store.atomic_folder(self.folder / "model", meta) as new:

@@ -1,5 +1,7 @@
 """Encoders on benchmarks: languages chosen, strata, and what is made once."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -127,17 +129,47 @@ def test_references_are_made_once_and_again_for_another_benchmark(tmp_path):
     assert leaked.loc["questions", "exact"] == 0 and leaked.loc["candidates", "exact"] == 1
 
 
+class Oracle:
+    """Its vectors say which pair a text is of; `asked` counts what it tokenized."""
+
+    def __init__(self, rules="rules", prompt=""):
+        self.tokenizer = SimpleNamespace(backend_tokenizer=SimpleNamespace(to_str=lambda: rules))
+        self.settings, self.asked = SimpleNamespace(prompt=lambda kind: prompt), []
+
+    def tokenize(self, texts, kind):
+        self.asked.append(kind)
+        return [text.split() for text in texts]
+
+    def vectors(self, tokens, batch_size):
+        return np.array([[t[-2] == x for x in ("a", "b", "trained")] for t in tokens]) + 0.0
+
+
+def test_tokens_are_made_once_for_all_that_they_depend_on(tmp_path):
+    """Another encoder of the same tokenizer and prompts takes them; of others, or for other texts,
+    they are made anew. No more than so many tables are kept."""
+    own, rules = saved(tmp_path, {"a": "a", "b": "b"}), str(tmp_path)  # no other test's
+    asked = []
+    for changed in ({}, {}, {"prompt": "q: "}, {"rules": rules + "x"}, {"prompt": "q: "}, {}):
+        oracle = Oracle(**{"rules": rules} | changed)
+        evaluate.evaluate("heldout", Evaluate(), oracle, own, tmp_path)
+        asked.append(oracle.asked)
+    both = ["question", "passage"]
+    assert asked == [both, [], both, both, [], []]
+    p = Evaluate(benchmarks={"heldout": {"format": "heldout", "languages": ["de"]}})
+    oracle = Oracle(rules)
+    evaluate.evaluate("heldout", p, oracle, own, tmp_path)
+    assert oracle.asked == both and len(evaluate._kept) <= evaluate.KEPT
+    for number in range(evaluate.KEPT):
+        evaluate._tokens(Oracle(), [f"{rules} {number} text"], "passage")
+    assert len(evaluate._kept) == evaluate.KEPT
+    assert evaluate._tokens(oracle := Oracle(rules), ["of a b"], "passage") == [["of", "a", "b"]]
+    assert oracle.asked == ["passage"]
+
+
 def test_a_perfect_encoder_finds_everything(tmp_path):
     """Vectors that name the pair, whatever the language, give an AP of 1 in every setting."""
-
-    class Oracle:
-        def encode(self, texts, kind, batch_size):
-            return (
-                np.array([[t.split()[-2] == x for x in ("a", "b", "trained")] for t in texts]) + 0.0
-            )
-
-    own = saved(tmp_path, {"a": "a", "b": "b"})
-    found = evaluate.evaluate("heldout", Evaluate(), Oracle(), own, tmp_path)
+    oracle, own = Oracle(), saved(tmp_path, {"a": "a", "b": "b"})
+    found = evaluate.evaluate("heldout", Evaluate(), oracle, own, tmp_path)
     assert found.left_out == 0 and set(found.scores["ap"]) == {1.0}
     assert set(found.scores["setting"]) == {"mono", "cross", "multi", "one_target"}
     assert row("a", "de", "x")["pair"] in set(found.scores["question_id"])

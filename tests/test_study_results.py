@@ -16,6 +16,8 @@ from lib.study.evaluate import Scored
 from lib.study.plan import WRITTEN
 from lib.study.results import benchmark_specs, comparable, load_budgets, save_scores
 from lib.trainer import schedule, train
+from lib.training import budgets
+from lib.training.models import load_encoder
 
 
 def runs(**seeds):
@@ -96,6 +98,11 @@ def test_every_budget_is_scored_and_read_again(tmp_path):
     store.write_json(place / "params.json", params.model_dump())
     p = Evaluate()
     smaller = evaluate.evaluate_budgets(p, corpus, place)
+    for budget in (2, 4):  # what they share, benchmark and tokens, changes nothing
+        own = load_encoder(budgets.place(place, budget) / "model")
+        evaluate._kept.clear()
+        alone = evaluate.evaluate("heldout", p, own, corpus, place).scores
+        pd.testing.assert_frame_equal(smaller[budget]["heldout"].scores, alone, check_exact=True)
     last = {"heldout": evaluate.evaluate("heldout", p, result.encoder, corpus, place)}
     save_scores(place, p.benchmarks, last, smaller)
     assert list(smaller) == [2, 4]

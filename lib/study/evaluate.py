@@ -46,13 +46,24 @@ class Scored:
     digest: str = ""
 
 
+# Tables of texts whose tokens are kept: both sides of some benchmarks.
+KEPT = 8
+_kept: dict[str, list[np.ndarray]] = {}
+
+
 def evaluate(
-    name: str, p: Evaluate, encoder: Encoder, corpus: ParallelCorpus, folder: Path
+    name: str,
+    p: Evaluate,
+    encoder: Encoder,
+    corpus: ParallelCorpus,
+    folder: Path,
+    benchmark: Benchmark | None = None,
 ) -> Scored:
-    """Scores of `encoder` on the benchmark called `name`. folder: of the run, for large indexes."""
+    """Scores of `encoder` on the benchmark called `name`, which is loaded unless it is given.
+    folder: of the run, for large indexes."""
     start = time.perf_counter()
     print(f"{name}: encoding and searching ...", flush=True)
-    scored = _score(name, p, encoder, corpus, folder)
+    scored = _score(name, p, encoder, corpus, folder, benchmark)
     seconds = time.perf_counter() - start
     print(
         f"{name}: {len(scored.scores):,} rows of scores, {scored.left_out:,} left out for want of "
@@ -63,17 +74,24 @@ def evaluate(
 
 
 def _score(
-    name: str, p: Evaluate, encoder: Encoder, corpus: ParallelCorpus, folder: Path
+    name: str,
+    p: Evaluate,
+    encoder: Encoder,
+    corpus: ParallelCorpus,
+    folder: Path,
+    benchmark: Benchmark | None,
 ) -> Scored:
     spec = p.benchmarks[name]
-    encode = partial(encoder.encode, batch_size=p.encode_batch)
     if not benchmarks.format_of(spec).in_memory:
         whose = store.digest(store.read_json(folder / "model/manifest.json")["files"])
+        encode = partial(encoder.encode, batch_size=p.encode_batch)
         task = benchmarks.Task(name, spec, encode, whose, folder / "index" / name)
         return Scored(benchmarks.evaluate(task), pd.DataFrame())
-    benchmark = benchmarks.load_benchmark(name, spec, corpus)
-    questions = encode(list(benchmark.questions["text"]), "question")
-    passages = encode(list(benchmark.candidates["text"]), "passage")
+    benchmark = benchmark or benchmarks.load_benchmark(name, spec, corpus)
+    questions, passages = (
+        encoder.vectors(_tokens(encoder, list(table["text"]), kind), p.encode_batch)
+        for table, kind in ((benchmark.questions, "question"), (benchmark.candidates, "passage"))
+    )
     ranks = search.relevant_ranks(search.tiles(questions, passages), benchmark)
     with_references(name, benchmark, corpus)
     return Scored(
@@ -84,16 +102,38 @@ def _score(
     )
 
 
+def _tokens(encoder: Encoder, texts: list[str], kind: str) -> list[np.ndarray]:
+    """Tokens of these texts, kept by all that they depend on: the encoders of a run's budgets are
+    asked the same, and this is a fifth of an evaluation from scratch."""
+    rules = encoder.tokenizer.backend_tokenizer.to_str()  # its length limit is part of it
+    key = store.digest([rules, encoder.settings.prompt(kind), texts])
+    if key not in _kept:
+        while len(_kept) >= KEPT:
+            del _kept[next(iter(_kept))]
+        _kept[key] = encoder.tokenize(texts, kind)
+    return _kept[key]
+
+
 def evaluate_budgets(
     p: Evaluate, corpus: ParallelCorpus, folder: Path
 ) -> dict[int, dict[str, Scored]]:
-    """Scores of the encoders of a run's smaller budgets, by budget and name of the benchmark."""
+    """Scores of the encoders of a run's smaller budgets, by budget and name of the benchmark, each
+    of which is loaded once."""
+    smaller = store.read_json(folder / "params.json").get("budgets", [])[:-1]
+    loaded = {
+        name: benchmarks.load_benchmark(name, spec, corpus)
+        for name, spec in p.benchmarks.items()
+        if smaller and benchmarks.format_of(spec).in_memory
+    }
     found = {}
-    for budget in store.read_json(folder / "params.json").get("budgets", [])[:-1]:
+    for budget in smaller:
         place = budgets.place(folder, budget)
         encoder = load_encoder(place / "model").to(pick_device(p.device))
         print(f"the encoder of budget {budget}:", flush=True)
-        found[budget] = {name: evaluate(name, p, encoder, corpus, place) for name in p.benchmarks}
+        found[budget] = {
+            name: evaluate(name, p, encoder, corpus, place, loaded.get(name))
+            for name in p.benchmarks
+        }
     return found
 
 

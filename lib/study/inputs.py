@@ -183,7 +183,7 @@ def remember(folder: Path, p: Stage) -> None:
     """store.remember the parameters, and what is in the files that they name.
 
     Raises ValueError naming the first parameter, or file, that is another now."""
-    store.remember(folder, p.model_dump(), p.may_change)
+    store.remember(folder, p.known(), p.may_change)
     found = contents(p)
     if clash := changed(folder, found):
         raise ValueError(f"{folder}: {clash}; remove that folder or choose another run name")

@@ -140,7 +140,7 @@ def _difference(own: Path, job: Job) -> str:
     named = {where.split(".")[1].split("[")[0] for where in inputs.named(asked)}
     clash = store.difference(
         store.read_json(own / "params.json"),
-        asked.model_dump(),
+        asked.known(),
         {*DRIVEN, *asked.may_change, *named},
     )
     what = "benchmarks" if job.stage == "evaluate" else "inputs"
@@ -175,6 +175,6 @@ def _take(source: Path, jobs: list[Job]) -> None:
     files = {path.relative_to(source).as_posix(): path for path in store.files(source)}
     files.pop("manifest.json", None)
     _copy(files, folder)
-    store.write_json(folder / "params.json", jobs[0].params.model_dump())
+    store.write_json(folder / "params.json", jobs[0].params.known())
     for job in jobs:
         job.record(job.stamp, stamps[job.stage]["seconds"])

@@ -179,7 +179,7 @@ def _refuse_other_parameters(jobs: list[Job], path: str) -> None:
         file = job.folder / "params.json"
         if job.stage in params.VARIED and file.exists():
             try:
-                asked, may_change = job.params.model_dump(), job.params.may_change
+                asked, may_change = job.params.known(), job.params.may_change
                 clash = store.difference(store.read_json(file), asked, may_change)
                 clash = clash or inputs.changed(job.folder, job.contents)
             except store.Damaged as damage:

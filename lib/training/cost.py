@@ -84,10 +84,10 @@ def seconds_between(first: float | torch.cuda.Event, second: float | torch.cuda.
 
 def flops(encoder: torch.nn.Module, tokens: int) -> int:
     """6 x parameters outside embedding tables x real tokens (Kaplan et al., arXiv 2001.08361),
-    which leaves out attention scores, padding and what `chunk` computes twice."""
-    modules = list(encoder.modules())
-    tables = sum(m.weight.numel() for m in modules if isinstance(m, torch.nn.Embedding))
-    return 6 * (sum(p.numel() for p in encoder.parameters()) - tables) * tokens
+    which leaves out frozen layers, attention scores, padding and what `chunk` computes twice."""
+    tables = {id(m.weight) for m in encoder.modules() if isinstance(m, torch.nn.Embedding)}
+    weights = (p for p in encoder.parameters() if p.requires_grad and id(p) not in tables)
+    return 6 * sum(p.numel() for p in weights) * tokens
 
 
 def matmul_rate(device: torch.device, kind: torch.dtype) -> float:

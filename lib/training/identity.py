@@ -18,9 +18,8 @@ def identity_of(corpus: ParallelCorpus, params: Train, dev: Benchmark | None) ->
             f"validate_every is {params.validate_every}, but no questions are set aside for "
             "validation: set prepare.dev, or validate_every to 0"
         )
-    values = params.model_dump(exclude={"study", "run", "corpus", *params.may_change})
     tokenizer = "" if params.model else store.sha256(corpus.tokenizer_file)
-    return values | {
+    return params.of_the_work() | {
         "validation content": "" if dev is None else dev.digest,
         "device": pick_device(params.device),
         "corpus content": corpus.content_hash,

@@ -12,7 +12,7 @@ from lib import store
 from lib.checkpoint import checkpoint_source
 from lib.encoder import Encoder, Settings, loading
 from lib.params import Train
-from lib.training import export, packaged, pretrained
+from lib.training import export, frozen, packaged, pretrained
 
 SPECIAL = {
     "pad_token": "[PAD]",
@@ -36,7 +36,9 @@ def build_encoder(params: Train, tokenizer_file: Path) -> Encoder:
     with _seeded(params.seed):
         if params.model:
             own = params.model == packaged.NAME
-            model, tokenizer = _checkpoint(str(packaged.folder()) if own else params.model)
+            name = str(packaged.folder()) if own else params.model
+            model, tokenizer = _checkpoint(name, params.layers_kept)
+            frozen.check(model, params.model, params.frozen)
         else:
             tokenizer = _tokenizer(tokenizer_file)
             model = _small(params, tokenizer)
@@ -48,13 +50,15 @@ def load_encoder(folder: Path) -> Encoder:
 
     Raises ValueError where the folder holds no saved encoder, store.Damaged where it has a
     manifest that does not verify."""
-    if (Path(folder) / "manifest.json").is_file():
-        store.verify(folder)
+    has_manifest = (Path(folder) / "manifest.json").is_file()
+    manifest = store.verify(folder) if has_manifest else {}
     if not (Path(folder) / "encoder.json").is_file():
         raise ValueError(f"{folder} holds no saved encoder (encoder.json is missing)")
     settings = Settings(**store.read_json(Path(folder) / "encoder.json"))
     dense = export.heads(pretrained.own(Path(folder), str(folder)).dense)
-    return Encoder(*_checkpoint(str(Path(folder).resolve())), settings, dense)
+    encoder = Encoder(*_checkpoint(str(Path(folder).resolve())), settings, dense)
+    frozen.freeze(encoder, manifest.get("identity", {}).get("frozen", 0))  # has its states
+    return encoder
 
 
 @contextmanager
@@ -120,8 +124,9 @@ def _own(name: str) -> pretrained.Own:
     return pretrained.own(Path(folder), name)
 
 
-def _checkpoint(name: str):
-    """Model and tokenizer of a folder or of hub name@revision.
+def _checkpoint(name: str, layers: int = 0):
+    """Model, of which the first so many layers (0: all), and tokenizer, of a folder or of hub
+    name@revision.
 
     No code that comes with a model is run and no pickle is read. Raises ValueError in one line."""
     from transformers import AutoConfig, AutoTokenizer
@@ -130,6 +135,8 @@ def _checkpoint(name: str):
     with loading(name):
         config = AutoConfig.from_pretrained(**source)
     kind = _encoder_class(name, config)
+    if layers:
+        _keep(config, layers, name)
     with loading(name):
         model, report = kind.from_pretrained(
             **source,
@@ -145,6 +152,18 @@ def _checkpoint(name: str):
     if getattr(model, "pooler", None) is not None:  # not used, so it would only be dead weight
         model.pooler = None
     return model.eval(), tokenizer
+
+
+def _keep(config, layers: int, name: str) -> None:
+    """Make the configuration that of the first layers; weights of others are then not loaded."""
+    if layers > config.num_hidden_layers:
+        raise ValueError(
+            f"train.layers_kept: {layers} is more than the {config.num_hidden_layers} layers of "
+            f"{name!r} (expected {config.num_hidden_layers} or less)"
+        )
+    config.num_hidden_layers = layers
+    if getattr(config, "layer_types", None):  # one of each layer
+        config.layer_types = config.layer_types[:layers]
 
 
 def _encoder_class(name: str, config):

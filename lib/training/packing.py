@@ -30,9 +30,7 @@ def embed(encoder: Encoder, token_lists: Sequence[np.ndarray], chunk: int = 0) -
     The word vectors of the whole batch are looked up once: else every chunk would add a dense
     gradient of the size of the vocabulary."""
     length = np.array([len(tokens) for tokens in token_lists])
-    used, place = np.unique(np.concatenate(token_lists), return_inverse=True)
-    places = np.split(place, np.cumsum(length)[:-1])
-    rows = encoder.words(on_device(encoder.device, used.astype(np.int64)))
+    rows, places = encoder.looked_up(token_lists)
     chunks = _chunks(encoder, length, chunk)
     forward = partial(_twice, encoder) if chunk else encoder
     vectors = [forward(*encoder.padded([places[i] for i in part]), rows) for part in chunks]
