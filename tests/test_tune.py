@@ -416,7 +416,7 @@ def test_make_writes_only_where_asked(write, passed):
     assert done.returncode == 0 and done.stdout.rstrip().endswith(f'"$SET"}}{passed}')
 
 
-@pytest.mark.parametrize("name", ["xquad"])
+@pytest.mark.parametrize("name", ["quick", "xquad"])
 def test_the_studies_have_searches(name):
     """Every trained arm has the same settings to choose from, on seeds of its own."""
     path = ROOT / "params" / f"{name}.yaml"
