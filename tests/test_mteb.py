@@ -15,6 +15,7 @@ from lib.bridges import mteb as ours
 from lib.encoder import Encoder
 from lib.params import Train
 from lib.search import relevant_ranks, tiles
+from lib.sources.assemble import corpus_of_rows
 from lib.training.export import save_encoder
 from lib.training.models import build_encoder, load_encoder
 from lib.training.tokenizer import train_tokenizer
@@ -338,6 +339,36 @@ def test_other_errors_are_not_taken_for_missing_data(encoder, tmp_path, monkeypa
     monkeypatch.setattr(broken, "encode", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         ours.run(broken, [bitext()], tmp_path)
+
+
+def test_a_benchmark_of_the_runs_own(encoder, tmp_path, capsys, offline):
+    """By the name that the study gave it, as a task of mteb, and no other is."""
+    run = tmp_path / "mine" / "runs" / "seed=0"
+    rows = [
+        {"pair": str(number), "language": language, "question": words("q", number, language),
+         "passage": words("p", number, language), "passage_id": str(number),
+         "group": str(number), "source": "test"}
+        for language in LANGUAGES
+        for number in range(6)
+    ]  # fmt: skip
+    pool = [{k: row[k] for k in ("passage_id", "language", "passage")} for row in rows]
+    corpus = corpus_of_rows(rows[:2], {}, rows, pool)
+    with store.atomic_folder(tmp_path / "mine/corpus/base/data", corpus.meta) as new:
+        corpus.save(new)
+    save_encoder(encoder, run / "model")
+    specs = {"own": {"format": "heldout"}, "sentences": {"format": "tatoeba", "folder": "x"}}
+    store.write_json(run / "metrics.json", {"benchmarks": specs})
+    store.write_json(run / "params.json", {"corpus": "base"})
+    assert ours.main([str(run / "model"), "own"]) == 0
+    said = capsys.readouterr().out
+    assert {line.split()[1] for line in said.splitlines()} == {
+        f"{a}-{b}" for a in LANGUAGES for b in (*LANGUAGES, "multi")
+    }
+    results = (run / "mteb" / "results" / "mine__seed=0").glob("*/heldout.json")
+    from mteb import TaskResult
+
+    assert TaskResult.from_disk(next(results)).task_name == "heldout"
+    assert ours.main([str(run / "model"), "sentences"]) == 2  # of mteb there is none of this name
 
 
 def test_half_a_result_file(encoder, tmp_path):

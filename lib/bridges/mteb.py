@@ -5,9 +5,11 @@ own: its data, its search, its scores, written in its own result files, which ca
 published ones or submitted. Nothing is computed here but the vectors.
 
     python -m lib.bridges.mteb outputs/quick/runs/arm=mono,seed=0/model XQuADRetrieval Tatoeba
+    python -m lib.bridges.mteb outputs/quick/runs/arm=mono,seed=0/model heldout
     python -m lib.bridges.mteb MODEL_FOLDER "MTEB(Multilingual, v2)" --out FOLDER
 
-A name is a task's or a benchmark's. Data sets come from the Hugging Face hub at the revision that
+A name is a task's or a benchmark's of mteb, or that of a benchmark which the run was evaluated on,
+as a task of mteb (`custom_task`). Data sets come from the Hugging Face hub at the revision that
 mteb pins, and stay in its cache; with HF_HUB_OFFLINE=1 nothing but that cache is asked. A run that
 was stopped goes on after its last complete subset. `mteb` alone takes seconds to import: it is
 imported where it is used.
@@ -20,6 +22,7 @@ import difflib
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -379,7 +382,12 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m lib.bridges.mteb", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("model", type=Path, help="a saved encoder: outputs/STUDY/runs/KEY/model")
-    parser.add_argument("tasks", nargs="+", metavar="TASK", help="name of an mteb task, benchmark")
+    parser.add_argument(
+        "tasks",
+        nargs="+",
+        metavar="TASK",
+        help="name of an mteb task, benchmark, or of the run's own",
+    )
     parser.add_argument("--out", type=Path, help="where results go (mteb, beside the model)")
     parser.add_argument("--name", help="owner/model in the results (STUDY/KEY)")
     options = parser.parse_args(arguments)
@@ -401,13 +409,35 @@ def _obey(options: argparse.Namespace) -> pd.DataFrame:
 
     encoder = load_encoder(options.model).to(pick_device("auto"))
     folder = options.out or options.model.resolve().parent / "mteb"
+    own = _own_benchmarks(options.model.resolve().parent)
     return run(
         encoder,
-        options.tasks,
+        [own[name]() if name in own else name for name in options.tasks],
         folder,
         name=options.name or _name(options.model),
         say=lambda line: print(line, file=sys.stderr),
     )
+
+
+def _own_benchmarks(run_folder: Path) -> dict[str, Callable[[], AbsTask]]:
+    """What makes a task of each benchmark in memory that a run was evaluated on, by its name; none
+    for a folder that is no run's."""
+    from lib import benchmarks
+    from lib.corpus import ParallelCorpus
+    from lib.params import BenchmarkSpec
+
+    files = [run_folder / name for name in ("metrics.json", "params.json")]
+    if not all(file.is_file() for file in files):
+        return {}
+    scores, params = map(store.read_json, files)
+    corpus = run_folder.parents[1] / "corpus" / params["corpus"] / "data"
+
+    def task(name: str, spec: BenchmarkSpec) -> AbsTask:
+        return custom_task(benchmarks.load_benchmark(name, spec, ParallelCorpus.load(corpus)))
+
+    specs = {name: BenchmarkSpec(**spec) for name, spec in scores["benchmarks"].items()}
+    kept = {n: s for n, s in specs.items() if benchmarks.format_of(s).in_memory}
+    return {name: partial(task, name, spec) for name, spec in kept.items()}
 
 
 def _name(folder: Path) -> str:
