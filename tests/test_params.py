@@ -653,14 +653,21 @@ def test_texts_hold_the_labels_of_a_run(load):
     assert {run.train.question_prompt for run in study.runs.values()} == {"{x} {arm"}
 
 
-def test_what_named_settings_vary_cannot_be_set(tmp_path):
-    """Else the value given would be passed over in silence."""
+def test_what_every_run_has_from_an_axis_cannot_be_set(tmp_path):
+    """Else the value given would be passed over in silence; what some settings name stays there."""
     file = tmp_path / "s.yaml"
-    file.write_text("vary: {arm: {a: {train.alpha: 0.1}, b: {train.strategy: mono}}}")
-    for change in ("train.alpha=0.5", "train.strategy=mix"):
+    file.write_text(
+        "vary: {arm: {a: {train.strategy: mix}, b: {train.strategy: mono},"
+        " zero: {train.strategy: cross, train.steps: 0}}, train.width: [8, 16]}"
+    )
+    for change in ("train.strategy=x-x", "train.width=4"):
         with pytest.raises(BadParameter, match="is varied by the study"):
             grid.load_study(file, [change])
-    assert grid.load_study(file, ["train.seed=7"]).runs["arm=a"].train.seed == 7
+    found = grid.load_study(file, ["train.seed=7", "train.steps=3"]).runs
+    assert {run.train.seed for run in found.values()} == {7}
+    assert {key.split(",")[0]: run.train.steps for key, run in found.items()} == {
+        "arm=a": 3, "arm=b": 3, "arm=zero": 0
+    }  # fmt: skip
 
 
 def test_a_parameter_that_came_later_leaves_kept_runs_what_they_are(monkeypatch):

@@ -201,7 +201,8 @@ def _refuse_surrogates(value: Any, where: str = "") -> None:
 
 
 def _change(data: dict[str, Any], change: str) -> None:
-    """Set one parameter of a parsed study file. Raises BadParameter."""
+    """Set one parameter of a parsed study file; a setting of an axis that names it keeps its own,
+    as untrained runs their 0 steps. Raises BadParameter."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
@@ -220,14 +221,13 @@ def _change(data: dict[str, Any], change: str) -> None:
 
 
 def _varied(vary: Any) -> set[Any]:
-    """Names that the axes of a parsed file set; of what is no axis nothing, as that fails later."""
+    """Names that every run has from an axis of a parsed file; of what is no axis nothing, as that
+    fails later."""
     names: set[Any] = set()
     for axis, spec in vary.items() if isinstance(vary, dict) else ():
-        settings = spec.values() if isinstance(spec, dict) else ()
-        names |= {
-            axis,
-            *(name for values in settings if isinstance(values, dict) for name in values),
-        }
+        settings = [*spec.values()] if isinstance(spec, dict) else []
+        named = [{*values} if isinstance(values, dict) else set() for values in settings]
+        names |= {axis} | (set.intersection(*named) if named else set())
     return names
 
 
