@@ -179,8 +179,15 @@ class Prepare(Stage):
 class Train(Stage):
     # How the same work is divided, and what is told of it: sums are rounded otherwise, and other
     # units drop out, but the run is the same.
-    may_change = ("chunk", "ranks", "checkpoint_every", "keep_checkpoints", "log_every")
-    came_later = {"layers_kept": 0, "frozen": 0}
+    may_change = (
+        "chunk",
+        "recompute",
+        "ranks",
+        "checkpoint_every",
+        "keep_checkpoints",
+        "log_every",
+    )
+    came_later = {"layers_kept": 0, "frozen": 0, "lora": 0, "recompute": False}
 
     corpus: str = Field("base", description="the run of 01_prepare to train on")
     strategy: Literal[tuple(ARMS)] = Field("hybrid", description="how batches are made")
@@ -201,6 +208,7 @@ class Train(Stage):
     dropout: float = Field(0.0, ge=0, lt=1, description="from scratch: dropout")
     layers_kept: Count = Field(0, description="checkpoint: its first so many layers; 0: all")
     frozen: Count = Field(0, description="checkpoint: lower layers that are not trained")
+    lora: Count = Field(0, description="checkpoint: rank of adapters, trained alone; 0: none")
     pooling: Pooling = Field("", description="of token states; empty: the model's own")
     question_prompt: str = Field("", description="text, or name of a preset; empty: model's own")
     passage_prompt: str = Field("", description="the same of passages")
@@ -221,6 +229,7 @@ class Train(Stage):
     precision: Literal["fp32", "bf16"] = Field("fp32", description="of products, not of weights")
     compile: bool = Field(False, description="by torch.compile: other last bits after a stop")
     chunk: Count = Field(0, description="texts in memory at a time, for another forward; 0: all")
+    recompute: bool = Field(False, description="layers' inner states made again for gradients")
     ranks: Size = Field(1, description="processes that share each batch, a GPU each if any")
     checkpoint_every: Positive = Field(200, description="steps between checkpoints")
     keep_checkpoints: Positive = Field(1, description="how many of the latest are kept")
@@ -261,6 +270,8 @@ class Train(Stage):
             (self.patience and not self.validate_every, "patience", "validate_every 0", "0"),
             (self.layers_kept and not self.model, "layers_kept", "model ''", "0"),
             (self.frozen and not self.model, "frozen", "model ''", "0"),
+            (self.lora and not self.model, "lora", "model ''", "0"),
+            (self.lora and self.frozen, "lora", f"frozen {self.frozen}", "one of the two"),
         ):  # fmt: skip
             if wrong:
                 raise ValueError(

@@ -23,6 +23,7 @@ from lib.losses import info_nce
 from lib.params import Train
 from lib.sampler import Batch, PairIndex, Schedule
 from lib.training import (
+    adapters,
     budgets,
     checkpoints,
     cost,
@@ -113,6 +114,9 @@ class Training:
         self.encoder = models.build_encoder(params, corpus.tokenizer_file)
         self.texts = tokenized(corpus, self.encoder)
         frozen.freeze(self.encoder, params.frozen)
+        adapters.put_in(self.encoder, params.lora, params.seed)
+        if params.recompute:
+            models.recompute(self.encoder.model)
         vocabulary.train_only(self.encoder, vocabulary.used(self.encoder, self.texts, dev))
         self.device = torch.device(pick_device(params.device))
         self.encoder.to(self.device).train()
@@ -247,8 +251,7 @@ class Training:
         scores = None if ranks.rank() else validate(self.encoder, self.dev)
         state.validations.append({"step": state.step} | ranks.collected(scores)[0])
         if best_of(state.validations) is state.validations[-1] and not ranks.rank():
-            weights = self.encoder.named_parameters()
-            state.best = {name: p.detach().to("cpu", copy=True) for name, p in weights}
+            state.best = {n: p.detach().to("cpu", copy=True) for n, p in state.trained()}
         state.clock.validation_seconds += time.perf_counter() - start
 
     @torch.no_grad()
@@ -257,7 +260,7 @@ class Training:
         state, spent = self.state, self.state.clock.total()  # of all ranks, which meet here
         if not ranks.rank():
             checkpoints.prune(self.folder, state.step, self.params.keep_checkpoints)
-            for name, p in self.encoder.named_parameters() if state.best else ():
+            for name, p in state.trained() if state.best else ():
                 p.copy_(state.best[name])
             kept = best_of(state.validations)["step"] if state.best else state.step
             done = schedule(self.index, self.params.model_copy(update={"steps": state.step}))

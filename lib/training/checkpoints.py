@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -77,6 +78,10 @@ class State:
         """What a branch begins with: the same tensors, a log and a clock of its own."""
         return replace(self, log=[*self.log], clock=Clock())
 
+    def trained(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
+        """The weights that steps change, by name."""
+        return ((n, p) for n, p in self.encoder.named_parameters() if p.requires_grad)
+
     def log_table(self) -> pd.DataFrame:
         """One row a step, columns as LogRow."""
         return pd.DataFrame(self.log, columns=LogRow._fields)
@@ -103,7 +108,7 @@ def save(state: State, folder: Path, identity: dict, keep: int) -> None:
 
 def _fill(new: Path, state: State, spent: Cost) -> None:
     """Write the files of a checkpoint."""
-    save_file(dict(state.encoder.named_parameters()), new / "model.safetensors")
+    save_file(dict(state.trained()), new / "model.safetensors")
     save_file(_moments(state), new / "optimizer.safetensors")
     if state.best:
         save_file(state.best, new / "best.safetensors")
@@ -116,7 +121,7 @@ def _moments(state: State) -> dict[str, torch.Tensor]:
     """AdamW's tensors by parameter and name."""
     return {
         f"{name}.{moment}": state.optimizer.state[p].get(moment, torch.zeros_like(p))
-        for name, p in state.encoder.named_parameters()
+        for name, p in state.trained()
         for moment in MOMENTS
     }
 
@@ -175,7 +180,7 @@ def _load_tensors(state: State, place: Path) -> None:
     """Copies, so that tensors lie in memory (hence add up) as they would without a stop."""
     weights = load_file(place / "model.safetensors")
     moments = load_file(place / "optimizer.safetensors")
-    for name, p in state.encoder.named_parameters():
+    for name, p in state.trained():
         p.copy_(weights[name])
         parameter_moments = {m: torch.empty_like(p).copy_(moments[f"{name}.{m}"]) for m in MOMENTS}
         step = torch.tensor(float(state.step), device=p.device)

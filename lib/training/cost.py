@@ -83,11 +83,12 @@ def seconds_between(first: float | torch.cuda.Event, second: float | torch.cuda.
 
 
 def flops(encoder: torch.nn.Module, tokens: int) -> int:
-    """6 x parameters outside embedding tables x real tokens (Kaplan et al., arXiv 2001.08361),
-    which leaves out frozen layers, attention scores, padding and what `chunk` computes twice."""
+    """6 x parameters outside embedding tables x real tokens (Kaplan et al., arXiv 2001.08361), of
+    weights beside adapters 4 x, since they have no gradients of their own; which leaves out lower
+    layers that are frozen, attention scores, padding and what is computed twice."""
     tables = {id(m.weight) for m in encoder.modules() if isinstance(m, torch.nn.Embedding)}
-    weights = (p for p in encoder.parameters() if p.requires_grad and id(p) not in tables)
-    return 6 * sum(p.numel() for p in weights) * tokens
+    weights = [p for p in encoder.parameters() if id(p) not in tables]
+    return sum((6 if p.requires_grad else 4) * p.numel() for p in weights) * tokens
 
 
 def matmul_rate(device: torch.device, kind: torch.dtype) -> float:

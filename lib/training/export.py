@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from lib import store
 from lib.encoder import Encoder, Settings, silent
-from lib.training import pretrained
+from lib.training import adapters, pretrained
 
 KEYS = {
     "cls": "pooling_mode_cls_token",
@@ -32,7 +32,7 @@ def save_encoder(encoder: Encoder, folder: Path) -> None:
     folder = Path(folder)
     encoder.tokenizer.padding_side = "right"  # as lib.encoder pads; positions count from the left
     with silent():
-        encoder.model.save_pretrained(folder)
+        encoder.model.save_pretrained(folder, state_dict=adapters.merged(encoder.model))
     encoder.tokenizer.save_pretrained(folder)
     store.write_json(folder / "encoder.json", asdict(encoder.settings))
     _save_settings(encoder.settings, folder)

@@ -12,7 +12,7 @@ from lib import store
 from lib.checkpoint import checkpoint_source
 from lib.encoder import Encoder, Settings, loading
 from lib.params import Train
-from lib.training import export, frozen, packaged, pretrained
+from lib.training import adapters, export, frozen, packaged, pretrained
 
 SPECIAL = {
     "pad_token": "[PAD]",
@@ -39,6 +39,7 @@ def build_encoder(params: Train, tokenizer_file: Path) -> Encoder:
             name = str(packaged.folder()) if own else params.model
             model, tokenizer = _checkpoint(name, params.layers_kept)
             frozen.check(model, params.model, params.frozen)
+            adapters.check(params.lora, params.model, model)
         else:
             tokenizer = _tokenizer(tokenizer_file)
             model = _small(params, tokenizer)
@@ -59,6 +60,12 @@ def load_encoder(folder: Path) -> Encoder:
     encoder = Encoder(*_checkpoint(str(Path(folder).resolve())), settings, dense)
     frozen.freeze(encoder, manifest.get("identity", {}).get("frozen", 0))  # has its states
     return encoder
+
+
+def recompute(model: torch.nn.Module) -> None:
+    """Have the model keep what goes into a layer alone, and make the rest again for gradients."""
+    newer = getattr(model, "activation_checkpointing_enable", None)  # transformers 5.23 and later
+    (newer or model.gradient_checkpointing_enable)({"use_reentrant": False})
 
 
 @contextmanager

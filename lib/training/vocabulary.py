@@ -25,7 +25,7 @@ def used(encoder: Encoder, texts: Tokens, dev: Benchmark | None) -> np.ndarray:
 def train_only(encoder: Encoder, used: np.ndarray) -> None:
     """Keep only the word vectors of these tokens, distinct int64, until `restore`; texts may hold
     no others. Tables that do more than look up stay whole, and so do frozen ones."""
-    if encoder.lower is not None:
+    if encoder.lower is not None or not encoder.words.weight.requires_grad:
         return
     table = encoder.words
     if type(table) is torch.nn.Embedding and not (table.max_norm or table.scale_grad_by_freq):

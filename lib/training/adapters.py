@@ -1,0 +1,77 @@
+"""LoRA: small matrices beside the frozen ones of an encoder, the only weights that are trained.
+
+`train.lora: 16` puts matrices of rank 16 beside every linear layer inside the blocks (Hu et al.,
+arXiv 2106.09685, as the package peft makes them; on all of them as in Dettmers et al., arXiv
+2305.14314, section 4). Theirs is the only state of AdamW and the only weights in checkpoints. What
+is saved is an ordinary checkpoint, with what they learned added to the matrices beside them, so
+that nothing that reads it has to know.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import torch
+
+from lib.encoder import Encoder
+
+PACKAGE = "peft"
+SCALE = 2  # lora_alpha over the rank: what is learned counts twice, as is usual
+
+
+def check(rank: int, name: str, model: torch.nn.Module) -> None:
+    """Raises ValueError in one line where adapters are asked for and cannot be had."""
+    if not rank:
+        return
+    if find_spec(PACKAGE) is None:
+        what = ".venv/bin/pip install peft, or train.lora: 0"
+        raise ValueError(f"train.lora: {rank} needs the package peft (expected {what})")
+    if not targets(model):
+        raise ValueError(f"train.lora: model {name!r} has no linear layers in blocks (expected 0)")
+
+
+def targets(model: torch.nn.Module) -> list[str]:
+    """Names of the linear layers that adapters stand beside: all inside numbered blocks."""
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and any(part.isdigit() for part in name.split("."))
+    ]
+
+
+def put_in(encoder: Encoder, rank: int, seed: int) -> None:
+    """Freeze the model and put adapters beside its matrices; 0 leaves it as it is. At first they
+    change nothing. Random numbers follow from the seed, and nobody else's change.
+
+    Heads behind the pooling stay trainable."""
+    if not rank:
+        return
+    from peft import LoraConfig, inject_adapter_in_model
+
+    config = LoraConfig(
+        r=rank, lora_alpha=SCALE * rank, lora_dropout=0.0, target_modules=targets(encoder.model)
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder.model.requires_grad_(False)
+        encoder.model = inject_adapter_in_model(config, encoder.model)
+
+
+@torch.no_grad()
+def merged(model: torch.nn.Module) -> dict[str, torch.Tensor] | None:
+    """The weights of the model as it was loaded, with what adapters learned added: named as there.
+    None where it has no adapters."""
+    from_adapters = {
+        name: module for name, module in model.named_modules() if hasattr(module, "base_layer")
+    }
+    if not from_adapters:
+        return None
+    weights = {
+        name.replace(".base_layer.", "."): value
+        for name, value in model.state_dict().items()
+        if ".lora_" not in name
+    }
+    for name, module in from_adapters.items():
+        learned = module.get_delta_weight("default")
+        weights[f"{name}.weight"] = module.base_layer.weight + learned
+    return weights
