@@ -114,7 +114,7 @@ class Training:
         self.encoder = models.build_encoder(params, corpus.tokenizer_file)
         self.texts = tokenized(corpus, self.encoder)
         frozen.freeze(self.encoder, params.frozen)
-        adapters.put_in(self.encoder, params.lora, params.seed)
+        self.encoder.model = adapters.put_in(self.encoder.model, params.lora, params.seed)
         if params.recompute:
             models.recompute(self.encoder.model)
         vocabulary.train_only(self.encoder, vocabulary.used(self.encoder, self.texts, dev))

@@ -4,6 +4,7 @@ python -m lib.study run params/quick.yaml [--cores N] [--set stage.parameter=val
 python -m lib.study run params/quick.yaml --profile profiles/slurm      on a cluster
 python -m lib.study tune params/quick.yaml [--write]   search its arms' settings (docs/tuning.md)
 python -m lib.study check params/quick.yaml      what it would run; nothing is run
+python -m lib.study plan params/quick.yaml [--memory GIB]   what its runs take of memory
 python -m lib.study report params/quick.yaml     render again what was analysed
 python -m lib.study report --from FOLDER         analyse and render from the ledger in a folder
 python -m lib.study ledger params/quick.yaml     keep what a report needs of finished runs
@@ -70,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     add("run", _run, "path", *where, "--from")
     add("tune", _tune, "path", *where, "--write")
     add("check", lambda o: _check(o.path, o.changes), "path", "--set")
+    add("plan", _plan, "path", "--set", "--memory")
     add("report", _report, "[path]", "--from")
     add("ledger", _ledger, "path")
     add("card", _card, "path", "run")
@@ -109,6 +111,7 @@ ARGUMENTS = {
         "metavar": "STAGE.PARAMETER=VALUE",
         "help": "in place of what the study file says; several may stand in one text",
     },
+    "--memory": {"type": float, "default": 0.0, "help": "GiB of the device (this machine's)"},
     "--write": {"action": "store_true", "help": "the choice to the study file"},
     "--from": {"dest": "ledger", "default": "", "help": "folder with a ledger to take runs from"},
     "encoders": {"nargs": "*", "metavar": "ENCODER", "help": "folder, name@commit or STUDY:RUN"},
@@ -119,6 +122,13 @@ ARGUMENTS = {
 
 def _run(options: argparse.Namespace) -> int:
     return run_study(options.path, options.cores, options.changes, options.profile, options.ledger)
+
+
+def _plan(options: argparse.Namespace) -> None:
+    from lib.study import needs
+
+    study = grid.load_study(options.path, options.changes)
+    print(needs.told(study, options.memory or needs.here()))
 
 
 def _ledger(options: argparse.Namespace) -> None:

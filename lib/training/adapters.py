@@ -13,8 +13,6 @@ from importlib.util import find_spec
 
 import torch
 
-from lib.encoder import Encoder
-
 PACKAGE = "peft"
 SCALE = 2  # lora_alpha over the rank: what is learned counts twice, as is usual
 
@@ -39,22 +37,19 @@ def targets(model: torch.nn.Module) -> list[str]:
     ]
 
 
-def put_in(encoder: Encoder, rank: int, seed: int) -> None:
-    """Freeze the model and put adapters beside its matrices; 0 leaves it as it is. At first they
-    change nothing. Random numbers follow from the seed, and nobody else's change.
-
-    Heads behind the pooling stay trainable."""
+def put_in(model: torch.nn.Module, rank: int, seed: int) -> torch.nn.Module:
+    """The model, frozen, with adapters beside its matrices, which change nothing at first; as it
+    was for rank 0. Random numbers follow from the seed, and nobody else's change."""
     if not rank:
-        return
+        return model
     from peft import LoraConfig, inject_adapter_in_model
 
     config = LoraConfig(
-        r=rank, lora_alpha=SCALE * rank, lora_dropout=0.0, target_modules=targets(encoder.model)
+        r=rank, lora_alpha=SCALE * rank, lora_dropout=0.0, target_modules=targets(model)
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder.model.requires_grad_(False)
-        encoder.model = inject_adapter_in_model(config, encoder.model)
+        return inject_adapter_in_model(config, model.requires_grad_(False))
 
 
 @torch.no_grad()

@@ -31,8 +31,7 @@ def build_encoder(params: Train, tokenizer_file: Path) -> Encoder:
 
     New weights depend on params.seed alone, and nobody else's random numbers change. Raises
     ValueError for a model or tokenizer that will not do."""
-    said = _own(params.model) if params.model else pretrained.Own()
-    settings = Settings(**pretrained.applied(said, params))
+    asked, dense = settings(params), _own(params.model).dense  # before anything large is loaded
     with _seeded(params.seed):
         if params.model:
             own = params.model == packaged.NAME
@@ -43,7 +42,13 @@ def build_encoder(params: Train, tokenizer_file: Path) -> Encoder:
         else:
             tokenizer = _tokenizer(tokenizer_file)
             model = _small(params, tokenizer)
-    return Encoder(model, tokenizer, settings, export.heads(said.dense))
+    return Encoder(model, tokenizer, asked, export.heads(dense))
+
+
+def settings(params: Train) -> Settings:
+    """Pooling, prompts and length of what `params` asks for: the checkpoint's own where it does not
+    say. Raises ValueError where the two differ."""
+    return Settings(**pretrained.applied(_own(params.model), params))
 
 
 def load_encoder(folder: Path) -> Encoder:
@@ -94,31 +99,53 @@ def _tokenizer(file: Path):
 
 
 def _small(params: Train, tokenizer):
-    """A new BertModel. Its inner layers are 2 x width, where BERT has 4 x: a third faster."""
-    from transformers.models.bert import BertConfig, BertModel
+    """A new BertModel over a tokenizer."""
+    from transformers.models.bert import BertModel
 
-    return BertModel(
-        BertConfig(
-            vocab_size=len(tokenizer),
-            pad_token_id=tokenizer.pad_token_id,
-            type_vocab_size=1,
-            hidden_size=params.width,
-            intermediate_size=2 * params.width,
-            num_hidden_layers=params.layers,
-            num_attention_heads=params.heads,
-            max_position_embeddings=params.max_length,
-            hidden_dropout_prob=params.dropout,
-            attention_probs_dropout_prob=params.dropout,
-        ),
-        add_pooling_layer=False,
+    return BertModel(_sizes(params, len(tokenizer), tokenizer.pad_token_id), False)
+
+
+def _sizes(params: Train, vocabulary: int, padding: int = 0):
+    """A configuration of BERT. Inner layers are 2 x width, where BERT has 4 x: a third faster."""
+    from transformers.models.bert import BertConfig
+
+    return BertConfig(
+        vocab_size=vocabulary,
+        pad_token_id=padding,
+        type_vocab_size=1,
+        hidden_size=params.width,
+        intermediate_size=2 * params.width,
+        num_hidden_layers=params.layers,
+        num_attention_heads=params.heads,
+        max_position_embeddings=params.max_length,
+        hidden_dropout_prob=params.dropout,
+        attention_probs_dropout_prob=params.dropout,
     )
+
+
+def configuration(params: Train, vocabulary: int):
+    """(configuration, what makes a model of it without weights) of what `build_encoder` builds;
+    vocabulary: of an encoder from scratch. Raises ValueError in one line."""
+    from transformers import AutoConfig
+    from transformers.models.bert import BertModel
+
+    if not params.model:
+        return _sizes(params, vocabulary), lambda config: BertModel(config, False)
+    own = params.model == packaged.NAME
+    name = str(packaged.folder()) if own else params.model
+    with loading(name):
+        config = AutoConfig.from_pretrained(**checkpoint_source(name), trust_remote_code=False)
+    kind = _encoder_class(name, config)
+    if params.layers_kept:
+        _keep(config, params.layers_kept, params.model)
+    return config, lambda config: _bare(kind.from_config(config))
 
 
 def _own(name: str) -> pretrained.Own:
     """What a checkpoint says of itself, on the hub too. Raises ValueError for what is not applied:
     it would lose some of what it is."""
-    if name == packaged.NAME:
-        return pretrained.Own(packaged.POOLING)
+    if name in ("", packaged.NAME):
+        return pretrained.Own(packaged.POOLING if name else "")
     source = checkpoint_source(name)
     folder = source["pretrained_model_name_or_path"]
     if "revision" in source:
@@ -156,9 +183,14 @@ def _checkpoint(name: str, layers: int = 0):
     missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
     if missing:
         raise ValueError(f"model {name!r} lacks weights, {missing[0]} among them")
-    if getattr(model, "pooler", None) is not None:  # not used, so it would only be dead weight
+    return _bare(model).eval(), tokenizer
+
+
+def _bare(model: torch.nn.Module) -> torch.nn.Module:
+    """The model without what is not used and would only be dead weight."""
+    if getattr(model, "pooler", None) is not None:
         model.pooler = None
-    return model.eval(), tokenizer
+    return model
 
 
 def _keep(config, layers: int, name: str) -> None:
