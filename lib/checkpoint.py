@@ -6,6 +6,8 @@ import re
 
 from lib.store import ROOT
 
+# Files that a tokenizer is read from: without any, `transformers` makes some without words.
+TOKENIZERS = ("tokenizer.json", "*.model", "*.spm", "vocab.txt", "vocab.json", "tekken.json")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -13,7 +15,7 @@ def checkpoint_source(name: str) -> dict[str, str]:
     """Arguments of from_pretrained for a folder (relative to the project) or owner/name@commit.
 
     A branch or a tag is no name: what it stands for changes. Raises ValueError in one line, also
-    for a folder without a model; needs no torch, so that it is asked before anything runs."""
+    for a folder without model or tokenizer; needs no torch: it is asked before anything runs."""
     folder, where = ROOT / name, f"model {name!r}"
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -21,6 +23,9 @@ def checkpoint_source(name: str) -> dict[str, str]:
         if not any(folder.glob("*.safetensors")):
             what = "no *.safetensors (weights as pickle are not read)"
             raise ValueError(f"{where} has {what}, expected what save_pretrained writes")
+        if not any(file for kind in TOKENIZERS for file in folder.glob(kind)):
+            what = "tokenizer.json, or the vocabulary that one is made from"
+            raise ValueError(f"{where} has no tokenizer (expected {what})")
         return {"pretrained_model_name_or_path": str(folder)}
     if folder.is_file():
         raise ValueError(f"{where} is a file (expected the folder of a checkpoint)")

@@ -232,10 +232,10 @@ def _check(model, tokenizer, settings: Settings) -> None:
 
 
 def _positions(model) -> float:
-    """The longest text in tokens that the model has positions for; inf where they are relative."""
+    """The longest text in tokens that the model has positions for; inf where there is no limit."""
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
             # RoBERTa's kin count positions from the number after the padding token's.
             first = 0 if module.padding_idx is None else module.padding_idx + 1
             return module.num_embeddings - first
-    return math.inf
+    return getattr(model.config, "max_position_embeddings", None) or math.inf  # rotary ones

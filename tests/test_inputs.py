@@ -31,6 +31,7 @@ def study_of(place, more=""):
         (place.folder / name).mkdir(exist_ok=True)
         (place.folder / name / "config.json").write_text('{"model_type": "bert"}')
         (place.folder / name / "x.safetensors").write_text("")
+        (place.folder / name / "tokenizer.json").write_text("{}")
     return place.study(
         f"prepare: {{source: pairs, files: {{all: {place.folder}/pairs.jsonl}}}}\n"
         f"train: {{model: {place.folder}/model, steps: 2}}\n"

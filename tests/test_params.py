@@ -595,6 +595,7 @@ def folder(tmp_path):
         (tmp_path / name / "config.json").write_text("{}")
     (tmp_path / "pickled/pytorch_model.bin").write_text("")
     (tmp_path / "cls/model.safetensors").write_text("")
+    (tmp_path / "cls/tokenizer.json").write_text("{}")
     (tmp_path / "cls/encoder.json").write_text('{"pooling": "cls"}')
     return tmp_path
 

@@ -20,7 +20,8 @@ USUAL = ["Transformer", "Pooling", "Normalize"]
 def put(folder, kinds=(), package=OLD, pooling=None, **files):
     """A folder that looks like a checkpoint; files: the content of its JSON files."""
     folder.mkdir(exist_ok=True)
-    (folder / "model.safetensors").write_bytes(b"")
+    for name in ("model.safetensors", "tokenizer.json"):
+        (folder / name).write_bytes(b"")
     files = {"config": {"model_type": "bert"}} | files
     paths = ["", *(f"{number}_{kind}" for number, kind in enumerate(kinds))][1:]
     if kinds:

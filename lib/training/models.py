@@ -12,7 +12,7 @@ from lib import store
 from lib.checkpoint import checkpoint_source
 from lib.encoder import Encoder, Settings, loading
 from lib.params import Train
-from lib.training import adapters, export, frozen, packaged, pretrained
+from lib.training import adapters, decoders, export, frozen, packaged, pretrained
 
 SPECIAL = {
     "pad_token": "[PAD]",
@@ -31,18 +31,20 @@ def build_encoder(params: Train, tokenizer_file: Path) -> Encoder:
 
     New weights depend on params.seed alone, and nobody else's random numbers change. Raises
     ValueError for a model or tokenizer that will not do."""
-    asked, dense = settings(params), _own(params.model).dense  # before anything large is loaded
+    asked, said = settings(params), _own(params.model)  # before anything large is loaded
     with _seeded(params.seed):
         if params.model:
             own = params.model == packaged.NAME
             name = str(packaged.folder()) if own else params.model
             model, tokenizer = _checkpoint(name, params.layers_kept)
+            if said.causal and not said.pooling:
+                decoders.end_with_eos(tokenizer, params.model)
             frozen.check(model, params.model, params.frozen)
             adapters.check(params.lora, params.model, model)
         else:
             tokenizer = _tokenizer(tokenizer_file)
             model = _small(params, tokenizer)
-    return Encoder(model, tokenizer, asked, export.heads(dense))
+    return Encoder(model, tokenizer, asked, export.heads(said.dense))
 
 
 def settings(params: Train) -> Settings:
@@ -183,6 +185,10 @@ def _checkpoint(name: str, layers: int = 0):
     missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
     if missing:
         raise ValueError(f"model {name!r} lacks weights, {missing[0]} among them")
+    if config.model_type in decoders.KINDS:
+        model.config.use_cache = False  # of states, for texts that go on
+    _pad(tokenizer, model.config, name)
+    _check_table(tokenizer, model, name)
     return _bare(model).eval(), tokenizer
 
 
@@ -191,6 +197,38 @@ def _bare(model: torch.nn.Module) -> torch.nn.Module:
     if getattr(model, "pooler", None) is not None:
         model.pooler = None
     return model
+
+
+def _pad(tokenizer, config, name: str) -> None:
+    """Have a token to pad with, as other programs need one: here padding is masked, whatever it is.
+
+    The one that the model's configuration numbers, else EOS, and it is said."""
+    if tokenizer.pad_token is not None:
+        return
+    number = getattr(config, "pad_token_id", None)
+    own = tokenizer.convert_ids_to_tokens(number) if number in range(len(tokenizer)) else None
+    tokenizer.pad_token = own or tokenizer.eos_token or tokenizer.sep_token
+    if tokenizer.pad_token is None:
+        raise ValueError(f"model {name!r}: its tokenizer has no token to pad with (expected one)")
+    what = f"no token to pad with; {tokenizer.pad_token} is taken, which no vector depends on"
+    print(f"model {name!r}: its tokenizer names {what}", flush=True)
+
+
+def _check_table(tokenizer, model, name: str) -> None:
+    """Raises ValueError for tokens without a word vector.
+
+    Special tokens that nothing puts into a text or pads with may lack one, as that for images in
+    Gemma 3's tokenizer does."""
+    words, rows = tokenizer.backend_tokenizer, model.get_input_embeddings().num_embeddings
+    named = {getattr(tokenizer, f"{mark}_token_id") for mark in ("pad", "unk", "eos")}
+    placed = named.union(words.encode("").ids)
+    special = {n for n, token in words.get_added_tokens_decoder().items() if token.special}
+    beyond = {n: t for t, n in words.get_vocab().items() if n >= rows}
+    if lost := beyond.keys() - (special - placed):
+        raise ValueError(
+            f"model {name!r}: its tokenizer goes beyond the table of {rows} word vectors, by "
+            f"{len(lost)} from {beyond[min(lost)]!r} on (expected the tokenizer of this model)"
+        )
 
 
 def _keep(config, layers: int, name: str) -> None:
@@ -208,15 +246,17 @@ def _keep(config, layers: int, name: str) -> None:
 def _encoder_class(name: str, config):
     """The class that loads the encoder, of encoder-decoders only that half.
 
-    Raises ValueError where tokens cannot see those after them (decoders are not supported)."""
+    Raises ValueError for a type that is neither an encoder nor one of lib.training.decoders."""
     from transformers import AutoModel, AutoModelForTextEncoding
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
     if config.model_type in ("t5", "mt5", "umt5"):
         return AutoModelForTextEncoding
-    if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.is_encoder_decoder:
+    masked = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    if config.model_type in decoders.KINDS or (masked and not config.is_encoder_decoder):
         return AutoModel
     raise ValueError(
-        f"model {name!r} is of type {config.model_type}, expected an encoder such as "
-        "bert, xlm-roberta, modernbert or (its encoder half) mt5"
+        f"model {name!r} is of type {config.model_type}, expected an encoder such as bert, "
+        "xlm-roberta, modernbert or (its encoder half) mt5, or a decoder: "
+        f"{', '.join(decoders.KINDS)}"
     )

@@ -16,10 +16,11 @@ from lib import store
 from lib.checkpoint import checkpoint_source
 from lib.params import Train
 from lib.presets import NONE
-from lib.training import packaged
+from lib.training import decoders, packaged
 
 # What says it, also on the hub; of modules the folders that modules.json names.
 FILES = [
+    "config.json",
     "modules.json",
     "config_sentence_transformers.json",
     "sentence_bert_config.json",
@@ -36,18 +37,21 @@ ACTIVATIONS = ("Identity", "Tanh", "ReLU", "GELU", "SiLU", "Sigmoid")
 POOLINGS = ("mean", "cls", "lasttoken", "weightedmean")
 ORDER = re.compile("Transformer Pooling( Dense)*( Normalize)?")
 UNSAID = {"pooling": "mean", "max_length": 128}  # where neither checkpoint nor study says it
+SETTINGS = ("pooling", "question_prompt", "passage_prompt", "max_length")
 
 
 class Own(NamedTuple):
     """What a checkpoint asks for; "", 0 or nothing where it does not say.
 
-    dense  folders of the Dense modules behind the pooling, in their order"""
+    dense   folders of the Dense modules behind the pooling, in their order
+    causal  whether a token sees only those before it"""
 
     pooling: str = ""
     question_prompt: str = ""
     passage_prompt: str = ""
     max_length: int = 0
     dense: tuple[Path, ...] = ()
+    causal: bool = False
 
 
 def check(p: Train) -> None:
@@ -67,7 +71,8 @@ def applied(said: Own, p: Train) -> dict[str, Any]:
 
     Raises ValueError in one line where the two differ; only the length is the study's choice, and
     whether there is a prompt ("none")."""
-    values = {name: getattr(p, name) for name in Own._fields if name != "dense"}
+    values = {name: getattr(p, name) for name in SETTINGS}
+    unsaid = UNSAID | ({"pooling": decoders.POOLING} if said.causal else {})
     for name, asked in values.items():
         theirs = getattr(said, name)
         if NONE != asked != theirs and asked and theirs and name != "max_length":
@@ -75,7 +80,10 @@ def applied(said: Own, p: Train) -> dict[str, Any]:
                 f"model {p.model!r} has {name} {theirs!r}, train.{name} is {asked!r} "
                 f"(expected {theirs!r}, or to leave it out)"
             )
-        values[name] = "" if asked == NONE else asked or theirs or UNSAID.get(name, "")
+        values[name] = "" if asked == NONE else asked or theirs or unsaid.get(name, "")
+    if said.causal and values["pooling"] == "cls":
+        what = "expected lasttoken, weightedmean or mean: the first token sees no other"
+        raise ValueError(f"model {p.model!r} is a decoder, train.pooling is 'cls' ({what})")
     return values
 
 
@@ -93,6 +101,7 @@ def own(folder: Path, model: str) -> Own:
 def _own(folder: Path, model: str) -> Own:
     modules = _read(folder / "modules.json") or []
     about = _read(folder / "config_sentence_transformers.json")
+    _check_code(model, folder)
     if (what := about.get("model_type", "SentenceTransformer")) != "SentenceTransformer":
         _refuse(model, f"is a {what}")
     kinds = [_kind(model, module) for module in modules]
@@ -109,10 +118,11 @@ def _own(folder: Path, model: str) -> Own:
         _check_dense(model, place)
     prompts = [_prompt(side, about) for side in PROMPTS]
     pooling = _pooling(model, _read(folders[1] / "config.json"), any(prompts)) if modules else ""
-    found = Own(pooling, *prompts, _length(folder, model, bool(modules)), dense)
+    causal = decoders.is_causal(_read(folder / "config.json"))
+    found = Own(pooling, *prompts, _length(folder, model, bool(modules)), dense, causal)
     if not (saved := _read(folder / "encoder.json")):
         return found
-    kept = {name: saved[name] for name in Own._fields if name in saved}
+    kept = {name: saved[name] for name in SETTINGS if name in saved}
     return found._replace(**kept | {"pooling": saved["pooling"]})
 
 
@@ -148,6 +158,17 @@ def _pooling(model: str, config: dict[str, Any], prompted: bool) -> str:
     if config.get("include_prompt") is False and prompted:
         _refuse(model, "leaves prompts out of its pooling")
     return modes[0]
+
+
+def _check_code(model: str, folder: Path) -> None:
+    """Raises ValueError for a checkpoint with a class of its own: it would be another model without
+    it, also where transformers has one of that type."""
+    for name in ("config.json", "tokenizer_config.json"):
+        if _read(folder / name).get("auto_map"):
+            raise ValueError(
+                f"model {model!r} brings code of its own (auto_map in {name}), which is not run "
+                "(expected a class of transformers; where that is the same, take the entry out)"
+            )
 
 
 def _check_dense(model: str, place: Path) -> None:
