@@ -16,6 +16,7 @@ from lib.encoder import Encoder
 from lib.params import Train
 from lib.search import relevant_ranks, tiles
 from lib.sources.assemble import corpus_of_rows
+from lib.training import frozen
 from lib.training.export import save_encoder
 from lib.training.models import build_encoder, load_encoder
 from lib.training.tokenizer import train_tokenizer
@@ -369,6 +370,22 @@ def test_a_benchmark_of_the_runs_own(encoder, tmp_path, capsys, offline):
 
     assert TaskResult.from_disk(next(results)).task_name == "heldout"
     assert ours.main([str(run / "model"), "sentences"]) == 2  # of mteb there is none of this name
+
+
+def test_an_encoder_with_frozen_layers_is_asked_in_one_piece(tmp_path, monkeypatch):
+    """The same figures as without, and no states are kept of what mteb asks."""
+    monkeypatch.setenv("BATCHES_CACHE", str(tmp_path / "cache"))
+    benchmark, file = made(), tmp_path / "tokenizer.json"
+    train_tokenizer([*benchmark.questions["text"]], 200).save(str(file))
+    found = []
+    for layers in (0, 1):
+        encoder = build_encoder(SMALL.model_copy(update={"layers": 2}), file)
+        frozen.freeze(encoder, layers)
+        task = ours.custom_task(benchmark)
+        found.append(ours.run(encoder, [task], tmp_path / str(layers), say=lambda line: None))
+        assert (encoder.lower is None) == (layers == 0)
+    pd.testing.assert_frame_equal(*found)
+    assert not (tmp_path / "cache" / "states").exists()
 
 
 def test_half_a_result_file(encoder, tmp_path):

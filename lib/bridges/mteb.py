@@ -183,10 +183,13 @@ def run(
     if data sets could not be loaded."""
     from mteb import ResultCache
 
+    from lib.training import frozen
+
     chosen = [task for entry in tasks for task in _tasks(entry)]
-    model = MtebEncoder(encoder, name, languages)
     tables, missing = [], []
-    with store.locked(folder, say):
+    # In one piece: millions of texts are asked once, and nobody wants their states kept.
+    with store.locked(folder, say), frozen.whole(encoder):
+        model = MtebEncoder(encoder, name, languages)
         for task in chosen:
             try:
                 result = _evaluate(model, task, ResultCache(folder), batch_size)
