@@ -24,8 +24,9 @@ from lib.encoder import Encoder, pick_device
 from lib.languages import script
 from lib.metrics import REFERENCES
 from lib.params import Evaluate
+from lib.sources import hashes
 from lib.sources.text import number
-from lib.study import paths
+from lib.study import inputs, paths
 from lib.training import budgets
 from lib.training.models import load_encoder
 
@@ -69,8 +70,9 @@ def _score(
     encode = partial(encoder.encode, batch_size=p.encode_batch)
     if not benchmarks.format_of(spec).in_memory:
         whose = store.digest(store.read_json(folder / "model/manifest.json")["files"])
-        task = benchmarks.Task(name, spec, encode, whose, folder / "index" / name)
-        return Scored(benchmarks.evaluate(task), pd.DataFrame())
+        with hashes.remembered(inputs.remembered(p.study)) as sha256:
+            task = benchmarks.Task(name, spec, encode, whose, folder / "index" / name, sha256)
+            return Scored(benchmarks.evaluate(task), pd.DataFrame())
     benchmark = benchmarks.load_benchmark(name, spec, corpus)
     questions = encode(list(benchmark.questions["text"]), "question")
     passages = encode(list(benchmark.candidates["text"]), "passage")
