@@ -109,13 +109,16 @@ class Encoder(torch.nn.Module):
             share = weight / weight.sum(1, keepdim=True)
             return F.normalize(self.dense((share[:, None] @ hidden)[:, 0]), dim=-1)
 
-    @torch.no_grad()
     def encode(self, texts: Sequence[str], kind: str, batch_size: int = 256) -> np.ndarray:
-        """Unit vectors float32 [n, d], in the order given; dropout is off.
+        """Unit vectors float32 [n, d] of texts, as `vectors` gives them."""
+        return self.vectors(self.tokenize(texts, kind), batch_size)
+
+    @torch.no_grad()
+    def vectors(self, tokens: Sequence[np.ndarray], batch_size: int = 256) -> np.ndarray:
+        """Unit vectors float32 [n, d] of what `tokenize` gave, in its order; dropout is off.
 
         Texts are sorted by length and cut into batches of batch_size, so the same call gives the
         same bits; another batch_size changes paddings and with them the last bits."""
-        tokens = self.tokenize(texts, kind)
         order = np.argsort([len(x) for x in tokens], kind="stable")
         vectors = np.empty((len(tokens), self.width), np.float32)
         training = self.training

@@ -47,13 +47,35 @@ class Scored:
     digest: str = ""
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A benchmark in memory, and the token numbers of its texts, as Encoder.tokenize gives them."""
+
+    benchmark: Benchmark
+    questions: list[np.ndarray]
+    passages: list[np.ndarray]
+
+
+# What the encoders of one run's budgets are asked one after the other, by all that it depends on.
+_kept: dict[str, Asked] = {}
+
+
 def evaluate(
-    name: str, p: Evaluate, encoder: Encoder, corpus: ParallelCorpus, folder: Path
+    name: str,
+    p: Evaluate,
+    encoder: Encoder,
+    corpus: ParallelCorpus,
+    folder: Path,
+    keep: bool | None = None,
 ) -> Scored:
-    """Scores of `encoder` on the benchmark called `name`. folder: of the run, for large indexes."""
+    """Scores of `encoder` on the benchmark called `name`.
+
+    folder  of the run, for large indexes
+    keep    whether another encoder of the run is to be asked the same (of one that has smaller
+            budgets, by default)"""
     start = time.perf_counter()
     print(f"{name}: encoding and searching ...", flush=True)
-    scored = _score(name, p, encoder, corpus, folder)
+    scored = _score(name, p, encoder, corpus, folder, bool(_smaller(folder) or keep))
     seconds = time.perf_counter() - start
     print(
         f"{name}: {len(scored.scores):,} rows of scores, {scored.left_out:,} left out for want of "
@@ -64,19 +86,19 @@ def evaluate(
 
 
 def _score(
-    name: str, p: Evaluate, encoder: Encoder, corpus: ParallelCorpus, folder: Path
+    name: str, p: Evaluate, encoder: Encoder, corpus: ParallelCorpus, folder: Path, keep: bool
 ) -> Scored:
     spec = p.benchmarks[name]
-    encode = partial(encoder.encode, batch_size=p.encode_batch)
     if not benchmarks.format_of(spec).in_memory:
         whose = store.digest(store.read_json(folder / "model/manifest.json")["files"])
+        encode = partial(encoder.encode, batch_size=p.encode_batch)
         with hashes.remembered(inputs.remembered(p.study)) as sha256:
             task = benchmarks.Task(name, spec, encode, whose, folder / "index" / name, sha256)
             return Scored(benchmarks.evaluate(task), pd.DataFrame())
-    benchmark = benchmarks.load_benchmark(name, spec, corpus)
-    questions = encode(list(benchmark.questions["text"]), "question")
-    passages = encode(list(benchmark.candidates["text"]), "passage")
-    ranks = search.relevant_ranks(search.tiles(questions, passages), benchmark)
+    asked = _asked(name, p, encoder, corpus, keep)
+    benchmark, sides = asked.benchmark, (asked.questions, asked.passages)
+    vectors = (encoder.vectors(tokens, p.encode_batch) for tokens in sides)
+    ranks = search.relevant_ranks(search.tiles(*vectors), benchmark)
     with_references(name, benchmark, corpus)
     return Scored(
         annotate(metrics.question_scores(benchmark, ranks), benchmark, corpus),
@@ -86,16 +108,42 @@ def _score(
     )
 
 
+def _asked(
+    name: str, p: Evaluate, encoder: Encoder, corpus: ParallelCorpus, keep: bool
+) -> Asked:
+    """A benchmark as the run's encoders are asked it: they share tokenizer, prompts and length."""
+    spec = p.benchmarks[name]
+    about = [p.study, p.run, name, spec.model_dump(), inputs.contents(p), corpus.content_hash]
+    key = store.digest(about)
+    if key in _kept:
+        return _kept[key]
+    benchmark = benchmarks.load_benchmark(name, spec, corpus)
+    sides = {"question": benchmark.questions, "passage": benchmark.candidates}
+    asked = Asked(benchmark, *(encoder.tokenize(list(t["text"]), k) for k, t in sides.items()))
+    if keep:
+        _kept[key] = asked
+    return asked
+
+
+def _smaller(folder: Path) -> list[int]:
+    """The budgets of a run but the last; none of a folder that is not a run's."""
+    file = folder / "params.json"
+    return store.read_json(file).get("budgets", [])[:-1] if file.is_file() else []
+
+
 def evaluate_budgets(
     p: Evaluate, corpus: ParallelCorpus, folder: Path
 ) -> dict[int, dict[str, Scored]]:
     """Scores of the encoders of a run's smaller budgets, by budget and name of the benchmark."""
     found = {}
-    for budget in store.read_json(folder / "params.json").get("budgets", [])[:-1]:
+    for budget in _smaller(folder):
         place = budgets.place(folder, budget)
         encoder = load_encoder(place / "model").to(pick_device(p.device))
         print(f"the encoder of budget {budget}:", flush=True)
-        found[budget] = {name: evaluate(name, p, encoder, corpus, place) for name in p.benchmarks}
+        found[budget] = {
+            name: evaluate(name, p, encoder, corpus, place, keep=True) for name in p.benchmarks
+        }
+    _kept.clear()
     return found
 
 
