@@ -30,8 +30,8 @@ from lib.trainer import Diverged, adamw, learning_rate, train
 from lib.training import checkpoints, progress, record, vocabulary
 from lib.training.checkpoints import LogRow
 from lib.training.determinism import reproducible
-from lib.training.exposure import exposure, negatives_of
 from lib.training.export import save_encoder
+from lib.training.exposure import exposure, negatives_of
 from lib.training.models import build_encoder, load_encoder
 from lib.training.optimizer import shrunk
 from lib.training.tokenizer import train_tokenizer

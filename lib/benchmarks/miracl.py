@@ -217,9 +217,7 @@ def _language(
     topics, tally = _topics(paths.topics), Tally()
     number = {question: place for place, question in enumerate(topics)}
     judged = list(_judgements(paths.qrels, number, tally))
-    collection = shards.index(
-        paths.docs, _passages, Path(task.index) / language, task.sha256
-    )
+    collection = shards.index(paths.docs, _passages, Path(task.index) / language, task.sha256)
     _check_unique(collection, memory_mib)
     rows = shards.find(collection, {passage for _, _, passage, _ in judged})
     relevant = []

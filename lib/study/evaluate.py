@@ -108,9 +108,7 @@ def _score(
     )
 
 
-def _asked(
-    name: str, p: Evaluate, encoder: Encoder, corpus: ParallelCorpus, keep: bool
-) -> Asked:
+def _asked(name: str, p: Evaluate, encoder: Encoder, corpus: ParallelCorpus, keep: bool) -> Asked:
     """A benchmark as the run's encoders are asked it: they share tokenizer, prompts and length."""
     spec = p.benchmarks[name]
     about = [p.study, p.run, name, spec.model_dump(), inputs.contents(p), corpus.content_hash]
