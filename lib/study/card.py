@@ -84,7 +84,8 @@ of Monolingual, Cross-lingual, and Multilingual Information Retrieval*, 2024
 
 MEANING = """mAP is mean average precision: 1 where every relevant passage comes first. In mono, a
 question searches the passages of its own language; in cross, those of one other language; in multi,
-those of all languages in one pool. Intervals are over clusters of questions alone, for this one encoder.
+those of all languages in one pool. Intervals are over clusters of questions alone, for this one
+encoder.
 """
 
 
