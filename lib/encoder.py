@@ -111,12 +111,12 @@ class Encoder(torch.nn.Module):
             return F.normalize(self.dense((share[:, None] @ hidden)[:, 0]), dim=-1)
 
     def encode(self, texts: Sequence[str], kind: str, batch_size: int = 256) -> np.ndarray:
-        """`vectors` of texts, not yet tokenized."""
+        """Unit vectors float32 [n, d] of texts, as `vectors` gives them."""
         return self.vectors(self.tokenize(texts, kind), batch_size)
 
     @torch.no_grad()
     def vectors(self, tokens: Sequence[np.ndarray], batch_size: int = 256) -> np.ndarray:
-        """Unit vectors float32 [n, d], in the order given; dropout is off.
+        """Unit vectors float32 [n, d] of what `tokenize` gave, in its order; dropout is off.
 
         Texts are sorted by length and cut into batches of batch_size, so the same call gives the
         same bits; another batch_size changes paddings and with them the last bits."""

@@ -291,6 +291,30 @@ def test_an_altered_file_of_the_hub_is_refused(tmp_path, monkeypatch):
     assert downloads.hub("some/data", "b.txt", SHA) == place
 
 
+def test_files_of_the_cache_are_read_once(tmp_path, monkeypatch):
+    """Until they change: later uses look at size and times, also in another process's place; where
+    nothing can be remembered, everything is read again. Both ways of coming into the cache."""
+    monkeypatch.setenv("BATCHES_CACHE", str(tmp_path))
+    read = []
+    monkeypatch.setattr(
+        store, "sha256", lambda file, hashed=store.sha256: read.append(file.name) or hashed(file)
+    )
+    monkeypatch.setattr(time, "time", lambda now=time.time: now() + 10)
+    place = tmp_path / f"hub/dataset/some/data/{SHA}/b.txt"
+    store.make_folder(place.parent)
+    for file in (place, tmp_path / "a.bin"):
+        file.write_bytes(BODY)
+    for _ in range(3):
+        assert downloads.hub("some/data", "b.txt", SHA) == place
+        assert downloads.fetch("http://127.0.0.1:9/a.bin", HASH, "a.bin").name == "a.bin"
+    assert read == ["b.txt", "a.bin"]
+    (tmp_path / "hashes.json").unlink()
+    (tmp_path / "hashes.json").mkdir()  # neither to be read nor to be written
+    for _ in range(2):
+        assert downloads.hub("some/data", "b.txt", SHA) == place
+    assert read == ["b.txt", "a.bin", "b.txt", "b.txt"]
+
+
 def test_without_the_hub_the_place_is_named(tmp_path):
     """In one line; put there by hand the file is found."""
     done = ask_hub(tmp_path, "http://127.0.0.1:9", "some/data", "b.txt", SHA)

@@ -1,7 +1,6 @@
 """Poolings by hand, encoders as folders of sentence-transformers there and back, cards."""
 
 import json
-import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -165,19 +164,6 @@ def test_weights_of_a_head_have_to_fit(plain, tmp_path):
 # --- cards -------------------------------------------------------------------------------------
 
 
-def test_the_interval_of_one_encoder_by_hand():
-    """Clusters of totals 1, 2, 6 and weights 2, 4, 6: mean 9 / 12; residuals -.5, -1, 1.5, each
-    over 12; so the variance is 3 / 2 * 3.5 / 144."""
-    table = pd.DataFrame({"group": ["a", "b", "c"], "total": [1, 2, 6], "weight": [2, 4, 6]})
-    mean, low, high = card.over_clusters(table)
-    assert mean == 0.75 and high == 1.0
-    assert low == max(0.0, 0.75 - 4.302652729911275 * math.sqrt(1.5 * 3.5 / 144))
-    many = pd.concat([table.assign(group=table["group"] + str(n)) for n in range(40)])
-    mean, low, high = card.over_clusters(many)
-    assert mean - low == pytest.approx(1.9801 * math.sqrt(120 / 119 * 40 * 3.5) / 480, rel=1e-3)
-    assert math.isnan(card.over_clusters(table[:1])[1])
-
-
 @pytest.fixture
 def run(plain, tmp_path, monkeypatch):
     """A study with one run that looks trained."""
@@ -207,6 +193,8 @@ def test_a_card_says_what_the_run_was(run):
     """And that it was not evaluated, until it is."""
     text = card.card("tiny", "seed=0")
     parts = ("- de\n- el\n", "cldr, 1.2", "Unicode", "hybrid, alpha 0.25", "| steps | 7,", "| 3 |")
+    place = 'SentenceTransformer("' + str(run / "model") + '")'
+    parts += (place, "no prompts", "else as in cross; mono: question and passage in one language")
     for part in (*parts, "c0ffee with changes", "Not evaluated.", "2408.10536", "to 9 tokens"):
         assert part in text, part
     rows = [("mono", g, t) for g, t in zip("ab", (0.5, 0.7), strict=True)]
@@ -218,6 +206,16 @@ def test_a_card_says_what_the_run_was(run):
     store.write_json(run / "metrics.json", {"benchmarks": {"own": {}}})
     # half = 12.706 * sqrt(2 * 2 * .05 ** 2) = 1.27, so cut off at 0 and 1
     assert "| own | mono | 0.600 | 0.000 to 1.000 |" in card.card("tiny", "seed=0")
+    with store.atomic_folder(run / "sums") as new:
+        table[:1].to_parquet(new / "own.parquet")
+    assert "| own | mono | 0.500 | unknown: one cluster |" in card.card("tiny", "seed=0")
+    # a third cluster at the mean: t of 2 degrees, 4.303 * sqrt(2 / 6 * .01 ** 2)
+    more = pd.concat([table.assign(total=[0.59, 0.61]), table[:1].assign(group="c", total=0.6)])
+    with store.atomic_folder(run / "sums") as new:
+        more.to_parquet(new / "own.parquet")
+    assert "| own | mono | 0.600 | 0.575 to 0.625 |" in card.card("tiny", "seed=0")
+    text = card.card("tiny", "seed=0")
+    assert "own: All test questions." in text and "in multi,\nthose of all languages" in text
     with pytest.raises(BadParameter, match="no trained run 'seed=1'"):
         card.card("tiny", "seed=1")
 

@@ -142,23 +142,23 @@ def test_a_hash_is_computed_once(place, monkeypatch):
 
 def test_a_folder_is_its_names_and_contents(place):
     """Links followed; hidden files and those that people read apart, which come and go."""
-    folder, known = place.folder / "some", {}
+    folder = place.folder / "some"
     (folder / "sub").mkdir(parents=True)
     (folder / "sub" / "a").write_text("x")
-    first = inputs._digest(folder, known)
+    first = inputs._digest(folder, store.sha256)
     for name in (".DS_Store", "README.md", "LICENSE"):
         (folder / name).write_text("x")
-    assert inputs._digest(folder, known) == first
+    assert inputs._digest(folder, store.sha256) == first
     (place.folder / "elsewhere").mkdir()
     (place.folder / "elsewhere" / "c").write_text("x")
     (folder / "linked").symlink_to(place.folder / "elsewhere")
     (folder / "linked" / "loop").symlink_to(folder)
-    linked = inputs._digest(folder, known)
+    linked = inputs._digest(folder, store.sha256)
     (place.folder / "elsewhere" / "c").write_text("y")
-    assert len({first, linked, inputs._digest(folder, known)}) == 3
+    assert len({first, linked, inputs._digest(folder, store.sha256)}) == 3
     (folder / "linked").unlink()
     (folder / "sub" / "a").rename(folder / "sub" / "b")
-    assert inputs._digest(folder, known) != first
+    assert inputs._digest(folder, store.sha256) != first
 
 
 # --- batches that no corpus can fill ---

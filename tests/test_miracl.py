@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -20,7 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib import metrics, search
+from lib import metrics, search, store
 from lib.benchmark import Benchmark
 from lib.benchmarks import Task, miracl, shards
 
@@ -232,6 +233,26 @@ def test_vectors_are_stored_in_half_precision(small, tmp_path):
     assert (stored == expected.astype(np.float16)).all()
     ids = (tmp_path / "en" / "docs-2.jsonl.gz" / "ids" / "ids.txt").read_text().split()
     assert ids == [name for name, *_ in part]
+
+
+def test_hashes_are_those_of_the_task(small, tmp_path):
+    """So that a study can remember them: each file of the collection is asked for once, and another
+    hash is another file, encoded anew."""
+    asked_for, spec = [], asked(small)
+
+    def sha256(path):
+        asked_for.append(path.name)
+        return store.sha256(path)
+
+    task = Task("miracl", spec, encode, "toy", tmp_path, sha256)
+    first = miracl.evaluate(task, say=lambda line: None)
+    docs = sorted(path.name for path in small.rglob("docs-*"))
+    assert docs and sorted(asked_for) == docs
+    made = [path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("vectors.npy"))]
+    other = replace(task, sha256=lambda path: "other")
+    pd.testing.assert_frame_equal(miracl.evaluate(other, say=lambda line: None), first)
+    remade = [path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("vectors.npy"))]
+    assert len(made) == len(docs) and all(a < b for a, b in zip(made, remade, strict=True))
 
 
 def test_questions_without_relevant_passages_are_reported(tmp_path):

@@ -120,6 +120,10 @@ def test_any_order_and_any_gaps(places):
     [
         (dataset(), {"question": "query"}, r"^no column 'query' \(expected one of anchor, posit"),
         (dataset(), {"language": "lang"}, r"^no column 'lang' \("),
+        (dataset(), {"passage": "anchor"}, "^column 'anchor' is named twice among question, pass"),
+        (dataset(), {"negatives": ["positive"]}, "^column 'positive' is named twice among"),
+        (dataset(), {"negatives": ["fact", "fact"]}, "^column 'fact' is named twice among"),
+        (dataset(fact=(2, "me")), {"negatives": ["fact"]}, "^fact: row 2 has the text of its pas"),
         (dataset(), {"pair": "id"}, r"^no column 'id' \("),
         (dataset(), {"group": "doc"}, r"^no column 'doc' \("),
         (dataset(), {"language": "page"}, "^page: is int64, expected text$"),

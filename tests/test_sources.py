@@ -267,6 +267,24 @@ def test_pairs_of_several_files_and_formats(tmp_path):
     assert (offsets.tolist(), numbers.tolist()) == ([0, 1, 1], [1])
 
 
+def test_negatives_that_say_what_the_answer_says_are_left_out(tmp_path, capsys):
+    """c has b's text, in German alone; d has other texts. Also where the row that lists c is of
+    another language than the one in which the two agree. Each is counted, the first is named."""
+    rows = [
+        row("b", "en", "Who?", "She.", negatives=["c", "d"]),
+        row("b", "de", "Wer?", "Sie.", negatives=["c"]),
+        row("c", "en", "They?", "They.", negatives=[]),
+        row("c", "de", "Die?", " Sie.\n", negatives=["d"]),
+        row("d", "en", "He?", "He.", negatives=["b"]),
+        row("d", "de", "Der?", "Er.", negatives=[]),
+    ]
+    file = put_jsonl(tmp_path / "x.jsonl", rows)
+    found = pairs.read(asked({"x": file}), numbered=False)
+    assert {row["pair"]: row["negatives"] for row in found} == {"b": ["d"], "c": ["d"], "d": ["b"]}
+    said = f"pairs: 2 negatives say what the pair's own passage says, left out (first: {file}: "
+    assert capsys.readouterr().out == f"{said}row 1)\n"
+
+
 def test_only_the_languages_asked_for(tmp_path):
     """Rows in others are left out, and are not counted as dropped."""
     p = asked({"x": put_jsonl(tmp_path / "x.jsonl", OWN)}, languages=["de", "en"])

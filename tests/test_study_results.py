@@ -8,7 +8,7 @@ import pytest
 from test_evaluate import saved
 from test_trainer import PARAMS, toy_corpus
 
-from lib import store
+from lib import benchmarks, store
 from lib.analysis.results import ScoredRun
 from lib.params import BenchmarkSpec, Evaluate, Train
 from lib.study import evaluate, look, seal
@@ -122,6 +122,34 @@ def test_every_budget_is_scored_and_read_again(tmp_path):
     (place / "sums/budget-2/heldout.parquet").write_bytes(b"x")
     with pytest.raises(store.Damaged, match="budget-2/heldout.parquet"):
         load_budgets([run], "heldout")
+
+
+def test_budgets_are_asked_what_was_read_once(tmp_path, monkeypatch):
+    """One reading and one cutting into tokens for the encoders of all budgets; scores are to the
+    bit those of each encoder alone, and nothing is kept afterwards, or without budgets."""
+    corpus, place = saved(tmp_path, {"a": "a", "b": "b"}), tmp_path / "run"
+    corpus_of_run, p = toy_corpus(tmp_path / "data"), Evaluate()
+    values = {"schedule": "wsd", "steps": 6, "budgets": [2, 4, 6], "warmup_steps": 1}
+    params, load, loads = Train(**PARAMS.model_dump() | values), benchmarks.load_benchmark, []
+    encoder = train(corpus_of_run, params, place).encoder
+    monkeypatch.setattr(evaluate, "_kept", {})
+    monkeypatch.setattr(
+        benchmarks, "load_benchmark", lambda name, *rest: loads.append(name) or load(name, *rest)
+    )
+    alone = {6: evaluate.evaluate("heldout", p, encoder, corpus, place)}
+    for budget in (2, 4):
+        folder = place / f"budgets/{budget}"
+        own = load_encoder(folder / "model")
+        alone[budget] = evaluate.evaluate("heldout", p, own, corpus, folder)
+    assert loads == ["heldout"] * 3 and not evaluate._kept
+    store.write_json(place / "params.json", params.model_dump())
+    found = {6: evaluate.evaluate("heldout", p, encoder, corpus, place)}
+    found |= {b: s["heldout"] for b, s in evaluate.evaluate_budgets(p, corpus, place).items()}
+    assert loads == ["heldout"] * 4 and not evaluate._kept
+    for budget, scored in found.items():
+        pd.testing.assert_frame_equal(scored.scores, alone[budget].scores, check_exact=True)
+        assert scored.digest == alone[budget].digest
+    assert not found[2].scores["ap"].equals(found[4].scores["ap"])
 
 
 def test_what_a_budget_left_is_in_the_sealed_set(tmp_path):

@@ -631,7 +631,10 @@ def test_failures_are_told_and_only_they_run_again(place):
         "train seed=8: the kernel died: killed, or out of memory; "
         f"see {place.outputs}/tiny/logs/train-seed=8.log"
     )
-    assert f"FAILED {raised}" in [x.strip() for x in lines]
+    logs = f"{place.outputs}/tiny/logs/train-seed="
+    told = {f"FAILED train seed={seed}; see {logs}{seed}.log" for seed in (7, 8)}
+    assert told <= {x.strip() for x in lines}
+    assert sum("no such luck" in line for line in lines) == 1
     assert re.fullmatch(r"2 failed, 4 not run, 3 done \(\d:\d\d\):", lines[-3])
     assert lines[-2:] == [f"  {raised}", f"  {killed}"]
     assert len(lines) == 9 and sum(bool(LINE.fullmatch(line)) for line in lines) == 3

@@ -19,17 +19,20 @@ import pytest
 import torch
 from kill_trainer import PARAMS
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from lib import store, trainer
 from lib.corpus import ParallelCorpus
+from lib.encoder import Encoder
 from lib.params import Train
 from lib.sources.assemble import corpus_of_rows
 from lib.trainer import Diverged, adamw, learning_rate, train
 from lib.training import checkpoints, progress, record, vocabulary
 from lib.training.checkpoints import LogRow
 from lib.training.determinism import reproducible
+from lib.training.export import save_encoder
 from lib.training.exposure import exposure, negatives_of
-from lib.training.models import build_encoder
+from lib.training.models import build_encoder, load_encoder
 from lib.training.optimizer import shrunk
 from lib.training.tokenizer import train_tokenizer
 
@@ -190,6 +193,29 @@ def test_killed_from_outside_again_and_again(corpus, finished, tmp_path):
             break
     assert kills > 0
     assert results(tmp_path) == results(finished)
+
+
+def test_a_head_is_resumed_to_the_bit(corpus, finished, tmp_path):
+    """A checkpoint with a Dense head: training changes the head, a checkpoint holds its weights and
+    moments, and a run that is killed and resumed ends as one that is not."""
+    own = load_encoder(finished / "model")
+    torch.manual_seed(3)
+    head = torch.nn.Sequential(torch.nn.Linear(16, 6), torch.nn.Tanh())
+    save_encoder(Encoder(own.model, own.tokenizer, own.settings, head), tmp_path / "headed")
+    params = Train(**PARAMS.model_dump() | {"model": str(tmp_path / "headed")})
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    train(corpus, params, whole)
+    process = start(kill_trainer.run, corpus.folder, killed, "batch", 8, 0.0, params)
+    process.join()
+    assert process.exitcode == -9
+    moments = load_file(killed / "checkpoints/step-000006/optimizer.safetensors")
+    assert moments["dense.0.weight.exp_avg_sq"].min() > 0
+    train(corpus, params, killed)
+    assert results(killed) == results(whole)
+    weights = [load_file(run / "model/2_Dense/model.safetensors") for run in (whole, killed)]
+    for name in ("weight", "bias"):
+        first, second = (w[f"linear.{name}"] for w in weights)
+        assert torch.equal(first, second) and (first != getattr(head[0], name)).any()
 
 
 def test_finished_run_is_read_and_not_trained(corpus, finished, monkeypatch, tmp_path):

@@ -301,8 +301,8 @@ def counted(audit: pd.DataFrame) -> str:
     columns = ["texts", "exact", "normalised", "ngram"]
     counts = rows.groupby("benchmark", sort=False)[columns].sum()
     each = [
-        f"{r.Index}: {r.exact} verbatim, {r.normalised} with the same words, {r.ngram} with a run "
-        f"of 13 words, of {r.texts:,}"
+        f"{r.Index}: {r.exact:,} verbatim, {r.normalised:,} with the same words, {r.ngram:,} with "
+        f"a run of 13 words, of {r.texts:,}"
         for r in counts.itertuples()
     ]
     return f"of this study's questions and relevant passages, in training texts: {'; '.join(each)}"

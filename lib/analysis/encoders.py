@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 
 from lib.analysis.drawing import FAMILIES, WIDE, figure, label_points
@@ -46,7 +47,9 @@ def plane(plane: dict[str, Region]):
     for place, (name, region) in enumerate(plane.items()):
         mark = look(place)
         ax.fill(*region.points.T, color=mark["color"], alpha=0.12, lw=0)
-        ax.plot(*region.points.T, color=mark["color"], lw=0.8, alpha=0.6)
+        ax.plot(
+            *np.vstack([region.points, region.points[:1]]).T, color=mark["color"], lw=0.8, alpha=0.6
+        )
         points[name] = (region.x.estimate, region.y.estimate)
         ax.scatter(*points[name], s=80, edgecolor="white", linewidth=1, zorder=3, **mark)
     ax.margins(0.12)

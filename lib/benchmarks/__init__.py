@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from lib import store
 from lib.languages import language_code
 from lib.sources import stating
 
@@ -70,6 +71,7 @@ class Task:
     encode   (texts, "question" or "passage") -> float [n, d]
     encoder  what tells this encoder from any other
     index    folder for vectors that are to be kept
+    sha256   of a file's bytes, where these are read often from what is remembered
     """
 
     name: str
@@ -77,6 +79,7 @@ class Task:
     encode: Callable[[list[str], str], np.ndarray]
     encoder: str
     index: Path
+    sha256: Callable[[Path], str] = store.sha256
 
 
 @cache

@@ -83,7 +83,7 @@ def evaluate(
     Passages judged irrelevant count as all others do. Questions without a relevant passage have no
     row and are reported by `say`. Raises ValueError in one line that names file and row."""
     parts = [
-        _language(language, paths, Path(task.index) / language, memory_mib, say)
+        _language(language, paths, task, memory_mib, say)
         for language, paths in _layout(task.spec, say).items()
     ]
     ranks = []
@@ -210,13 +210,14 @@ def _docs(paths: list[str], code: str) -> list[str]:
 
 
 def _language(
-    language: str, paths: Files, folder: Path, memory_mib: float, say: Callable[[str], None]
+    language: str, paths: Files, task: Task, memory_mib: float, say: Callable[[str], None]
 ) -> Language:
-    """A language read and checked; ids of its collection are written below `folder`."""
+    """A language read and checked; ids of its collection are written below
+    task.index."""
     topics, tally = _topics(paths.topics), Tally()
     number = {question: place for place, question in enumerate(topics)}
     judged = list(_judgements(paths.qrels, number, tally))
-    collection = shards.index(paths.docs, _passages, folder)
+    collection = shards.index(paths.docs, _passages, Path(task.index) / language, task.sha256)
     _check_unique(collection, memory_mib)
     rows = shards.find(collection, {passage for _, _, passage, _ in judged})
     relevant = []

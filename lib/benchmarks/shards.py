@@ -57,15 +57,21 @@ class Shard:
 # --- making ------------------------------------------------------------------------------------
 
 
-def index(files: Iterable[str], read: Read, folder: Path) -> list[Shard]:
+def index(
+    files: Iterable[str],
+    read: Read,
+    folder: Path,
+    sha256: Callable[[Path], str] = store.sha256,
+) -> list[Shard]:
     """The shards of a collection, every input read to its end once and its ids written below
     `folder`; inputs that did not change are not read again. The files have different names.
 
-    read  file -> (id, text) of its passages; ids have no white space
+    read    file -> (id, text) of its passages; ids have no white space
+    sha256  of a file's bytes
     Raises ValueError for a file without passages, and what `read` raises."""
     shards: list[Shard] = []
     for file in files:
-        digest, place = store.sha256(store.ROOT / file), Path(folder) / Path(file).name
+        digest, place = sha256(store.ROOT / file), Path(folder) / Path(file).name
         _made(place / "ids", {"input": digest}, partial(_write_ids, file=file, read=read))
         first = shards[-1].first + shards[-1].size if shards else 0
         size = store.read_json(place / "ids" / "size.json")

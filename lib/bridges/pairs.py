@@ -64,11 +64,14 @@ class Pairs:
 
         A pair exists in a language where both of its texts do; a text without its other side is
         left out, with a warning that counts them. Raises TypeError for anything but a Dataset,
-        ValueError for a column that is missing or of another type, an empty or unexpected value,
-        two texts in one place, and a pair without any language; each names column and row."""
+        ValueError for a column that is missing, named twice or of another type, an empty or
+        unexpected value, a negative that is the passage, two texts in one place, and a pair without
+        any language; each names column and row."""
         if not isinstance(rows, Dataset):
             raise TypeError(f"given {type(rows).__name__}, expected a datasets.Dataset, one split")
+        _require_distinct(question, passage, *negatives)
         texts = [_texts(rows, name) for name in (question, passage, *negatives)]
+        _require_no_answers(texts[1], dict(zip(negatives, texts[2:], strict=True)))
         names, spoken = _languages(rows, language, languages)
         number = np.arange(len(rows)) if pair is None else _numbers(_column(rows, pair))
         present, first = _present(number, names, spoken, (texts[:1], texts[1:]), pair)
@@ -78,6 +81,23 @@ class Pairs:
         plain = rows.with_format(None)
         tables = [plain.select_columns(c).select(f) for c, f in zip(columns, first, strict=True)]
         return cls(index, *tables)
+
+
+def _require_distinct(*columns: str) -> None:
+    """Raises ValueError for a column that is named for two kinds of texts."""
+    for name in columns:
+        if columns.count(name) > 1:
+            raise ValueError(
+                f"column {name!r} is named twice among question, passage and negatives (expected "
+                "one each)"
+            )
+
+
+def _require_no_answers(passage: pa.ChunkedArray, negatives: dict[str, pa.ChunkedArray]) -> None:
+    """Raises ValueError for a negative that is its row's passage."""
+    for name, column in negatives.items():
+        if (at := pc.index(pc.equal(column, passage), True).as_py()) >= 0:
+            raise ValueError(f"{name}: row {at} has the text of its passage (expected another)")
 
 
 def _present(

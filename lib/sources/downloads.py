@@ -13,6 +13,7 @@ import requests
 from tqdm import tqdm
 
 from lib import store
+from lib.sources import hashes
 from lib.store import cache_dir
 
 CHUNK = 1 << 16  # bytes between two looks at the clock
@@ -40,7 +41,8 @@ def fetch(url: str, sha256: str | None, name: str) -> Path:
     sha256  in hex; None: trusted on first use, kept in <name>.sha256, required ever after
     Raises ValueError in one line, naming URL and place; no part and no other file is ever used."""
     path = cache_dir() / name
-    if sha256 and path.is_file() and store.sha256(path) == sha256:
+    known = sha256 or _recorded(_record(path))
+    if known and path.is_file() and _sha256(path) == known:
         return path  # without the lock, which a cache of somebody else's does not give
     try:
         with store.locked(path.parent):
@@ -61,7 +63,7 @@ def _retrieve(url: str, sha256: str | None, path: Path) -> None:
     pooch.retrieve(url, sha256, path.name, path.parent, downloader=get)
     path.chmod(0o644)  # a cache may be shared; pooch's temporary files are private
     if not sha256:
-        _keep(record, store.sha256(path))
+        _keep(record, _sha256(path))
 
 
 def _fault(error: Exception) -> str:
@@ -99,7 +101,7 @@ def hub(repo: str, path: str, revision: str, kind: str = "dataset") -> Path:
 
 def _check_first_used(path: Path) -> None:
     """Keep a file's hash, or compare it with the one kept. Raises ValueError for another file."""
-    record, found = _record(path), store.sha256(path)
+    record, found = _record(path), _sha256(path)
     known = _recorded(record)
     if not known:
         _keep(record, found)
@@ -109,6 +111,11 @@ def _check_first_used(path: Path) -> None:
             f"{known}): remove it to have it downloaded again, or {record.name} to use it all the "
             "same"
         )
+
+
+def _sha256(path: Path) -> str:
+    with hashes.remembered(cache_dir() / "hashes.json") as sha256:
+        return sha256(path)
 
 
 def _record(path: Path) -> Path:

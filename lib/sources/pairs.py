@@ -24,7 +24,7 @@ from lib.corpus import ParallelCorpus
 from lib.languages import language_code
 from lib.params import Prepare
 from lib.sources import Source, files
-from lib.sources.files import Record
+from lib.sources.files import Record, Tally
 
 COLUMNS = ("pair", "language", "question", "passage", "passage_id", "group", "negatives")
 SOURCE = Source(files=True, columns=COLUMNS, alone=True)
@@ -176,10 +176,12 @@ class Places:
 def _share_negatives(rows: list[dict], places: Places) -> None:
     """Give every row of a pair the negatives named in any of its languages, if there are any.
 
-    Raises ValueError for a negative that is no pair's passage, or the pair's own."""
+    Those that say in some language what the pair's own passage says are left out, with a line that
+    counts them. Raises ValueError for a negative that is no pair's passage, or the pair's own."""
     if not any("negatives" in row for row in rows):
         return
     named: dict[str, dict[str, None]] = {}
+    texts, tally = _passage_texts(rows), Tally()
     for row in rows:
         negatives = named.setdefault(row["pair"], {})
         for passage in row.get("negatives", ()):
@@ -188,6 +190,18 @@ def _share_negatives(rows: list[dict], places: Places) -> None:
                 raise record.fault(f"negative {passage!r} is no row's passage_id")
             if passage == row["passage_id"]:
                 raise record.fault(f"negative {passage!r} is the pair's own passage")
-            negatives[passage] = None
+            if texts[passage].isdisjoint(texts[row["passage_id"]]):
+                negatives[passage] = None
+            else:
+                tally.add("negatives say what the pair's own passage says, left out", record.place)
+    tally.tell("pairs")
     for row in rows:
         row["negatives"] = list(named[row["pair"]])
+
+
+def _passage_texts(rows: list[dict]) -> dict[str, set[tuple[str, str]]]:
+    """passage_id -> its (language, text)."""
+    found: dict[str, set[tuple[str, str]]] = {}
+    for row in rows:
+        found.setdefault(row["passage_id"], set()).add((row["language"], row["passage"]))
+    return found

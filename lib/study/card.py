@@ -7,15 +7,17 @@ when training ends, and evaluation comes later.
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import pandas as pd
-from scipy import stats
 
 from lib import store
-from lib.analysis import sums
+from lib.analysis import stats, sums
+from lib.analysis.words import STRATEGIES, WITH_ALPHA
 from lib.params import BadParameter
 from lib.study import grid, paths, results
+from lib.study.plan import shown
 
 LEFT_OUT = ("manifest.json",)  # of `model/`: what it says of the run names paths of this machine
 CARD = """---
@@ -45,8 +47,7 @@ passages = model.encode(["..."], prompt_name="document")
 model.similarity(questions, passages)  # cosine
 ```
 
-Texts are cut to {max_length} tokens; token states become one vector by {pooling}. The prompts are
-{question_prompt!r} (query) and {passage_prompt!r} (document).
+Texts are cut to {max_length} tokens; token states become one vector by {pooling}. {prompts}
 
 ## Training
 
@@ -81,6 +82,12 @@ of Monolingual, Cross-lingual, and Multilingual Information Retrieval*, 2024
 `CITATION.cff`, with the commit above.
 """
 
+MEANING = """mAP is mean average precision: 1 where every relevant passage comes first. In mono, a
+question searches the passages of its own language; in cross, those of one other language; in multi,
+those of all languages in one pool. Intervals are over clusters of questions alone, for this one
+encoder.
+"""
+
 
 def card(study: str, key: str, place: str = "") -> str:
     """The card of a run in Markdown; place: where readers find the model.
@@ -90,15 +97,17 @@ def card(study: str, key: str, place: str = "") -> str:
     asked, made = (store.read_json(folder / f"{n}.json") for n in ("params", "provenance"))
     corpus = store.read_json(results.corpus_of(study, folder) / "data/manifest.json")
     languages, dirty = list(corpus["counts"]["rows"]), bool(made["dirty"])
+    encoder = store.read_json(folder / "model/encoder.json")
     return CARD.format(
-        **asked | store.read_json(folder / "model/encoder.json"),
+        **asked | encoder,
         key=key,
-        place=place or "model",
+        place=place or shown(folder / "model"),
+        prompts=_prompts(encoder),
         codes="\n".join(f"- {code}" for code in languages),
         languages=", ".join(languages),
         data=f"{corpus['source']}, {corpus.get('version', 'no version')}",
         licence=corpus.get("licence") or "not stated: ask whoever made the files",
-        start=asked["model"] or f"new weights, {asked['layers']} layer(s) x {asked['width']}",
+        start=asked["model"] or f"new weights, layers {asked['layers']}, width {asked['width']}",
         arm=_arm(asked),
         commit=f"{made['commit'] or 'unknown'}{' with changes' * dirty}",
         evaluation=_evaluation(folder),
@@ -138,9 +147,20 @@ def _run(study: str, key: str) -> Path:
     return folder
 
 
+def _prompts(encoder: dict) -> str:
+    question, passage = encoder["question_prompt"], encoder["passage_prompt"]
+    if not question and not passage:
+        return "Texts have no prompts, so both names may be left out."
+    return f"The prompts are {question!r} (query) and {passage!r} (document)."
+
+
 def _arm(asked: dict) -> str:
-    mixed = asked["strategy"].startswith(("hybrid", "mix"))
-    return asked["strategy"] + (f", alpha {asked['alpha']:g}" if mixed else "")
+    """How batches were composed, with the arms that this refers to."""
+    strategy = asked["strategy"]
+    what = STRATEGIES[strategy]
+    others = [f"{name}: {STRATEGIES[name]}" for name in re.findall(r"\bas (?:in )?(\S+?)\b", what)]
+    alpha = f", alpha {asked['alpha']:g}" if strategy in WITH_ALPHA else ""
+    return "; ".join([f"{strategy}{alpha}: {what}", *others])
 
 
 def _evaluation(folder: Path) -> str:
@@ -150,29 +170,24 @@ def _evaluation(folder: Path) -> str:
     store.verify(folder / "sums")
     names = store.read_json(folder / "metrics.json")["benchmarks"]
     lines = ["| benchmark | setting | mAP | 95 % interval |", "|---|---|---|---|"]
+    notes = []
     for name in names:
         table = pd.read_parquet(folder / "sums" / f"{name}.parquet")
         if "setting" not in table:
             continue
         rows = sums.headline(table[table["metric"] == "ap"])
+        notes.append(f"{name}: {sums.stratum(table)}")
         for setting, own in rows.groupby("setting", sort=False, observed=True):
-            mean, low, high = over_clusters(own)
-            shown = "unknown: one cluster" if math.isnan(low) else f"{low:.3f} to {high:.3f}"
-            lines.append(f"| {name} | {setting} | {mean:.3f} | {shown} |")
-    note = "Intervals are over clusters of questions alone, for this one encoder."
-    return "\n".join([*lines, "", note])
+            found = _interval(own)
+            text = f"{found.low:.3f} to {found.high:.3f}"
+            text = "unknown: one cluster" if math.isnan(found.low) else text
+            lines.append(f"| {name} | {setting} | {found.estimate:.3f} | {text} |")
+    return "\n".join([*lines, "", MEANING, *notes])
 
 
-def over_clusters(table: pd.DataFrame) -> tuple[float, float, float]:
-    """Mean of a ratio sum(total) / sum(weight) over clusters, and its 95 % t interval; NaN where
-    there is one cluster. table: columns group, total, weight.
-
-    Variance by linearisation: that of the clusters' residuals (Cochran, Sampling Techniques, 1977,
-    section 6.3)."""
-    own = table.groupby("group", observed=True)[["total", "weight"]].sum().astype("float64")
-    mean, n = own["total"].sum() / own["weight"].sum(), len(own)
-    if n < 2:
-        return mean, math.nan, math.nan
-    residual = (own["total"] - mean * own["weight"]) / own["weight"].sum()
-    half = stats.t.ppf(0.975, n - 1) * math.sqrt(n / (n - 1) * (residual**2).sum())
-    return mean, max(0.0, mean - half), min(1.0, mean + half)
+def _interval(rows: pd.DataFrame) -> stats.Interval:
+    """Mean over clusters of questions, of this one encoder. rows: group, total, weight."""
+    sums = rows.groupby("group", observed=True)[["total", "weight"]].sum().astype("float64")
+    cells = sums.assign(value=sums["total"] / sums["weight"], seed=0)
+    cells = cells.rename_axis("cluster").reset_index()
+    return stats.interval(cells, fixed=True).within(0, 1)

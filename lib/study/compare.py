@@ -41,6 +41,11 @@ BATCH = 64  # texts encoded at a time
 DECIDES = (".json", ".safetensors", ".model", ".txt")
 ON_THE_HUB = [*pretrained.FILES, "config.json", "*.safetensors", "*.safetensors.index.json",
               "tokenizer*", "special_tokens_map.json", "*.model", "*.txt"]  # fmt: skip
+SETTINGS = (
+    "mono: a question searches the passages of its own language; cross: those of one other "
+    "language; multi: those of all languages in one pool. mAP: mean average precision, 1 where "
+    "every relevant passage comes first. Brackets: 95 % intervals."
+)
 LIMITS = (
     "What this leaves out: each encoder is taken as it is. Intervals and tests are over clusters "
     "of questions alone, and say what other questions like these might have shown. They do not say "
@@ -276,7 +281,12 @@ def _write(
     )
     parts = {k: Markup(report.dressed(v)) for k, v in _parts(result, made, facts, folder).items()}
     page = template.render(
-        title=title, sentences=words, limits=LIMITS, parts=parts, **report.frame()
+        title=title,
+        sentences=words,
+        settings=SETTINGS,
+        limits=LIMITS,
+        parts=parts,
+        **report.frame(),
     )
     with store.atomic_file(folder / "index.html") as file:
         file.write_text(page, encoding="utf-8")
@@ -322,10 +332,7 @@ DIFFERENCES = (
     "Each encoder minus the first, question by question, with its 95 % interval. Detectable: the "
     "true difference that is found four times in five. p (Holm): adjusted for all rows."
 )
-BIASES = (
-    "As above, in measures of language bias, a family of their own. Above 0 in own-language "
-    "advantage, a question finds the passages in its own language first."
-)
+BIASES = "As above, in measures of language bias, a family of their own."
 AS_OTHERS = (
     "As other papers measure it. Own language first: how often the best ranked relevant passage is "
     "in the question's language. TLR@20: recall of those in other languages. MRC@10: how alike "
@@ -335,13 +342,21 @@ AS_OTHERS = (
 TITLED = "A map an encoder; intervals and adjusted p values of each pair are in by_pair.csv."
 
 
+OWN = (
+    "Over the pool of all. Rank distance: worst minus best rank of a question's parallel passages, "
+    "also over what a random order gives. Max@R: how far down one has to read to have all of them. "
+    "Own-language advantage: mean log rank of the others minus that of the own language; above 0, "
+    "a question finds the passages of its own language first."
+)
+
+
 def _biases(table: pd.DataFrame, unit: str) -> list[Any]:
     """Language bias as this study measures it, and as other papers do."""
     if not len(table):
         return []
     own = table["metric"].isin(BIAS)
     return [
-        showing.show(tables.biases(table[own]), f"Over the pool of all, {unit}.", "bias"),
+        showing.show(tables.biases(table[own]), f"{OWN} {unit.capitalize()}.", "bias"),
         showing.show(tables.biases(table[~own]), f"{AS_OTHERS} {unit.capitalize()}.", "field"),
     ]
 
@@ -376,12 +391,12 @@ def _described(facts: dict) -> pd.DataFrame:
     """What each encoder is, a row each."""
     rows = []
     for about in facts["encoders"].values():
-        prompts = [repr(about[f"{side}_prompt"]) for side in ("question", "passage")]
+        prompts = [about[f"{side}_prompt"] for side in ("question", "passage")]
         rows.append(
             {
                 "encoder": about["encoder"],
                 "pooling": about["pooling"],
-                "prompts": " and ".join(prompts),
+                "prompts": " and ".join(map(repr, prompts)) if any(prompts) else "none",
                 "tokens at most": about["max_length"],
                 "width": about["width"],
                 "content": about["content"][:12],

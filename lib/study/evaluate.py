@@ -24,8 +24,9 @@ from lib.encoder import Encoder, pick_device
 from lib.languages import script
 from lib.metrics import REFERENCES
 from lib.params import Evaluate
+from lib.sources import hashes
 from lib.sources.text import number
-from lib.study import paths
+from lib.study import inputs, paths
 from lib.training import budgets
 from lib.training.models import load_encoder
 
@@ -46,9 +47,17 @@ class Scored:
     digest: str = ""
 
 
-# Tables of texts whose tokens are kept: both sides of some benchmarks.
-KEPT = 8
-_kept: dict[str, list[np.ndarray]] = {}
+@dataclass(frozen=True)
+class Asked:
+    """A benchmark in memory, and the token numbers of its texts, as Encoder.tokenize gives them."""
+
+    benchmark: Benchmark
+    questions: list[np.ndarray]
+    passages: list[np.ndarray]
+
+
+# What the encoders of one run's budgets are asked one after the other, by all that it depends on.
+_kept: dict[str, Asked] = {}
 
 
 def evaluate(
@@ -57,13 +66,16 @@ def evaluate(
     encoder: Encoder,
     corpus: ParallelCorpus,
     folder: Path,
-    benchmark: Benchmark | None = None,
+    keep: bool | None = None,
 ) -> Scored:
-    """Scores of `encoder` on the benchmark called `name`, which is loaded unless it is given.
-    folder: of the run, for large indexes."""
+    """Scores of `encoder` on the benchmark called `name`.
+
+    folder  of the run, for large indexes
+    keep    whether another encoder of the run is to be asked the same (of one that has smaller
+            budgets, by default)"""
     start = time.perf_counter()
     print(f"{name}: encoding and searching ...", flush=True)
-    scored = _score(name, p, encoder, corpus, folder, benchmark)
+    scored = _score(name, p, encoder, corpus, folder, bool(_smaller(folder) or keep))
     seconds = time.perf_counter() - start
     print(
         f"{name}: {len(scored.scores):,} rows of scores, {scored.left_out:,} left out for want of "
@@ -74,25 +86,19 @@ def evaluate(
 
 
 def _score(
-    name: str,
-    p: Evaluate,
-    encoder: Encoder,
-    corpus: ParallelCorpus,
-    folder: Path,
-    benchmark: Benchmark | None,
+    name: str, p: Evaluate, encoder: Encoder, corpus: ParallelCorpus, folder: Path, keep: bool
 ) -> Scored:
     spec = p.benchmarks[name]
     if not benchmarks.format_of(spec).in_memory:
         whose = store.digest(store.read_json(folder / "model/manifest.json")["files"])
         encode = partial(encoder.encode, batch_size=p.encode_batch)
-        task = benchmarks.Task(name, spec, encode, whose, folder / "index" / name)
-        return Scored(benchmarks.evaluate(task), pd.DataFrame())
-    benchmark = benchmark or benchmarks.load_benchmark(name, spec, corpus)
-    questions, passages = (
-        encoder.vectors(_tokens(encoder, list(table["text"]), kind), p.encode_batch)
-        for table, kind in ((benchmark.questions, "question"), (benchmark.candidates, "passage"))
-    )
-    ranks = search.relevant_ranks(search.tiles(questions, passages), benchmark)
+        with hashes.remembered(inputs.remembered(p.study)) as sha256:
+            task = benchmarks.Task(name, spec, encode, whose, folder / "index" / name, sha256)
+            return Scored(benchmarks.evaluate(task), pd.DataFrame())
+    asked = _asked(name, p, encoder, corpus, keep)
+    benchmark, sides = asked.benchmark, (asked.questions, asked.passages)
+    vectors = (encoder.vectors(tokens, p.encode_batch) for tokens in sides)
+    ranks = search.relevant_ranks(search.tiles(*vectors), benchmark)
     with_references(name, benchmark, corpus)
     return Scored(
         annotate(metrics.question_scores(benchmark, ranks), benchmark, corpus),
@@ -102,38 +108,40 @@ def _score(
     )
 
 
-def _tokens(encoder: Encoder, texts: list[str], kind: str) -> list[np.ndarray]:
-    """Tokens of these texts, kept by all that they depend on: the encoders of a run's budgets are
-    asked the same, and this is a fifth of an evaluation from scratch."""
-    rules = encoder.tokenizer.backend_tokenizer.to_str()  # its length limit is part of it
-    key = store.digest([rules, encoder.settings.prompt(kind), texts])
-    if key not in _kept:
-        while len(_kept) >= KEPT:
-            del _kept[next(iter(_kept))]
-        _kept[key] = encoder.tokenize(texts, kind)
-    return _kept[key]
+def _asked(name: str, p: Evaluate, encoder: Encoder, corpus: ParallelCorpus, keep: bool) -> Asked:
+    """A benchmark as the run's encoders are asked it: they share tokenizer, prompts and length."""
+    spec = p.benchmarks[name]
+    about = [p.study, p.run, name, spec.model_dump(), inputs.contents(p), corpus.content_hash]
+    key = store.digest(about)
+    if key in _kept:
+        return _kept[key]
+    benchmark = benchmarks.load_benchmark(name, spec, corpus)
+    sides = {"question": benchmark.questions, "passage": benchmark.candidates}
+    asked = Asked(benchmark, *(encoder.tokenize(list(t["text"]), k) for k, t in sides.items()))
+    if keep:
+        _kept[key] = asked
+    return asked
+
+
+def _smaller(folder: Path) -> list[int]:
+    """The budgets of a run but the last; none of a folder that is not a run's."""
+    file = folder / "params.json"
+    return store.read_json(file).get("budgets", [])[:-1] if file.is_file() else []
 
 
 def evaluate_budgets(
     p: Evaluate, corpus: ParallelCorpus, folder: Path
 ) -> dict[int, dict[str, Scored]]:
-    """Scores of the encoders of a run's smaller budgets, by budget and name of the benchmark, each
-    of which is loaded once."""
-    smaller = store.read_json(folder / "params.json").get("budgets", [])[:-1]
-    loaded = {
-        name: benchmarks.load_benchmark(name, spec, corpus)
-        for name, spec in p.benchmarks.items()
-        if smaller and benchmarks.format_of(spec).in_memory
-    }
+    """Scores of the encoders of a run's smaller budgets, by budget and name of the benchmark."""
     found = {}
-    for budget in smaller:
+    for budget in _smaller(folder):
         place = budgets.place(folder, budget)
         encoder = load_encoder(place / "model").to(pick_device(p.device))
         print(f"the encoder of budget {budget}:", flush=True)
         found[budget] = {
-            name: evaluate(name, p, encoder, corpus, place, loaded.get(name))
-            for name in p.benchmarks
+            name: evaluate(name, p, encoder, corpus, place, keep=True) for name in p.benchmarks
         }
+    _kept.clear()
     return found
 
 

@@ -1,7 +1,6 @@
 """The files and folders that a study names: what is in them is part of its identity.
 
-Hashes are remembered in outputs/<study>/inputs.json with size and times of the file, as git does,
-so that a start costs a look at each file, and a reading of those alone that may have changed.
+Hashes are remembered in outputs/<study>/inputs.json, so that a start costs a look at each file.
 """
 
 from __future__ import annotations
@@ -9,12 +8,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lib import benchmarks, sources, store
 from lib.params import BadParameter, Evaluate, Prepare, Stage, Train
+from lib.sources import hashes
 from lib.store import ROOT
 from lib.study import paths
 from lib.training import packaged, pretrained
@@ -26,8 +26,6 @@ FILE = "inputs.json"
 ABOUT = re.compile(
     r"\.|(readme|licen[cs]e|notice)(\.\w+)?$|.*\.md$", re.IGNORECASE
 )  # read by people
-LARGE = 1 << 30  # bytes that take seconds to read, which is said
-SETTLED = 1.0  # seconds after which a file that changes again has another time
 
 
 def named(p: Stage) -> dict[str, str]:
@@ -125,32 +123,21 @@ def _check_batch(p: Train, most: int | None) -> None:
 
 def contents(p: Stage) -> dict[str, str]:
     """Path -> hash of what is in it, of all that the parameters name and that is there."""
-    file = paths.study_dir(p.study) / FILE
-    known = _known(file)
-    found = {}
-    for path in sorted(set(named(p).values())):
-        if (ROOT / path).exists():
-            found[path] = _digest(ROOT / path, known)
-    if known != _known(file):
-        store.write_json(file, known)
-    return found
+    paths_named = sorted({path for path in named(p).values() if (ROOT / path).exists()})
+    with hashes.remembered(remembered(p.study)) as sha256:
+        return {path: _digest(ROOT / path, sha256) for path in paths_named}
 
 
-def _known(file: Path) -> dict[str, list]:
-    """What was remembered; nothing where that cannot be read."""
-    try:
-        known = store.read_json(file)
-    except (OSError, store.Damaged):
-        return {}
-    return known if isinstance(known, dict) else {}
+def remembered(study: str) -> Path:
+    """The file in which a study's hashes are remembered (lib.sources.hashes)."""
+    return paths.study_dir(study) / FILE
 
 
-def _digest(path: Path, known: dict[str, list]) -> str:
+def _digest(path: Path, sha256: Callable[[Path], str]) -> str:
     """sha256 of a file; of a folder, that of its files' names and hashes."""
     if path.is_file():
-        return _file_digest(path, known)
-    files = {f.relative_to(path).as_posix(): _file_digest(f, known) for f in _below(path)}
-    return store.digest(files)
+        return sha256(path)
+    return store.digest({f.relative_to(path).as_posix(): sha256(f) for f in _below(path)})
 
 
 def _below(folder: Path) -> list[Path]:
@@ -162,21 +149,6 @@ def _below(folder: Path) -> list[Path]:
         found += [] if real in seen else [Path(place, x) for x in names if not ABOUT.match(x)]
         seen.add(real)
     return sorted(found)
-
-
-def _file_digest(path: Path, known: dict[str, list]) -> str:
-    name, facts = str(path), os.stat(path)
-    marks = [facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino]
-    *seen, digest = known.get(name, [""])
-    if seen == marks:
-        return digest
-    if facts.st_size > LARGE:
-        print(f"{path}: reading it once, to know it again ...", flush=True)
-    digest = store.sha256(path)
-    known.pop(name, None)
-    if time.time() - facts.st_ctime > SETTLED:
-        known[name] = [*marks, digest]
-    return digest
 
 
 def remember(folder: Path, p: Stage) -> None:

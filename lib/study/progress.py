@@ -48,7 +48,8 @@ class Progress:
         return f"{study.name}: {grid}; {what}, {todo}"
 
     def tell(self, event: dict) -> str:
-        """Take in what a stage tells; the line to show, "" for none."""
+        """Take in what a stage tells; the line to show, "" for none. Causes of failure come at the
+        end, where they are looked for."""
         job = self.jobs.get(event["name"])
         if job is None or job.name in self.done:
             return ""
@@ -61,7 +62,7 @@ class Progress:
                 return f"{' ' * self._width} {job.name} waits: an earlier start still works on it"
             case "failed":
                 self.failed[job.name] = event["cause"]
-                return f"{'FAILED':>{self._width}} {job.name}: {event['cause']}"
+                return f"{'FAILED':>{self._width}} {job.name}; see {shown(job.log)}"
             case "finished":
                 self._finish(job, event["seconds"])
                 return self._finished_line(job, event)
