@@ -190,6 +190,7 @@ class Family(NamedTuple):
 
 
 T5 = {"d_kv": 8, "d_ff": 32, "num_decoder_layers": 1, "decoder_start_token_id": 0}
+T5 |= {"max_position_embeddings": None}  # theirs are relative
 GROUPED = {"num_key_value_heads": 1, "head_dim": 8}
 SLIDING = {"sliding_window": 8, "query_pre_attn_scalar": 8}
 STEADY = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -415,6 +416,8 @@ def test_what_a_decoder_lacks_is_set_and_said(made, capsys):
     for ids in encoder.tokenize(TEXTS, "question"):
         assert (ids[0], ids[-1]) == (own.bos_token_id, end) and end not in ids[:-1]
     assert len(encoder.tokenize(TEXTS[-1:], "question")[0]) == 20 and encoder.truncated == 2
+    found = encoder.model(inputs_embeds=torch.zeros(1, 3, WIDTH))
+    assert found.past_key_values is None  # nothing goes on from these texts
     one, other = capsys.readouterr().out.splitlines()
     assert "its tokenizer names no token to pad with; </s> is taken" in one
     assert "texts do not end in </s> by themselves; now they do" in other

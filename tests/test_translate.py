@@ -407,7 +407,7 @@ def test_unsupported_languages_are_refused(m2m, pieces, tmp_path):
 
 
 def test_what_is_no_translation_model(tmp_path, pieces, m2m):
-    """A missing folder, one without safetensors, an encoder, a name without revision."""
+    """A missing folder, one without safetensors or tokenizer, an encoder, a name without revision."""
     from transformers import BertConfig
 
     refused(lambda: Translator("facebook/nllb", tmp_path), "facebook/nllb", "@commit")
@@ -415,6 +415,8 @@ def test_what_is_no_translation_model(tmp_path, pieces, m2m):
     folder = str(tmp_path / "bert")
     refused(lambda: Translator(folder, tmp_path), "has no *.safetensors")
     (tmp_path / "bert/model.safetensors").write_bytes(b"")
+    refused(lambda: Translator(folder, tmp_path), "has no tokenizer")
+    (tmp_path / "bert/vocab.txt").write_bytes(b"")
     refused(lambda: Translator(folder, tmp_path), "is of type bert", "Marian")
 
 

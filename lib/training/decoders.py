@@ -7,7 +7,10 @@ another word each time. The saved tokenizer does so by itself. No torch is neede
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 # Types of `transformers` that tests train, save and load.
 KINDS = ("gemma", "gemma2", "gemma3_text", "llama", "mistral", "qwen2", "qwen3")
@@ -19,7 +22,7 @@ def is_causal(config: dict[str, Any]) -> bool:
     return config.get("model_type") in KINDS and not config.get("use_bidirectional_attention")
 
 
-def end_with_eos(tokenizer, name: str) -> None:
+def end_with_eos(tokenizer: PreTrainedTokenizerFast, name: str) -> None:
     """Let the tokenizer put its EOS token behind a text, unless it ends in a special token already.
 
     Raises ValueError in one line for a tokenizer without EOS, or one of another form."""
