@@ -144,28 +144,6 @@ class Oracle:
         return np.array([[t[-2] == x for x in ("a", "b", "trained")] for t in tokens]) + 0.0
 
 
-def test_tokens_are_made_once_for_all_that_they_depend_on(tmp_path):
-    """Another encoder of the same tokenizer and prompts takes them; of others, or for other texts,
-    they are made anew. No more than so many tables are kept."""
-    own, rules = saved(tmp_path, {"a": "a", "b": "b"}), str(tmp_path)  # no other test's
-    asked = []
-    for changed in ({}, {}, {"prompt": "q: "}, {"rules": rules + "x"}, {"prompt": "q: "}, {}):
-        oracle = Oracle(**{"rules": rules} | changed)
-        evaluate.evaluate("heldout", Evaluate(), oracle, own, tmp_path)
-        asked.append(oracle.asked)
-    both = ["question", "passage"]
-    assert asked == [both, [], both, both, [], []]
-    p = Evaluate(benchmarks={"heldout": {"format": "heldout", "languages": ["de"]}})
-    oracle = Oracle(rules)
-    evaluate.evaluate("heldout", p, oracle, own, tmp_path)
-    assert oracle.asked == both and len(evaluate._kept) <= evaluate.KEPT
-    for number in range(evaluate.KEPT):
-        evaluate._tokens(Oracle(), [f"{rules} {number} text"], "passage")
-    assert len(evaluate._kept) == evaluate.KEPT
-    assert evaluate._tokens(oracle := Oracle(rules), ["of a b"], "passage") == [["of", "a", "b"]]
-    assert oracle.asked == ["passage"]
-
-
 def test_a_perfect_encoder_finds_everything(tmp_path):
     """Vectors that name the pair, whatever the language, give an AP of 1 in every setting."""
     oracle, own = Oracle(), saved(tmp_path, {"a": "a", "b": "b"})

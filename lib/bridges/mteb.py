@@ -177,18 +177,15 @@ def run(
             is there already is not computed again
     name    owner/model that the results are filed under
 
-    Languages are joined by a blank; "main_score" repeats the task's main metric. `say` hears of
-    each task when it is done, with the mean of that score. Raises ValueError for a name that does
-    not exist or a task that is not of text alone, before anything is run, and Incomplete at the end
-    if data sets could not be loaded."""
+    Languages are joined by a blank; "main_score" repeats the task's main metric. `say` hears it of
+    each task that is done. Raises ValueError for a name that does not exist or a task that is not
+    of text alone, before any is run, and Incomplete at the end if data could not be loaded."""
     from mteb import ResultCache
 
-    from lib.training import frozen
+    from lib.training.frozen import whole
 
-    chosen = [task for entry in tasks for task in _tasks(entry)]
-    tables, missing = [], []
-    # In one piece: millions of texts are asked once, and nobody wants their states kept.
-    with store.locked(folder, say), frozen.whole(encoder):
+    chosen, tables, missing = [task for entry in tasks for task in _tasks(entry)], [], []
+    with store.locked(folder, say), whole(encoder):  # nobody wants millions of states kept
         model = MtebEncoder(encoder, name, languages)
         for task in chosen:
             try:
