@@ -407,7 +407,7 @@ def test_unsupported_languages_are_refused(m2m, pieces, tmp_path):
 
 
 def test_what_is_no_translation_model(tmp_path, pieces, m2m):
-    """A missing folder, one without safetensors or tokenizer, an encoder, a name without revision."""
+    """A missing folder, one without weights or tokenizer, an encoder, a bare name."""
     from transformers import BertConfig
 
     refused(lambda: Translator("facebook/nllb", tmp_path), "facebook/nllb", "@commit")
