@@ -85,7 +85,7 @@ class Decoder(Encoder):
     def __init__(self, model: torch.nn.Module):
         torch.nn.Module.__init__(self)
         self.model, self.settings, self._longest = model, Settings("lasttoken"), math.inf
-        self.dense = torch.nn.Sequential()
+        self.dense, self.lower = torch.nn.Sequential(), None
 
 
 def build(shape: Shape, device: str) -> Decoder:

@@ -34,7 +34,7 @@ from lib import params, store
 from lib.study import paths
 p = params.Prepare.from_cell(globals())
 folder = paths.corpus_dir(p.study, p.run)
-store.remember(folder, p.model_dump())
+store.remember(folder, p.known())
 with store.atomic_folder(folder / "data") as new:
     store.write_json(new / "corpus.json", 10 + p.fold)
 """,
@@ -46,7 +46,7 @@ from lib import params, store
 from lib.study import paths
 p = params.Train.from_cell(globals())
 folder = paths.run_dir(p.study, p.run)
-store.remember(folder, p.model_dump())
+store.remember(folder, p.known())
 if p.seed == 7 and Path("broken").exists():
     raise ValueError("no such luck\\nsecond line")
 if p.seed == 8 and Path("broken").exists():
@@ -294,7 +294,7 @@ def test_a_broken_stamp_is_no_stamp(place, text):
 def test_a_folder_of_other_parameters_is_refused(place):
     """Before anything starts, naming folder and parameter; only what resumes is bound so."""
     job = planned(place.study(GRID))["train seed=1"]
-    store.remember(job.folder, job.params.model_dump())
+    store.remember(job.folder, job.params.known())
     path = place.study(GRID.replace("steps: 2", "steps: 3") + "analyse: {bootstrap: 5}")
     with pytest.raises(BadParameter) as caught:
         run.run_study(path, 1)
@@ -309,7 +309,7 @@ def test_a_folder_of_other_parameters_is_refused(place):
 def test_a_run_goes_on_with_its_work_divided_otherwise(place):
     """On other ranks, in other chunks; another batch size is another run."""
     job = planned(place.study(GRID))["train seed=1"]
-    store.remember(job.folder, job.params.model_dump())
+    store.remember(job.folder, job.params.known())
 
     def asked(**changes):
         params = job.params.model_copy(update=changes)
@@ -521,7 +521,7 @@ def test_what_is_altered_is_removed_at_the_start(place, monkeypatch, capsys):
     for job in jobs.values():
         make_products(job)
     params = jobs["train base"].folder / "params.json"
-    store.write_json(params, jobs["train base"].params.model_dump())
+    store.write_json(params, jobs["train base"].params.known())
     pretend_done(jobs)
     params.write_text("{")
     ok = jobs["prepare base"].ok
