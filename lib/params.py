@@ -188,6 +188,7 @@ class Train(Stage):
         "log_every",
     )
     came_later = {"layers_kept": 0, "frozen": 0, "lora": 0, "recompute": False}
+    came_later |= {"maps": "", "angle": 0.0, "directions": 0}
 
     corpus: str = Field("base", description="the run of 01_prepare to train on")
     strategy: Literal[tuple(ARMS)] = Field("hybrid", description="how batches are made")
@@ -209,6 +210,11 @@ class Train(Stage):
     layers_kept: Count = Field(0, description="checkpoint: its first so many layers; 0: all")
     frozen: Count = Field(0, description="checkpoint: lower layers that are not trained")
     lora: Count = Field(0, description="checkpoint: rank of adapters, trained alone; 0: none")
+    maps: Literal["", "rotated", "free", "centred", "projected"] = Field(
+        "", description="of each language, behind the encoder (lib.training.maps)"
+    )
+    angle: Share = Field(0.0, description="maps rotated, free: share of the way to a random one")
+    directions: Count = Field(0, description="maps projected: how many are taken out")
     pooling: Pooling = Field("", description="of token states; empty: the model's own")
     question_prompt: str = Field("", description="text, or name of a preset; empty: model's own")
     passage_prompt: str = Field("", description="the same of passages")
@@ -272,6 +278,10 @@ class Train(Stage):
             (self.frozen and not self.model, "frozen", "model ''", "0"),
             (self.lora and not self.model, "lora", "model ''", "0"),
             (self.lora and self.frozen, "lora", f"frozen {self.frozen}", "one of the two"),
+            (self.angle and self.maps not in ("rotated", "free"), "angle", f"maps {self.maps!r}",
+             "rotated or free"),
+            ((self.directions > 0) != (self.maps == "projected"), "directions",
+             f"maps {self.maps!r}", "1 or more of projected, else 0"),
         ):  # fmt: skip
             if wrong:
                 raise ValueError(

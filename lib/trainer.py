@@ -13,6 +13,7 @@ from contextlib import nullcontext, redirect_stdout
 from copy import copy
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from lib import store
@@ -29,6 +30,7 @@ from lib.training import (
     cost,
     export,
     frozen,
+    maps,
     models,
     packing,
     ranks,
@@ -123,6 +125,7 @@ class Training:
         if params.compile:
             self.encoder.model.compile(dynamic=True)
         frozen.fill(self.encoder, self.texts)
+        maps.put_in(self.encoder, params, self.texts, self.index)
         self.state = State(self.encoder, adamw(self.encoder, params))
         self.launched: list[Launched] = []
         self.until = params.steps
@@ -219,12 +222,13 @@ class Training:
 
     def _vectors(self, batch: Batch) -> torch.Tensor:
         """[B * (2 + H), d]: questions, passages and negatives of a batch, embedded together."""
-        token_lists = []
-        for side, (rows, _) in batch_rows(self.index, batch).items():
-            token_lists += self.texts.take(side, rows)
+        sides = batch_rows(self.index, batch)
+        token_lists = [t for side, (rows, _) in sides.items() for t in self.texts.take(side, rows)]
+        language = np.concatenate([own for _, own in sides.values()])
         half = self.params.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            return packing.embed(self.encoder, token_lists, self.params.chunk)
+            vectors = packing.embed(self.encoder, token_lists, self.params.chunk)
+        return maps.mapped(self.encoder, vectors, language)
 
     def _hard(self, batch: Batch, negative: torch.Tensor) -> dict:
         """Arguments of the loss that explicit negatives add."""
