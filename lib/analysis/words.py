@@ -48,13 +48,14 @@ def _plain(text: str) -> str:
 
 
 def left_out(runs: list[ScoredRun]) -> Markdown:
-    """Which runs are not analysed since their arms lack seeds; nothing where none are."""
+    """Which runs are not analysed since their arms lack seeds, or were asked other questions;
+    nothing where none are."""
     if not runs:
         return Markdown("")
     named = ", ".join(f"`{run.key}` ({run.arm}, seed {run.seed})" for run in runs)
     return Markdown(
-        f"**Left out** {named}: arms are compared on the same seeds. Train every arm with the same "
-        "ones to have them all."
+        f"**Left out** {named}: arms are compared on the same seeds and the same questions. Train "
+        "every arm with the same seeds, and prepare its texts alike, to have them all."
     )
 
 

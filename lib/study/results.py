@@ -137,15 +137,16 @@ def _check_record(folder: Path) -> None:
 
 
 def comparable(runs: list[ScoredRun]) -> tuple[list[ScoredRun], list[ScoredRun]]:
-    """(runs whose arms all have the same seeds, the others), each in the given order.
+    """(runs whose arms all have the same seeds and questions, the others), in the given order.
 
-    Arms are compared seed by seed, and runs made by hand need not have the same ones. Of the sets
-    of seeds that arms have, the one is taken that keeps most runs. Untrained encoders stay: they
-    are references, which nothing is paired with."""
-    seeds: dict[str, set[int]] = {}
+    Arms are compared seed by seed and question by question, and runs made by hand, or arms that
+    were prepared otherwise, need not have the same ones. Of the sets that arms have, the one is
+    taken that keeps most runs. Untrained encoders stay: they are references, which nothing is
+    paired with."""
+    seeds: dict[str, set[tuple[int, str]]] = {}
     for run in runs:
         if run.train.steps:
-            seeds.setdefault(run.arm, set()).add(run.seed)
+            seeds.setdefault(run.arm, set()).add((run.seed, _asked(run)))
     if not seeds:
         return runs, []
     kept = Counter({frozenset(arm_seeds): 0 for arm_seeds in seeds.values()})
@@ -155,9 +156,16 @@ def comparable(runs: list[ScoredRun]) -> tuple[list[ScoredRun], list[ScoredRun]]
     chosen = [
         run
         for run in runs
-        if not run.train.steps or (run.seed in common and common <= seeds[run.arm])
+        if not run.train.steps
+        or ((run.seed, _asked(run)) in common and common <= seeds[run.arm])
     ]
     return chosen, [run for run in runs if run not in chosen]
+
+
+def _asked(run: ScoredRun) -> str:
+    """What stands for the content of the report's own benchmark, as the run was asked it."""
+    digests = store.read_json(run.folder / "metrics.json")["digests"]
+    return next(iter(digests.values()))
 
 
 def _grid(study: str) -> list[str]:
