@@ -156,8 +156,7 @@ def comparable(runs: list[ScoredRun]) -> tuple[list[ScoredRun], list[ScoredRun]]
     chosen = [
         run
         for run in runs
-        if not run.train.steps
-        or ((run.seed, _asked(run)) in common and common <= seeds[run.arm])
+        if not run.train.steps or ((run.seed, _asked(run)) in common and common <= seeds[run.arm])
     ]
     return chosen, [run for run in runs if run not in chosen]
 

@@ -17,11 +17,16 @@ from lib.study import results
 
 AXIS = "rung"
 CONTRASTS = dict(zip(("mono cost", "cross gain", "batch effect"), claims.PRIMARY, strict=True))
+# The same in the pool of all languages, and of alpha 0, to tell which alpha is best.
+CONTRASTS["multi gain"] = claims.Claim("Hybrid(0.5) gains over mono", {"multi": ("mono",)})
+for _name in ("mono cost", "cross gain", "multi gain"):
+    CONTRASTS[f"{_name} of cross"] = replace(CONTRASTS[_name], arm="cross")
 COLUMNS = ["rung", "budget", "contrast", "alignment", "missing", "value", "low", "high", "seeds"]
 
 
 def points(study: str, axis: str = AXIS) -> pd.DataFrame:
-    """One row a rung, budget and contrast (COLUMNS; mAP, 95 % intervals) of the report's benchmark.
+    """One row a rung, budget and contrast (COLUMNS; mAP, 95 % intervals) of the report's benchmark;
+    contrasts of arms that the study lacks are left out.
 
     Raises BadParameter for a study without that axis, without `untrained` runs, or that was not
     evaluated on a benchmark of format parallel."""
@@ -31,7 +36,7 @@ def points(study: str, axis: str = AXIS) -> pd.DataFrame:
     if not parallel:
         raise BadParameter(f"study {study}: no alignment (expected a benchmark of format parallel)")
     rows = []
-    for rung, own in _by_label(study, runs, axis).items():
+    for rung, own in by_label(study, runs, axis).items():
         if "untrained" not in {run.arm for run in own}:
             raise BadParameter(f"study {study}: rung {rung} has no untrained runs (expected some)")
         aligned = alignment(results.load_results(study, own, parallel), "untrained")
@@ -45,7 +50,7 @@ def alignment(found: Results, arm: str) -> stats.Interval:
     return stats.interval(found.table(arm, "cross", "hit1", lambda table: table))
 
 
-def _by_label(study: str, runs: list[ScoredRun], axis: str) -> dict[str, list[ScoredRun]]:
+def by_label(study: str, runs: list[ScoredRun], axis: str) -> dict[str, list[ScoredRun]]:
     """Label -> the runs of the axis that have it, named as the arms of a study of its own."""
     parts: dict[str, dict[str, ScoredRun]] = {}
     for run in runs:
@@ -69,6 +74,8 @@ def _of_rung(rung: str, aligned: float, by_budget: dict[int, Results]) -> list[d
         known = {"rung": rung, "budget": budget, "alignment": aligned}
         known["missing"] = skill[max(skill)] - skill[budget]
         for name, claim in CONTRASTS.items():
+            if claims.lacking(one, claim):
+                continue
             (row,) = claims.compare(one, claim)
             kept = {key: row[key] for key in ("low", "high", "seeds")}
             rows.append(known | {"contrast": name, "value": row["difference"]} | kept)
