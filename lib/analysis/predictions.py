@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lib.analysis import law
+from lib.analysis import law, stats
 
 UNALIGNED = "dose0"  # the rung of the null `dose only`
 COLUMNS = ["group", "target", "contrast", "alignment", "estimate", "low", "high"]
@@ -97,3 +97,104 @@ def targets_published() -> list[Target]:
     """The targets of `published`, each once; known beforehand, so out of sample and not blind."""
     table = published().drop_duplicates("target")
     return [Target(r.group, r.target, r.alignment, True) for r in table.itertuples()]
+
+
+# --- in words ----------------------------------------------------------------------------------
+
+FAILS_AT = 0.03  # mono cost with no rotation from which on the law fails; fixed beforehand
+
+
+def failures(found: pd.DataFrame) -> list[str]:
+    """Why the law fails, of what was fixed before any result; empty where it does not, or where
+    nothing was measured. found: predictions with what came out (value) beside them."""
+    cost = found[found["contrast"] == "mono cost"].set_index("target")["value"]
+    said = []
+    if "turn0" in cost and cost["turn0"] <= -FAILS_AT:
+        said.append(f"without rotation the mono cost is {cost['turn0']:+.3f}, {FAILS_AT} or more")
+    turned = cost[cost.index.str.startswith("turn") & (cost.index != "turn0")]
+    if "turn0" in cost and len(turned) and turned.iloc[-1] >= cost["turn0"]:
+        said.append(f"the mono cost does not grow with rotation ({turned.iloc[-1]:+.3f} at most)")
+    return said
+
+
+def answer(points: pd.DataFrame, said: pd.DataFrame, found: pd.DataFrame) -> str:
+    """What was found, in three sentences: on rungs from scratch, of predictions, of the law."""
+    last = points[points["budget"] == points["budget"].max()]
+    ends = [_rung(last, "mono cost"), _rung(last, "cross gain")]
+    first = f"From scratch, {ends[0]}; {ends[1]}."
+    blind = found[~found["known"]]
+    if blind.empty:
+        counts = f"{(~said['known']).sum()} predictions"
+        return f"{first} **{counts} of a pretrained encoder wait for their results.**"
+    inside = int(blind["value"].between(blind["low"], blind["high"]).sum())
+    error = {n: float(np.sqrt(((blind["value"] - blind[n]) ** 2).mean())) for n in _ASKED}
+    second = (
+        f"Of {len(blind)} predictions that were made before their results, {inside} lie in their "
+        f"90 % interval; they err by {error['estimate']:.3f} mAP (root mean square), and by "
+        f"{error['constant']:.3f} where alignment does not matter, {error['dose only']:.3f} where "
+        "only the dose does."
+    )
+    why = failures(found)
+    third = (
+        f"**The law fails**: {'; '.join(why)}." if why else "**The law stands** by the rule set."
+    )
+    return f"{first} {second} {third}"
+
+
+_ASKED = ("estimate", *NULLS)
+
+
+def _rung(last: pd.DataFrame, contrast: str) -> str:
+    """`the mono cost is -.12 at alignment .27 and -.03 at .78`, of the ends of the dosed rungs."""
+    own = last[(last["contrast"] == contrast) & last["rung"].str.startswith("dose")]
+    low, high = (own.loc[own["alignment"].agg(end)] for end in ("idxmin", "idxmax"))
+    return (
+        f"the {contrast} of hybrid(0.5) is {low['value']:+.3f} [{low['low']:+.3f}, "
+        f"{low['high']:+.3f}] at alignment {low['alignment']:.2f} and {high['value']:+.3f} "
+        f"[{high['low']:+.3f}, {high['high']:+.3f}] at {high['alignment']:.2f}"
+    )
+
+
+def shown_laws(points: pd.DataFrame) -> pd.DataFrame:
+    """For people to read: of each contrast the four laws with their error on rungs left out."""
+    rows = []
+    for name, table in laws(points).items():
+        chosen, errors = table.iloc[0], table.set_index("law")["error"]
+        law_ = f"{chosen['size']:+.3f}" + f" {chosen['missing']:+.2f} M" * bool(chosen["missing"])
+        power = f" (1 - A)^{chosen['power']:.2f}" if chosen["power"] else ""
+        about = {"contrast": name, "terms": chosen["law"], "law": f"({law_}){power}"}
+        rows.append(about | {f"error: {terms}": f"{errors[terms]:.4f}" for terms in law.TERMS})
+    return pd.DataFrame(rows)
+
+
+def shown_scores(scores: pd.DataFrame) -> pd.DataFrame:
+    """`score`, for people to read."""
+    shown = scores.rename(columns={"estimate": "law", "constant": "no alignment"}).copy()
+    shown["inside"] = [f"{r.inside} of {r.targets}" for r in scores.itertuples()]
+    for name in ("law", "no alignment", "dose only"):
+        shown[name] = shown[name].map("{:.3f}".format)
+    return shown.drop(columns="targets")
+
+
+def shown_points(points: pd.DataFrame) -> pd.DataFrame:
+    """lib.study.rungs.points, for people to read: a row a rung and budget, a column a contrast."""
+    table = points.assign(
+        shown=[stats.signed(r.value, r.low, r.high) for r in points.itertuples()],
+        alignment=points["alignment"].map("{:.3f}".format),
+    )
+    about = ["rung", "budget", "alignment"]
+    order = table["contrast"].unique()
+    wide = table.pivot(index=about, columns="contrast", values="shown")[order]
+    wide = wide.reset_index().sort_values(["budget", "alignment"], ignore_index=True)
+    return wide.rename_axis(columns=None)
+
+
+def shown(said: pd.DataFrame) -> pd.DataFrame:
+    """Predictions that were blind, for people to read."""
+    blind = said[~said["known"]]
+    table = blind.assign(
+        shown=[stats.signed(r.estimate, r.low, r.high) for r in blind.itertuples()],
+        alignment=blind["alignment"].map("{:.3f}".format),
+    )
+    wide = table.pivot(index=["target", "alignment"], columns="contrast", values="shown")
+    return wide[table["contrast"].unique()].reset_index().rename_axis(columns=None)

@@ -12,6 +12,7 @@ python -m lib.study card params/quick.yaml RUN   the model card of a run
 python -m lib.study push params/quick.yaml RUN owner/name   upload its model to the hub, private
 python -m lib.study clean params/quick.yaml      remove its outputs
 python -m lib.study predict                      what the law says, before results (docs/law.md)
+python -m lib.study law                          the page of the law and its predictions
 python -m lib.study compare A B [C ...] --benchmark xquad-r|FOLDER   encoders (docs/compare.md)
 python -m lib.study parameters                   every parameter, as docs/parameters.md has them
 python -m lib.study cell train                   the parameter cell of a stage's notebook
@@ -79,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     add("push", _push, "path", "run", "name")
     add("clean", lambda o: clean(o.path), "path")
     add("predict", _predict)
+    add("law", _law)
     add("compare", _compare, "encoders", "--benchmark")
     add("parameters", lambda _: print(cells.reference(), end=""))
     add("cell", lambda o: print(cells.cell(o.kind)), "kind")
@@ -187,6 +189,12 @@ def _predict(_: argparse.Namespace) -> None:
 
     predict.write()
     print(f"predictions: {shown(predict.FILE)}; commit them before anything that they are about")
+
+
+def _law(_: argparse.Namespace) -> None:
+    from lib.study import lawpage
+
+    print(f"page: {shown(lawpage.make())}")
 
 
 def _compare(options: argparse.Namespace) -> None:

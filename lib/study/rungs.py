@@ -73,12 +73,18 @@ def _of_rung(rung: str, aligned: float, by_budget: dict[int, Results]) -> list[d
     for budget, one in by_budget.items():
         known = {"rung": rung, "budget": budget, "alignment": aligned}
         known["missing"] = skill[max(skill)] - skill[budget]
-        for name, claim in CONTRASTS.items():
-            if claims.lacking(one, claim):
-                continue
-            (row,) = claims.compare(one, claim)
+        rows += [known | row for row in contrasts(one)]
+    return rows
+
+
+def contrasts(found: Results) -> list[dict]:
+    """Contrast, value, low, high and seeds of each that a study has the arms for."""
+    rows = []
+    for name, claim in CONTRASTS.items():
+        if not claims.lacking(found, claim):
+            (row,) = claims.compare(found, claim)
             kept = {key: row[key] for key in ("low", "high", "seeds")}
-            rows.append(known | {"contrast": name, "value": row["difference"]} | kept)
+            rows.append({"contrast": name, "value": row["difference"]} | kept)
     return rows
 
 
