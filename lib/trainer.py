@@ -124,7 +124,8 @@ class Training:
         self.encoder.to(self.device).train()
         if params.compile:
             self.encoder.model.compile(dynamic=True)
-        frozen.fill(self.encoder, self.texts)
+        if params.steps:
+            frozen.fill(self.encoder, self.texts)
         maps.put_in(self.encoder, params, self.texts, self.index)
         self.state = State(self.encoder, adamw(self.encoder, params))
         self.launched: list[Launched] = []

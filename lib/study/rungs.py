@@ -45,9 +45,10 @@ def points(study: str, axis: str = AXIS) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def alignment(found: Results, arm: str) -> stats.Interval:
-    """Bitext accuracy of an arm's encoders, over ordered pairs of languages, with its interval."""
-    return stats.interval(found.table(arm, "cross", "hit1", lambda table: table))
+def alignment(found: Results, arm: str, fixed: bool = False) -> stats.Interval:
+    """Bitext accuracy of an arm's encoders, over ordered pairs of languages, with its interval;
+    fixed: of these encoders alone."""
+    return stats.interval(found.table(arm, "cross", "hit1", lambda table: table), fixed=fixed)
 
 
 def by_label(study: str, runs: list[ScoredRun], axis: str) -> dict[str, list[ScoredRun]]:
