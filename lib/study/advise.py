@@ -83,7 +83,7 @@ def _row(row) -> str:
 
 def best(own: pd.DataFrame) -> str:
     """Which alpha to take in a setting, by the estimates; and which others may be as good: those
-    whose interval reaches the best one's estimate."""
+    whose interval overlaps that of the best."""
     itself = {"alpha": 1.0, "estimate": 0.0, "low": 0.0, "high": 0.0}
     every = pd.concat([own, pd.DataFrame([itself])], ignore_index=True)
     top = every.loc[every["estimate"].idxmax()]
