@@ -103,6 +103,8 @@ class Stage(BaseModel):
 
 
 class Prepare(Stage):
+    came_later = {"switch": 0.0, "lexicon": {}}
+
     source: str = Field("cldr", description="where texts come from")
     files: dict[str, str] = Field(
         {}, description="file of each language: pairs (any names), squad, bitext, translate (en)"
@@ -141,6 +143,10 @@ class Prepare(Stage):
     translate_from: Literal["pairs", "squad"] = Field(
         "pairs", description="translate: format of the English file"
     )
+    switch: Share = Field(0.0, description="share of English words that are translated in training")
+    lexicon: dict[str, str] = Field(
+        {}, description="switch: file of each language, English word and translation; {}: found"
+    )
     max_chars: Positive = Field(2000, description="files: rows with a longer text are dropped")
     vocabulary: int = Field(8000, ge=300, le=2 * 10**6, description="entries of the tokenizer")
 
@@ -170,6 +176,8 @@ class Prepare(Stage):
                 "prepare.unanswerable: True does not go with passage 'sentence' (expected "
                 "'paragraph': an unanswerable question has no answer sentence)"
             )
+        if self.lexicon and not self.switch:
+            raise ValueError("prepare.lexicon: does not go with switch 0 (expected more, or none)")
         unused = [c for c in self.keep if self.languages and c not in self.languages]
         if unused:
             raise ValueError(f"prepare.keep: {unused[0]} is not one of prepare.languages")

@@ -79,6 +79,8 @@ def check(p: Prepare) -> None:
         raise ValueError(f"parallel: false {wrong} (expected true)")
     if p.split == "article" and not source.articles:
         raise ValueError(f"split: 'article' {wrong} (expected group)")
+    if p.switch and source.scratch:
+        raise ValueError(f"switch: {p.switch:g} {wrong} (expected 0: it is not held in memory)")
     for name in p.columns:
         if name not in source.columns:
             expected = ", ".join(source.columns) or "none"
@@ -102,4 +104,9 @@ def build_corpus(p: Prepare, scratch: Path) -> ParallelCorpus:
     """The corpus that `p` describes. scratch: a folder that the caller removes."""
     check(p)
     made = module(p.source)
-    return made.build_corpus(p, scratch) if made.SOURCE.scratch else made.build_corpus(p)
+    if made.SOURCE.scratch:
+        return made.build_corpus(p, scratch)
+    corpus = made.build_corpus(p)
+    if not p.switch:
+        return corpus
+    return import_module("lib.sources.codeswitch").switched(corpus, p)
