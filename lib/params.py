@@ -196,7 +196,7 @@ class Train(Stage):
         "log_every",
     )
     came_later = {"layers_kept": 0, "frozen": 0, "lora": 0, "recompute": False}
-    came_later |= {"maps": "", "angle": 0.0, "directions": 0}
+    came_later |= {"maps": "", "angle": 0.0, "directions": 0, "look_every": 0}
 
     corpus: str = Field("base", description="the run of 01_prepare to train on")
     strategy: Literal[tuple(ARMS)] = Field("hybrid", description="how batches are made")
@@ -251,6 +251,9 @@ class Train(Stage):
     validate_every: Count = Field(0, description="steps between validations, best kept; 0: none")
     patience: Count = Field(
         0, description="stop after so many validations without a better one; 0: train all steps"
+    )
+    look_every: Count = Field(
+        0, description="steps between looks at gradients of mono and cross batches; 0: none"
     )
     # torch takes one bit more, but tables hold int64
     seed: int = Field(0, ge=0, le=2**63 - 1, description="of initial weights and of batches")

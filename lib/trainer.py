@@ -27,6 +27,7 @@ from lib.training import (
     adapters,
     budgets,
     checkpoints,
+    conflict,
     cost,
     export,
     frozen,
@@ -187,6 +188,8 @@ class Training:
     def step(self) -> Launched:
         """One update; batch -> vectors -> loss -> gradient -> clipping -> AdamW."""
         at, p, optimizer = self.state.step, self.params, self.state.optimizer
+        if p.look_every and not at % p.look_every:
+            conflict.look(self)
         begin, batch = cost.mark(self.device), self.schedule.batch(at)
         seed_dropout(self.device.type, p.seed, at, ranks.rank())
         rate = learning_rate(p, at)
