@@ -198,3 +198,16 @@ def shown(said: pd.DataFrame) -> pd.DataFrame:
     )
     wide = table.pivot(index=["target", "alignment"], columns="contrast", values="shown")
     return wide[table["contrast"].unique()].reset_index().rename_axis(columns=None)
+
+
+def shown_gradients(looks: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
+    """lib.study.rungs.gradients, for people to read: a row a rung, by alignment, a column a step."""
+    if looks.empty:
+        return looks
+    aligned = points.groupby("rung")["alignment"].first()
+    table = looks.assign(
+        alignment=looks["rung"].map(aligned), agreement=looks["agreement"].round(2)
+    )
+    wide = table.pivot(index=["alignment", "rung"], columns="step", values="agreement")
+    wide = wide.reset_index().assign(alignment=lambda t: t["alignment"].map("{:.3f}".format))
+    return wide[["rung", "alignment", *sorted(looks["step"].unique())]].rename_axis(columns=None)

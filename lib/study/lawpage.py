@@ -88,3 +88,8 @@ def make() -> Path:
         progress_bar=False,
     )  # fmt: skip
     return report.render_alone(report.Page(NAME, "analyse", "", target))
+
+
+def gradients() -> pd.DataFrame:
+    """lib.study.rungs.gradients of the study that looked at them; empty where it did not run."""
+    return rungs.gradients(LOOKED) if have(LOOKED) else pd.DataFrame()

@@ -14,6 +14,7 @@ from lib.analysis import claims, stats
 from lib.analysis.results import Results, ScoredRun, arm_labels
 from lib.params import BadParameter
 from lib.study import results
+from lib.training import conflict
 
 AXIS = "rung"
 CONTRASTS = dict(zip(("mono cost", "cross gain", "batch effect"), claims.PRIMARY, strict=True))
@@ -92,3 +93,18 @@ def contrasts(found: Results) -> list[dict]:
 def _mono(found: Results) -> float:
     """mono mAP of the mono arm."""
     return stats.interval(found.table("mono", "mono")).estimate
+
+
+def gradients(study: str, axis: str = AXIS) -> pd.DataFrame:
+    """One row a rung and look at gradients (lib.training.conflict), means over seeds: rung, step,
+    mono_cross, mono, cross, and agreement, mono_cross over the geometric mean of the other two: 1
+    where kinds of batches differ no more than batches of one kind do."""
+    parts = [
+        conflict.read(run.folder).assign(rung=rung)
+        for rung, own in by_label(study, results.scored_runs(study), axis).items()
+        for run in own
+    ]
+    table = pd.concat(parts, ignore_index=True)
+    means = table.groupby(["rung", "step"], sort=False).mean().reset_index()
+    ceiling = (means["mono"].clip(lower=0) * means["cross"].clip(lower=0)) ** 0.5
+    return means.assign(agreement=means["mono_cross"] / ceiling)
