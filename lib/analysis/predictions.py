@@ -201,7 +201,7 @@ def shown(said: pd.DataFrame) -> pd.DataFrame:
 
 
 def shown_gradients(looks: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
-    """lib.study.rungs.gradients, for people to read: a row a rung, by alignment, a column a step."""
+    """lib.study.rungs.gradients, for people to read: a row a rung, a column a step."""
     if looks.empty:
         return looks
     aligned = points.groupby("rung")["alignment"].first()

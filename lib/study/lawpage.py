@@ -18,6 +18,7 @@ from lib.store import ROOT
 from lib.study import ledger, paths, predict, report, results, rungs, warm
 
 NAME, NOTEBOOK = "law", "06_law.ipynb"
+LOOKED = "rungs-gradients"
 PLAIN = {"pretrained": "turn0", "xquad": "xquad"}  # study without rungs -> its target
 
 
