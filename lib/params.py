@@ -103,7 +103,7 @@ class Stage(BaseModel):
 
 
 class Prepare(Stage):
-    came_later = {"switch": 0.0, "lexicon": {}}
+    came_later = {"switch": 0.0, "lexicon": {}, "groups": 1.0}
 
     source: str = Field("cldr", description="where texts come from")
     files: dict[str, str] = Field(
@@ -143,6 +143,7 @@ class Prepare(Stage):
     translate_from: Literal["pairs", "squad"] = Field(
         "pairs", description="translate: format of the English file"
     )
+    groups: Share = Field(1.0, description="share of training groups kept, smaller ones in larger")
     switch: Share = Field(0.0, description="share of English words that are translated in training")
     lexicon: dict[str, str] = Field(
         {}, description="switch: file of each language, English word and translation; {}: found"
