@@ -378,11 +378,20 @@ class Evaluate(Stage):
 
 class Analyse(Stage):
     unnamed_run = ""
+    came_later = {"axis": "", "points": {}}
 
     run: str = Field("", description="one run of 02_train; empty: all of the study")
     benchmark: str = Field("", description="what the report is about; empty: the first evaluated")
     note: str = Field("", description="what readers must know of the data, for the report's top")
+    axis: str = Field(
+        "", description="of the study: a trend over it; all else is of its last label"
+    )
+    points: dict[str, float] = Field({}, description="axis: number of a label; {}: it is one")
     bootstrap: Positive = Field(2000, description="resamples of the bootstrap, a check")
+
+    def number_of(self, label: str) -> float:
+        """What a label of the axis stands for. Raises ValueError where that is no number."""
+        return self.points.get(label) or float(label)
 
 
 STAGES: dict[str, type[Stage]] = {m.name(): m for m in (Prepare, Train, Evaluate, Analyse)}

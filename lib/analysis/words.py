@@ -15,7 +15,7 @@ from lib.analysis.results import ENDS, WITH_ALPHA, Results, ScoredRun
 from lib.analysis.showing import NOTHING
 from lib.analysis.sums import stratum
 from lib.metrics import REFERENCES, SETTINGS
-from lib.params import BenchmarkSpec, Train
+from lib.params import Analyse, BenchmarkSpec, Train
 
 NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight"}
 
@@ -57,6 +57,15 @@ def left_out(runs: list[ScoredRun]) -> Markdown:
         f"**Left out** {named}: arms are compared on the same seeds and the same questions. Train "
         "every arm with the same seeds, and prepare its texts alike, to have them all."
     )
+
+
+def trend(answer: str, p: Analyse, runs: list[ScoredRun]) -> Markdown:
+    """What the axis does, and of which runs the rest of the report is; nothing without an axis."""
+    if not p.axis:
+        return Markdown("")
+    last = next(part for part in runs[0].folder.name.split(",") if part.startswith(f"{p.axis}="))
+    rest = f"All below the curves is of `{last}` alone."
+    return Markdown(f"**Along {p.axis}**: {answer} {rest}")
 
 
 STRATEGIES = {

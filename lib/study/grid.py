@@ -34,7 +34,7 @@ from lib.params import (
 )
 from lib.sampler import ROWS, arm_name, crosses
 from lib.store import ROOT
-from lib.study import inputs, tune
+from lib.study import along, inputs, tune
 from lib.study.paths import study_dir
 
 SECTIONS = (*STAGES, "vary", "tune")
@@ -292,6 +292,7 @@ def _expand(name: str, data: dict[str, Any]) -> Study:
     analyse = Analyse(study=name, **base["analyse"])
     specs = Evaluate(**base["evaluate"]).benchmarks
     _check_benchmarks(specs, analyse.benchmark)
+    along.check(analyse, {axis.name: [s.label for s in axis.settings] for axis in axes})
     _check_articles(specs, corpora.values())
     return Study(name, corpora, runs, analyse)
 

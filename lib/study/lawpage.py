@@ -67,7 +67,7 @@ def measured(study: str, blind: bool) -> pd.DataFrame:
     if blind:
         predict.require_older(results.commits(runs))
     plain = PLAIN.get(study)
-    parts = {plain: runs} if plain else rungs.by_label(study, runs, rungs.AXIS)
+    parts = {plain: runs} if plain else results.by_label(study, runs, rungs.AXIS)
     rows = []
     for target, own in parts.items():
         found = results.load_results(study, own, next(iter(results.benchmark_specs(own))))

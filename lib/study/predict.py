@@ -53,7 +53,7 @@ def alignments(study: str) -> dict[str, float]:
     runs = results.scored_runs(study)
     return {
         rung: rungs.alignment(results.load_results(study, own, "parallel"), "untrained").estimate
-        for rung, own in rungs.by_label(study, runs, rungs.AXIS).items()
+        for rung, own in results.by_label(study, runs, rungs.AXIS).items()
     }
 
 

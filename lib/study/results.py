@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -21,7 +22,7 @@ from lib.analysis.results import Results, ScoredRun, arm_labels
 from lib.benchmarks import format_of, load_benchmark
 from lib.corpus import ParallelCorpus
 from lib.metrics import REFERENCES
-from lib.params import BenchmarkSpec, Train
+from lib.params import Analyse, BadParameter, BenchmarkSpec, Train
 from lib.study import grid, paths
 from lib.study.evaluate import Scored, with_references
 
@@ -134,6 +135,41 @@ def _check_record(folder: Path) -> None:
     if not store.is_sealed(manifest):
         raise store.Damaged(f"{folder / 'model/manifest.json'}: was altered after it was written")
     store.compare(folder, {name: manifest["record"][name] for name in READ})
+
+
+def by_label(study: str, runs: list[ScoredRun], axis: str) -> dict[str, list[ScoredRun]]:
+    """Label -> the runs of the axis that have it, named as the arms of a study of its own. Raises
+    BadParameter for a study without that axis."""
+    parts: dict[str, dict[str, ScoredRun]] = {}
+    for run in runs:
+        labels = dict(part.split("=", 1) for part in run.key.split(","))
+        if axis not in labels:
+            raise BadParameter(f"study {study}: has no axis {axis!r} (expected one)")
+        rest = ",".join(f"{name}={x}" for name, x in labels.items() if name != axis)
+        parts.setdefault(labels[axis], {})[rest] = run
+    found = {}
+    for label, own in parts.items():
+        names = arm_labels({rest: run.train for rest, run in own.items()})
+        found[label] = [replace(run, arm=names[rest]) for rest, run in own.items()]
+    return found
+
+
+def reported(p: Analyse) -> list[ScoredRun]:
+    """The runs that a report is about: those of the axis's last label, where it has one."""
+    runs = scored_runs(p.study, p.run)
+    return [*by_label(p.study, runs, p.axis).values()][-1] if p.axis else runs
+
+
+def load_series(p: Analyse, benchmark: str) -> dict[float, dict[int, Results]]:
+    """Number of each label of the axis -> budget (0 where there are none) -> results of the runs
+    that can be compared. Empty without an axis."""
+    found = {}
+    runs = scored_runs(p.study, p.run) if p.axis else []
+    for label, own in by_label(p.study, runs, p.axis).items():
+        kept, _ = comparable(own)
+        by_budget = load_budgets(kept, benchmark)
+        found[p.number_of(label)] = by_budget or {0: load_results(p.study, kept, benchmark)}
+    return found
 
 
 def comparable(runs: list[ScoredRun]) -> tuple[list[ScoredRun], list[ScoredRun]]:
