@@ -35,6 +35,7 @@ Positive = Annotated[int, Field(ge=1, le=10**9)]
 Size = Annotated[int, Field(ge=1, le=2**16)]
 Device = Literal["auto", "cpu", "cuda"]
 Negatives = Literal["in_batch", "in_language", "explicit", "both"]
+Objective = Literal["", "lakda", "xlco", "distil"]
 Pooling = Literal["", "mean", "cls", "lasttoken", "weightedmean"]
 
 
@@ -188,6 +189,7 @@ class Train(Stage):
         "log_every",
     )
     came_later = {"layers_kept": 0, "frozen": 0, "lora": 0, "recompute": False}
+    came_later |= {"objective": "", "objective_weight": 1.0}
 
     corpus: str = Field("base", description="the run of 01_prepare to train on")
     strategy: Literal[tuple(ARMS)] = Field("hybrid", description="how batches are made")
@@ -201,6 +203,8 @@ class Train(Stage):
     most_negatives: Count = Field(0, description="at most so many in-batch negatives; 0: all")
     temperature: float = Field(0.0, ge=0, description="of the loss; 0: the model's own")
     symmetric: bool = Field(False, description="also contrast each passage with the questions")
+    objective: Objective = Field("", description="added to the loss: lib.training.objectives")
+    objective_weight: float = Field(1.0, gt=0, description="of what is added")
     model: str = Field("", description="checkpoint's name or folder; empty: small, from scratch")
     width: Size = Field(64, description="from scratch: size of hidden states")
     layers: Size = Field(1, description="from scratch: number of layers")
@@ -268,6 +272,8 @@ class Train(Stage):
             (self.symmetric and (most or self.negatives not in ("in_batch", "both")), "symmetric",
              f"{kind}, most_negatives {most}", "False: not all rows' passages are contrasted"),
             (self.patience and not self.validate_every, "patience", "validate_every 0", "0"),
+            (not self.objective and self.objective_weight != 1, "objective_weight",
+             "objective ''", "1"),
             (self.layers_kept and not self.model, "layers_kept", "model ''", "0"),
             (self.frozen and not self.model, "frozen", "model ''", "0"),
             (self.lora and not self.model, "lora", "model ''", "0"),

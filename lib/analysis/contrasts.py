@@ -93,8 +93,10 @@ def mechanism(results: Results) -> pd.DataFrame:
 
 
 def _cells(results: Results) -> dict[tuple[str, str, bool], str]:
-    """(strategy, negatives, whether limited) -> arm, of arms with half of each kind of pair."""
-    trains = {r.arm: r.train for r in results.runs if r.train.alpha == 0.5}
+    """(strategy, negatives, whether limited) -> arm, of arms with half of each kind of pair and
+    nothing added to the loss."""
+    halves = (r for r in results.runs if r.train.alpha == 0.5 and not r.train.objective)
+    trains = {r.arm: r.train for r in halves}
     return {
         (t.strategy, t.negatives, t.most_negatives > 0): arm
         for arm, t in trains.items()

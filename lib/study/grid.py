@@ -304,6 +304,11 @@ def _check_translations(prepare: Prepare, train: Train) -> None:
             f"train.strategy: {arm_name(train.strategy, train.alpha)} needs translations, which "
             "does not go with prepare.parallel false (expected mono, x-x or en-en)"
         )
+    if train.steps and not prepare.parallel and train.objective:
+        raise BadParameter(
+            f"train.objective: {train.objective!r} needs translations, which does not go with "
+            "prepare.parallel false (expected '')"
+        )
 
 
 def _check_articles(specs: Mapping[str, BenchmarkSpec], corpora: Iterable[Prepare]) -> None:
