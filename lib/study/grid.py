@@ -297,17 +297,14 @@ def _expand(name: str, data: dict[str, Any]) -> Study:
 
 
 def _check_translations(prepare: Prepare, train: Train) -> None:
-    """Raise BadParameter for an arm that needs translations on a corpus that is made for those that
-    do not: they draw from texts that it cannot."""
-    if train.steps and not prepare.parallel and crosses(train.strategy, train.alpha):
+    """Raise BadParameter for what needs translations on a corpus that is made for arms that do
+    not: they draw from texts that it cannot."""
+    arm = train.strategy, train.alpha
+    if train.steps and not prepare.parallel and (train.objective or crosses(*arm)):
+        what = f"objective: {train.objective}" if train.objective else f"strategy: {arm_name(*arm)}"
         raise BadParameter(
-            f"train.strategy: {arm_name(train.strategy, train.alpha)} needs translations, which "
-            "does not go with prepare.parallel false (expected mono, x-x or en-en)"
-        )
-    if train.steps and not prepare.parallel and train.objective:
-        raise BadParameter(
-            f"train.objective: {train.objective!r} needs translations, which does not go with "
-            "prepare.parallel false (expected '')"
+            f"train.{what} needs translations, which does not go with prepare.parallel false "
+            "(expected mono, x-x or en-en, and no objective)"
         )
 
 
@@ -498,8 +495,6 @@ def describe(study: Study) -> str:
         how = f"{arm}, {train.steps} steps" if train.steps else "untrained"
         lines.append(f"  run {key:<28} {how}, seed {train.seed}, corpus {train.corpus}")
     corpora, runs = len(study.corpora), len(study.runs)
-    lines.append(
-        f"{corpora} corpora, {runs} runs ({steps:,} training steps): "
-        f"{corpora + 2 * runs + 2} stages"
-    )
+    stages = corpora + 2 * runs + 2
+    lines.append(f"{corpora} corpora, {runs} runs ({steps:,} training steps): {stages} stages")
     return "\n".join(lines)
