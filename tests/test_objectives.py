@@ -17,8 +17,8 @@ from test_trainer import LANGUAGES, results, stop_after, toy_corpus, toy_rows
 
 from lib import store
 from lib.analysis import drawing
-from lib.analysis.contrasts import MECHANISM, mechanism
-from lib.analysis.results import ScoredRun, arm_labels
+from lib.analysis.contrasts import WITHOUT, mechanism, rivals
+from lib.analysis.results import arm_labels
 from lib.params import BadParameter, Train, checked
 from lib.sampler import PairIndex, Schedule
 from lib.study import grid
@@ -344,23 +344,27 @@ def test_arms_are_named_after_it():
     assert arm_labels(trains)["arm=xlco,seed=0"] == "mono, xlco"
 
 
-def test_no_contrast_takes_it_for_the_batches_alone():
-    """It is an arm of the study and of its strategy's name, but no composition, no point of a line
-    over alpha and no mechanism cell."""
-    found = study({"mono": 0.0, "mix(0.5)": 0.0, "hybrid(0.5)": 0.0, "hybrid(0.5), lakda": 0.1})
-    runs = [
-        ScoredRun(r.key, r.arm, r.train.model_copy(update={"objective": "lakda"}), None)
-        if "lakda" in r.arm
-        else r
-        for r in found.runs
-    ]
-    found = replace(found, runs=runs)
-    assert found.arms[-1] == "hybrid(0.5), lakda"
-    assert found.compositions == ["mono", "mix(0.5)", "hybrid(0.5)"]
+def test_contrasts_know_it():
+    """It stands beside the arms of a study, and against its own batches without, by hand .1 more;
+    it is no point of a line over alpha and no mechanism cell."""
+    gains = {"mono": 0.0, "hybrid(0.5)": 0.0, "hybrid(0.5), lakda": 0.1}
+    found = study(gains | {"hybrid-pair(0.5)": 0.0})
+    found = replace(found, runs=[with_objective(run) for run in found.runs])
+    assert found.compositions == found.arms == [*gains, "hybrid-pair(0.5)"]
     assert found.alphas("hybrid") == {0.5: "hybrid(0.5)", 1.0: "mono"}
-    assert runs[-1].strategy == "hybrid, lakda"
-    cells = mechanism(found)
-    assert len(MECHANISM) and "hybrid(0.5), lakda" not in cells.to_string()
+    assert {r.strategy for r in found.runs if "lakda" in r.arm} == {"hybrid, lakda"}
+    table = rivals(found)
+    own = table[table["rival"] == WITHOUT]
+    assert {*own["arm"]} == {"hybrid(0.5), lakda"} and {*own["versus"]} == {"hybrid(0.5)"}
+    assert own["difference"].to_numpy() == pytest.approx(0.1, abs=0.02) and len(own) == 3
+    assert {*mechanism(found)["arm"]} == {"hybrid(0.5)"}
+
+
+def with_objective(run):
+    """A run named after an objective, with it."""
+    name = run.arm.rpartition(", ")[2]
+    change = {"objective": name if name in NAMES else ""}
+    return replace(run, train=run.train.model_copy(update=change))
 
 
 # --- refused -----------------------------------------------------------------------------------

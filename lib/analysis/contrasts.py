@@ -15,13 +15,15 @@ from lib.analysis.sums import THIN, headline
 from lib.languages import script
 from lib.metrics import CELL
 
-RIVALS = ("mono", "cross", "mix")
+WITHOUT = "the same batches alone"
+RIVALS = ("mono", "cross", "mix", WITHOUT)
 ALPHAS = 5  # fewest values of alpha, ends included, that are joined by a line
 
 
 def rivals(results: Results) -> pd.DataFrame:
     """Each arm minus mono, minus cross, and minus mix at the same alpha (mix(0.5) where there is
-    none), of arms that are there, in every setting, paired by seed and question.
+    none), of arms that are there, in every setting, paired by seed and question; one with an
+    objective also minus its batches without.
 
     Rows: arm, rival, versus, setting, difference, low, high, seeds, detectable, p, p_holm, verdict.
     Intervals and p are of each comparison alone, p_holm is adjusted over all of a setting; the
@@ -38,11 +40,14 @@ def rivals(results: Results) -> pd.DataFrame:
 
 def _against(results: Results, rival: str) -> dict[str, str]:
     """Arm -> whom it is compared with; not with itself, and with no arm that is not there."""
-    found = {}
-    for run in (r for r in results.runs if r.arm in results.compositions):
+    found, runs = {}, [r for r in results.runs if r.arm in results.compositions]
+    plain = {(r.train.strategy, r.train.alpha): r.arm for r in runs if not r.train.objective}
+    for run in runs:
         same = f"mix({run.train.alpha:g})" if run.train.strategy in WITH_ALPHA else MIX
         same = same if same in results.arms and same != run.arm else MIX
         versus = same if rival == "mix" else rival
+        if rival == WITHOUT and run.train.objective:
+            versus = plain.get((run.train.strategy, run.train.alpha))
         if versus in results.arms and versus != run.arm:
             found[run.arm] = versus
     return found

@@ -58,11 +58,14 @@ def _label(train: Train) -> str:
 
 
 def _loss(train: Train) -> str:
-    """What makes the softmax over a part of the batch, or is added to it, to follow a name:
-    `, in_language`, `, lakda`."""
-    part = ", in_language" if train.negatives == "in_language" else ""
-    part += f", {train.most_negatives} negatives" if train.most_negatives else ""
-    return part + (f", {train.objective}" if train.objective else "")
+    """What makes the loss another one than InfoNCE over the batch, to follow a name: `, lakda`."""
+    return _left_out(train) + (f", {train.objective}" if train.objective else "")
+
+
+def _left_out(train: Train) -> str:
+    """What makes the softmax over a part of the batch: `, in_language`."""
+    most = f", {train.most_negatives} negatives" if train.most_negatives else ""
+    return (", in_language" if train.negatives == "in_language" else "") + most
 
 
 def _without_seed(key: str) -> str:
@@ -92,9 +95,9 @@ class Results:
 
     @property
     def compositions(self) -> list[str]:
-        """Of `arms` those that differ in batches alone: none whose loss leaves out rows or adds an
-        objective, unless all do."""
-        whole = {r.arm for r in self.runs if not _loss(r.train)}
+        """Of `arms` those that can be used, each for itself: none whose loss leaves out rows, which
+        says why others work, unless all do."""
+        whole = {r.arm for r in self.runs if not _left_out(r.train)}
         return [arm for arm in self.arms if arm in whole] or self.arms
 
     @property
