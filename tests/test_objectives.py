@@ -16,7 +16,7 @@ from test_results import study
 from test_trainer import LANGUAGES, results, stop_after, toy_corpus, toy_rows
 
 from lib import store
-from lib.analysis import drawing
+from lib.analysis import drawing, tables
 from lib.analysis.contrasts import WITHOUT, mechanism, rivals
 from lib.analysis.results import arm_labels
 from lib.params import BadParameter, Train, checked
@@ -345,9 +345,9 @@ def test_arms_are_named_after_it():
 
 
 def test_contrasts_know_it():
-    """It stands beside the arms of a study, and against its own batches without, by hand .1 more;
-    it is no point of a line over alpha and no mechanism cell."""
-    gains = {"mono": 0.0, "hybrid(0.5)": 0.0, "hybrid(0.5), lakda": 0.1}
+    """It stands beside the arms of a study, and against its own batches without, by hand .1 more,
+    each pair once; it is no point of a line over alpha and no mechanism cell."""
+    gains = {"mono": 0.0, "mono, xlco": 0.0, "hybrid(0.5)": 0.0, "hybrid(0.5), lakda": 0.1}
     found = study(gains | {"hybrid-pair(0.5)": 0.0})
     found = replace(found, runs=[with_objective(run) for run in found.runs])
     assert found.compositions == found.arms == [*gains, "hybrid-pair(0.5)"]
@@ -357,6 +357,7 @@ def test_contrasts_know_it():
     own = table[table["rival"] == WITHOUT]
     assert {*own["arm"]} == {"hybrid(0.5), lakda"} and {*own["versus"]} == {"hybrid(0.5)"}
     assert own["difference"].to_numpy() == pytest.approx(0.1, abs=0.02) and len(own) == 3
+    assert len(tables.against(table)) == 4 + 1  # four minus mono
     assert {*mechanism(found)["arm"]} == {"hybrid(0.5)"}
 
 

@@ -15,7 +15,7 @@ from lib.analysis.sums import THIN, headline
 from lib.languages import script
 from lib.metrics import CELL
 
-WITHOUT = "the same batches alone"
+WITHOUT = "its batches alone"
 RIVALS = ("mono", "cross", "mix", WITHOUT)
 ALPHAS = 5  # fewest values of alpha, ends included, that are joined by a line
 
@@ -23,7 +23,7 @@ ALPHAS = 5  # fewest values of alpha, ends included, that are joined by a line
 def rivals(results: Results) -> pd.DataFrame:
     """Each arm minus mono, minus cross, and minus mix at the same alpha (mix(0.5) where there is
     none), of arms that are there, in every setting, paired by seed and question; one with an
-    objective also minus its batches without.
+    objective also minus its batches without, where that is none of these.
 
     Rows: arm, rival, versus, setting, difference, low, high, seeds, detectable, p, p_holm, verdict.
     Intervals and p are of each comparison alone, p_holm is adjusted over all of a setting; the
@@ -47,7 +47,8 @@ def _against(results: Results, rival: str) -> dict[str, str]:
         same = same if same in results.arms and same != run.arm else MIX
         versus = same if rival == "mix" else rival
         if rival == WITHOUT and run.train.objective:
-            versus = plain.get((run.train.strategy, run.train.alpha))
+            own = plain.get((run.train.strategy, run.train.alpha))
+            versus = None if own in ("mono", "cross", same) else own  # not twice in a family
         if versus in results.arms and versus != run.arm:
             found[run.arm] = versus
     return found
