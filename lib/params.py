@@ -22,7 +22,7 @@ from pydantic import (
 
 from lib import presets
 from lib.languages import language_code
-from lib.mistakes import explained, short
+from lib.mistakes import explained, require_fit, short
 from lib.sampler import ARMS
 
 FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=,-]*")
@@ -35,6 +35,7 @@ Positive = Annotated[int, Field(ge=1, le=10**9)]
 Size = Annotated[int, Field(ge=1, le=2**16)]
 Device = Literal["auto", "cpu", "cuda"]
 Negatives = Literal["in_batch", "in_language", "explicit", "both"]
+Objective = Literal["", "lakda", "xlco", "distil"]
 Pooling = Literal["", "mean", "cls", "lasttoken", "weightedmean"]
 
 
@@ -198,6 +199,7 @@ class Train(Stage):
     )
     came_later = {"layers_kept": 0, "frozen": 0, "lora": 0, "recompute": False}
     came_later |= {"maps": "", "angle": 0.0, "directions": 0, "look_every": 0}
+    came_later |= {"objective": "", "objective_weight": 1.0}
 
     corpus: str = Field("base", description="the run of 01_prepare to train on")
     strategy: Literal[tuple(ARMS)] = Field("hybrid", description="how batches are made")
@@ -211,6 +213,8 @@ class Train(Stage):
     most_negatives: Count = Field(0, description="at most so many in-batch negatives; 0: all")
     temperature: float = Field(0.0, ge=0, description="of the loss; 0: the model's own")
     symmetric: bool = Field(False, description="also contrast each passage with the questions")
+    objective: Objective = Field("", description="added to the loss: lib.training.objectives")
+    objective_weight: float = Field(1.0, gt=0, description="of what is added")
     model: str = Field("", description="checkpoint's name or folder; empty: small, from scratch")
     width: Size = Field(64, description="from scratch: size of hidden states")
     layers: Size = Field(1, description="from scratch: number of layers")
@@ -277,35 +281,7 @@ class Train(Stage):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        hard, most = self.negatives in ("explicit", "both"), self.most_negatives
-        kind = f"negatives {self.negatives!r}"
-        for wrong, name, other, expected in (
-            ((self.explicit > 0) != hard, "explicit", kind, "1 or more" if hard else "0"),
-            (most and hard, "most_negatives", kind, "0"),
-            (most >= self.batch_size, "most_negatives", f"batch_size {self.batch_size}", "less"),
-            (self.symmetric and (most or self.negatives not in ("in_batch", "both")), "symmetric",
-             f"{kind}, most_negatives {most}", "False: not all rows' passages are contrasted"),
-            (self.patience and not self.validate_every, "patience", "validate_every 0", "0"),
-            (self.layers_kept and not self.model, "layers_kept", "model ''", "0"),
-            (self.frozen and not self.model, "frozen", "model ''", "0"),
-            (self.lora and not self.model, "lora", "model ''", "0"),
-            (self.lora and self.frozen, "lora", f"frozen {self.frozen}", "one of the two"),
-            (self.angle and self.maps not in ("rotated", "free"), "angle", f"maps {self.maps!r}",
-             "rotated or free"),
-            ((self.directions > 0) != (self.maps == "projected"), "directions",
-             f"maps {self.maps!r}", "1 or more of projected, else 0"),
-        ):  # fmt: skip
-            if wrong:
-                raise ValueError(
-                    f"train.{name}: {getattr(self, name)} does not go with {other} "
-                    f"(expected {expected})"
-                )
-        for name, whole in (("heads", "width"), ("ranks", "batch_size")):
-            if getattr(self, whole) % getattr(self, name):
-                raise ValueError(
-                    f"train.{name}: {getattr(self, name)} does not divide the {whole} "
-                    f"{getattr(self, whole)} (expected a divisor)"
-                )
+        require_fit(self)
         self._check_budgets()
         return self
 

@@ -33,6 +33,7 @@ from lib.training import (
     frozen,
     maps,
     models,
+    objectives,
     packing,
     ranks,
     record,
@@ -45,7 +46,7 @@ from lib.training.optimizer import adamw, learning_rate, shrunk
 from lib.training.progress import Diverged as Diverged
 from lib.training.progress import Pace, memory, require_finite
 from lib.training.record import TrainResult
-from lib.training.tokens import batch_rows, tokenized
+from lib.training.tokens import tokenized
 from lib.training.validation import best_of, patience_is_over, validate
 
 # Steps whose losses are read together: each time waits for a GPU.
@@ -129,6 +130,7 @@ class Training:
             frozen.fill(self.encoder, self.texts)
         maps.put_in(self.encoder, params, self.texts, self.index)
         self.state = State(self.encoder, adamw(self.encoder, params))
+        self.teacher = objectives.teacher(self.encoder, self.texts, self.index, params)
         self.launched: list[Launched] = []
         self.until = params.steps
         absent = None if ranks.rank() else budgets.missing(params, folder, identity)
@@ -208,12 +210,12 @@ class Training:
     def loss(self, batch: Batch) -> torch.Tensor:
         """That of the whole batch; see lib.losses for the layout."""
         vectors = ranks.gathered(self._vectors(batch.part(ranks.rank(), ranks.world())))
-        hard = batch.negatives.shape[1]
-        size = vectors.shape[1] // (2 + hard)
-        question, passage, negative = (
-            part.flatten(0, 1) for part in vectors.split([size, size, size * hard], dim=1)
+        hard, size = batch.negatives.shape[1], len(batch.pair) // ranks.world()
+        sizes = [size, size, size * hard, vectors.shape[1] - size * (2 + hard)]
+        question, passage, negative, translation = (
+            part.flatten(0, 1) for part in vectors.split(sizes, dim=1)
         )
-        return info_nce(
+        loss = info_nce(
             question,
             passage,
             self.params.temperature,
@@ -223,12 +225,16 @@ class Training:
             symmetric=self.params.symmetric,
             **(self._hard(batch, negative) if hard else {}),
         )
+        if self.params.objective:
+            texts = question, passage, translation
+            loss = loss + objectives.added(self.params, batch, *texts, self.teacher)
+        return loss
 
     def _vectors(self, batch: Batch) -> torch.Tensor:
-        """[B * (2 + H), d]: questions, passages and negatives of a batch, embedded together."""
-        sides = batch_rows(self.index, batch)
-        token_lists = [t for side, (rows, _) in sides.items() for t in self.texts.take(side, rows)]
-        language = np.concatenate([own for _, own in sides.values()])
+        """[n, d]: questions, passages, negatives and `translation`, if any, embedded together."""
+        sides = objectives.rows(self.index, batch, self.params)
+        token_lists = [t for side, (rows, _) in sides for t in self.texts.take(side, rows)]
+        language = np.concatenate([own for _, (_, own) in sides])
         half = self.params.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             vectors = packing.embed(self.encoder, token_lists, self.params.chunk)

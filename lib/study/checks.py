@@ -33,12 +33,14 @@ def _is_positive(analyse: Analyse, label: str) -> bool:
 
 
 def translations(prepare: Prepare, train: Train) -> None:
-    """Raise BadParameter for an arm that needs translations on a corpus that is made for those that
-    do not: they draw from texts that it cannot."""
-    if train.steps and not prepare.parallel and crosses(train.strategy, train.alpha):
+    """Raise BadParameter for what needs translations on a corpus that is made for arms that do
+    not: they draw from texts that it cannot."""
+    arm = train.strategy, train.alpha
+    if train.steps and not prepare.parallel and (train.objective or crosses(*arm)):
+        what = f"objective: {train.objective}" if train.objective else f"strategy: {arm_name(*arm)}"
         raise BadParameter(
-            f"train.strategy: {arm_name(train.strategy, train.alpha)} needs translations, which "
-            "does not go with prepare.parallel false (expected mono, x-x or en-en)"
+            f"train.{what} needs translations, which does not go with prepare.parallel false "
+            "(expected mono, x-x or en-en, and no objective)"
         )
 
 

@@ -474,8 +474,6 @@ def describe(study: Study) -> str:
         how = f"{arm}, {train.steps} steps" if train.steps else "untrained"
         lines.append(f"  run {key:<28} {how}, seed {train.seed}, corpus {train.corpus}")
     corpora, runs = len(study.corpora), len(study.runs)
-    lines.append(
-        f"{corpora} corpora, {runs} runs ({steps:,} training steps): "
-        f"{corpora + 2 * runs + 2} stages"
-    )
+    stages = corpora + 2 * runs + 2
+    lines.append(f"{corpora} corpora, {runs} runs ({steps:,} training steps): {stages} stages")
     return "\n".join(lines)

@@ -304,14 +304,14 @@ def load_leaks(study: str, runs: list[ScoredRun]) -> pd.DataFrame:
 
 
 def load_exposure(runs: list[ScoredRun]) -> pd.DataFrame:
-    """What each arm saw, mean over seeds: pairs, distinct texts and positives, tokens, FLOPs.
-    Empty where none is trained."""
+    """What each arm saw, mean over seeds: pairs, distinct texts and positives, tokens, FLOPs;
+    where an arm has an objective, the texts for it. Empty where none is trained."""
     rows = []
     for run in runs:
         if run.train.steps:
             seen = store.read_json(run.folder / "exposure.json")
             rows.append({"arm": run.arm} | {k: v for k, v in seen.items() if k != "languages"})
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows).fillna(0)  # of texts for an objective, where an arm has none
     return table.groupby("arm", sort=False).mean(numeric_only=True) if rows else table
 
 
