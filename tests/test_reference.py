@@ -17,7 +17,9 @@ from lib.analysis.claims import CLAIMS, ZERO_SHOT
 from lib.store import ROOT
 
 REFERENCES = ROOT / "outputs" / "reference"
-STUDIES = [f.parent.name for f in sorted(REFERENCES.glob("*/ledger"))]
+STUDIES = [
+    f.parent.name for f in sorted(REFERENCES.glob("*/index.html")) if (f.parent / "ledger").is_dir()
+]
 studies = pytest.mark.parametrize("study", STUDIES)
 SEEDS = 5
 
