@@ -118,7 +118,7 @@ class Prepare(Stage):
         description="pairs, translate: our name of a column: the files' own, where it is another",
     )
     languages: list[str] = Field([], description="language codes; []: all that the source has")
-    more: Count = Field(0, description="ntrex, cldr: so many languages beside those named, which all have")
+    more: Count = Field(0, description="ntrex, cldr: so many languages beside those named")
     order: Count = Field(0, description="more: which random order they come in, few within many")
     parallel: bool = Field(
         True, description="train on pairs in two languages or more; false: on all, no arm may cross"
