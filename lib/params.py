@@ -104,7 +104,7 @@ class Stage(BaseModel):
 
 
 class Prepare(Stage):
-    came_later = {"switch": 0.0, "lexicon": {}, "groups": 1.0}
+    came_later = {"switch": 0.0, "lexicon": {}, "groups": 1.0, "more": 0, "order": 0}
 
     source: str = Field("cldr", description="where texts come from")
     files: dict[str, str] = Field(
@@ -118,6 +118,8 @@ class Prepare(Stage):
         description="pairs, translate: our name of a column: the files' own, where it is another",
     )
     languages: list[str] = Field([], description="language codes; []: all that the source has")
+    more: Count = Field(0, description="ntrex, cldr: so many languages beside those named")
+    order: Count = Field(0, description="more: which random order they come in, few within many")
     parallel: bool = Field(
         True, description="train on pairs in two languages or more; false: on all, no arm may cross"
     )

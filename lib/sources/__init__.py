@@ -2,7 +2,8 @@
 
 Such a module has `build_corpus(p)`, where p is lib.params.Prepare, which gives the corpus of one
 fold as a ParallelCorpus, and raises ValueError in one line, naming file and row. Where it reads
-files of a user it also has `look(p)`, which raises what the beginnings of these files show.
+files of a user it also has `look(p)`, which raises what the beginnings of these files show; where
+languages may be drawn (p.more), `available(p)`, which gives the codes of all that there are.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
+
+from lib.sources.text import share
 
 if TYPE_CHECKING:
     from lib.corpus import ParallelCorpus
@@ -81,6 +84,10 @@ def check(p: Prepare) -> None:
         raise ValueError(f"translator: {p.translator!r} {wrong} (expected {expected})")
     if not p.parallel and not source.alone:
         raise ValueError(f"parallel: false {wrong} (expected true)")
+    if p.more and not hasattr(module(p.source), "available"):
+        raise ValueError(f"more: {p.more} {wrong} (expected 0)")
+    if p.more and not p.languages:
+        raise ValueError(f"more: {p.more} needs languages that all have (expected some named)")
     if p.split == "article" and not source.articles:
         raise ValueError(f"split: 'article' {wrong} (expected group)")
     for name, none in ALTERED.items() if source.scratch else ():
@@ -94,6 +101,18 @@ def check(p: Prepare) -> None:
             raise ValueError(f"columns: {name!r} {wrong} (expected {expected})")
 
 
+def with_more(p: Prepare) -> Prepare:
+    """The same, with p.more further languages named: the first in an order that depends on p.order
+    alone, so that few are always a part of many. Raises ValueError where there are not so many."""
+    if not p.more:
+        return p
+    rest = [code for code in module(p.source).available(p) if code not in p.languages]
+    if p.more > len(rest):
+        raise ValueError(f"more: {p.more} further languages (expected at most {len(rest)})")
+    ordered = sorted(rest, key=lambda code: share(f"order {p.order} {code}"))
+    return p.model_copy(update={"languages": [*p.languages, *ordered[: p.more]]})
+
+
 def look(p: Prepare) -> None:
     """Raises ValueError where the beginnings of a user's files show that they will not do."""
     made = module(p.source)
@@ -104,13 +123,14 @@ def look(p: Prepare) -> None:
 def most_groups(p: Prepare) -> int | None:
     """More groups than the corpus has, or as many; None where no number is known at once."""
     made = module(p.source)
-    return made.most_groups(p) if hasattr(made, "most_groups") else None
+    return made.most_groups(with_more(p)) if hasattr(made, "most_groups") else None
 
 
 def build_corpus(p: Prepare, scratch: Path) -> ParallelCorpus:
     """The corpus that `p` describes. scratch: a folder that the caller removes."""
     check(p)
     made = module(p.source)
+    p = with_more(p)
     if made.SOURCE.scratch:
         return made.build_corpus(p, scratch)
     corpus = made.build_corpus(p)

@@ -237,6 +237,13 @@ def _languages(p) -> tuple[tuple[str, ...], dict[str, str]]:
     return tuple(kept), dropped
 
 
+def available(p: Prepare) -> list[str]:
+    """All languages that the form has."""
+    if p.form == "sentences":
+        return sorted(sentences())
+    return sorted(graph.distinct_languages(p.coverage)[0])
+
+
 def most_groups(p: Prepare) -> int | None:
     """The number of facts, in sentences; finding the languages of cards takes as long as all."""
     if p.form == "cards":

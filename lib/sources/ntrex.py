@@ -51,6 +51,11 @@ def build_corpus(p: Prepare) -> ParallelCorpus:
     return files.corpus(p, "ntrex", languages, rows, Counter(), p.passage == "sentence")
 
 
+def available(p: Prepare) -> list[str]:
+    """All languages of the folder."""
+    return sorted(_named(p.folder))
+
+
 def look(p: Prepare) -> None:
     """Raises ValueError for a folder without files, documents or a language, and for paragraphs."""
     if p.passage == "paragraph":
