@@ -56,9 +56,10 @@ def sample(benchmark: Benchmark) -> tuple[np.ndarray, np.ndarray]:
     chosen = ids.isin(least).to_numpy()[benchmark.question]
     candidate = benchmark.candidate[chosen]
     groups = benchmark.questions["group"].to_numpy()[benchmark.question[chosen]]
-    name = united((f"candidate {c}", f"group {g}") for c, g in zip(candidate, groups, strict=True))
+    # The least name of what is linked is a group's, whatever the numbers of passages.
+    name = united((f"group {g}", f"passage {c}") for c, g in zip(candidate, groups, strict=True))
     rows = np.unique(candidate)
-    return rows, np.array([name[f"candidate {row}"] for row in rows])
+    return rows, np.array([name[f"passage {row}"] for row in rows])
 
 
 def probe_accuracy(vectors: np.ndarray, language: np.ndarray, group: np.ndarray) -> float:
