@@ -294,9 +294,12 @@ def test_what_is_kept_is_what_is_shown(tmp_path):
     each = scored(benchmark, vectors["mono,0"]).query("setting == 'multi'")["strong_each"]
     assert summed_mean(results_of(runs[:1]), "strong_each") == pytest.approx(each.mean(), abs=1e-6)
     assert cells.loc[("mono", "strong"), "clusters"] == 10
-    shown = report.shown(table)
+    shown = report.shown({"made": table}, report.VECTORS)["made"]
     assert list(shown.index) == ["untrained", "mono"] and shown.loc["mono", "chance"] == "0.250"
-    assert list(shown.columns)[:5] == [report.MEASURES[x][0] for x in list(report.MEASURES)[:5]]
+    assert list(shown.columns) == list(report.VECTORS.values())
+    asked = report.shown({"made": table}, report.QUESTIONS)["made"]
+    assert list(asked.columns)[:2] == ["bitext accuracy", "strong alignment"]
+    assert "own language first" not in asked  # a passage that finds itself says nothing of it
 
 
 def summed_mean(results: Results, metric: str) -> float:
@@ -313,7 +316,8 @@ def test_runs_of_before_have_no_such_table(tmp_path):
     save_scores(runs[1].folder, {"made": BenchmarkSpec(format="parallel")}, {"made": own})
     assert load_agnostic(runs[1:], "made").empty
     assert report.table(results_of(runs[1:]), load_agnostic(runs[1:], "made")).empty
-    assert report.shown(pd.DataFrame()).empty and report.joined({"made": pd.DataFrame()}).empty
+    nothing = {"made": pd.DataFrame()}
+    assert report.shown(nothing, report.VECTORS) == {} and report.joined(nothing).empty
     table = report.table(results_of(runs), load_agnostic(runs, "made"))
     assert set(table["seeds"]) == {1} and "bitext" not in set(table["measure"])
 

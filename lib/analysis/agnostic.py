@@ -7,22 +7,21 @@ trained stand first.
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from lib.analysis import stats
 from lib.analysis.bias import AGNOSTIC
 from lib.analysis.results import Results
 
-# measure -> (what tables call it, setting and metric of the sums that it is of; None: of vectors)
-MEASURES = {
-    "probe": ("language-ID probe", None),
-    "chance": ("chance", None),
-    "between": ("between languages", None),
-    "excess": ("over expected", None),
-    "bitext": ("bitext accuracy", ("cross", "hit1")),
-    **{name: (label, ("multi", name)) for name, label in AGNOSTIC.items()},
-}
-FREE = ("excess", "own_top10")  # all others lie within 0..1
+VECTORS = {
+    "probe": "language-ID probe",
+    "chance": "chance",
+    "between": "between languages",
+    "excess": "over expected",
+}  # measure of vectors -> what tables call it
+QUESTIONS = {"bitext": "bitext accuracy", **AGNOSTIC}  # of questions
+BOUNDS = {"excess": (-1.0, 1.0), "own_top10": (0.0, np.inf)}  # the others': 0..1
 
 
 def arms(results: Results) -> list[str]:
@@ -35,27 +34,28 @@ def table(results: Results, measured: pd.DataFrame, bitext: bool = False) -> pd.
     """arm, measure, estimate, low, high, seeds, clusters: a row for whatever an arm has; empty of
     runs that were evaluated before any of it was measured.
 
-    measured: of lib.study.results.load_agnostic. bitext: whether hit@1 in cross is that, as of
-    parallel passages"""
+    measured: of lib.study.results.load_agnostic. bitext: whether questions are the passages they
+    ask for, so that hit@1 in cross is bitext accuracy, and each finds itself first"""
     if not len(measured):
         return pd.DataFrame()
     measured = measured.assign(excess=measured["between"] - measured["expected"])
-    wanted = [name for name in MEASURES if bitext or name != "bitext"]
+    unasked = "own_first" if bitext else "bitext"
+    wanted = [name for name in VECTORS | QUESTIONS if name != unasked]
     rows = [_row(results, measured, arm, name) for arm in arms(results) for name in wanted]
     return pd.DataFrame([row for row in rows if row])
 
 
 def _row(results: Results, measured: pd.DataFrame, arm: str, name: str) -> dict:
     """A row of `table`; empty where there is nothing to tell."""
-    if of := MEASURES[name][1]:
-        cells = results.table(arm, *of)
-        interval = stats.interval(cells) if len(cells) else None
-    else:
+    if name in VECTORS:
         values = measured.loc[measured["arm"] == arm, name].dropna()
         interval = stats.over_seeds(values) if len(values) else None
+    else:
+        cells = results.table(arm, *(("cross", "hit1") if name == "bitext" else ("multi", name)))
+        interval = stats.interval(cells) if len(cells) else None
     if interval is None:
         return {}
-    interval = interval if name in FREE else interval.within(0, 1)
+    interval = interval.within(*BOUNDS.get(name, (0.0, 1.0)))
     return {
         "arm": arm,
         "measure": name,
@@ -63,26 +63,29 @@ def _row(results: Results, measured: pd.DataFrame, arm: str, name: str) -> dict:
         "low": interval.low,
         "high": interval.high,
         "seeds": interval.seeds,
-        "clusters": interval.clusters if of else 0,
+        "clusters": 0 if name in VECTORS else interval.clusters,
     }
 
 
-def shown(table: pd.DataFrame) -> pd.DataFrame:
-    """`table`, for people to read: rows arms, columns measures."""
-    if not len(table):
-        return table
+def shown(tables: dict[str, pd.DataFrame], names: dict[str, str]) -> dict[str, pd.DataFrame]:
+    """Tables by benchmark for people to read: rows arms, columns the measures of `names`, which is
+    VECTORS or QUESTIONS."""
+    return {benchmark: _wide(one, names) for benchmark, one in tables.items() if len(one)}
+
+
+def _wide(table: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
+    rows = table[table["measure"].isin(names)]
     text = [
         f"{r.estimate:.3f}" + f" {stats.shown(r.low, r.high)}" * (r.measure != "chance")
-        for r in table.itertuples()
+        for r in rows.itertuples()
     ]
-    cells = table.assign(text=text).pivot(index="arm", columns="measure", values="text")
-    columns = [name for name in MEASURES if name in cells]
-    cells = cells.reindex(index=dict.fromkeys(table["arm"]), columns=columns)
-    names = {name: label for name, (label, _) in MEASURES.items()}
+    cells = rows.assign(text=text).pivot(index="arm", columns="measure", values="text")
+    columns = [name for name in names if name in cells]
+    cells = cells.reindex(index=dict.fromkeys(rows["arm"]), columns=columns)
     return cells.rename(columns=names).rename_axis(index=None, columns=None)
 
 
-def joined(parts: dict[str, pd.DataFrame]) -> pd.DataFrame:
+def joined(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Tables by benchmark as one, whose column `benchmark` says which; empty where all are."""
-    named = [part.assign(benchmark=name) for name, part in parts.items() if len(part)]
+    named = [one.assign(benchmark=name) for name, one in tables.items() if len(one)]
     return pd.concat(named, ignore_index=True) if named else pd.DataFrame()
