@@ -1,7 +1,7 @@
 """Language-agnosticism: does a vector say what a passage means, or in which language it is?
 
 One value each for an encoder and a benchmark in several languages: the accuracy of a language-ID
-probe (linear; Libovicky et al. 2020, arXiv 2004.05160, ask encoders so), and the share of variance
+probe (of representations, as in Libovicky et al. 2020, arXiv 2004.05160), and the share of variance
 that lies between the centroids of languages. docs/benchmarks.md has a row for each; what scores
 say, question by question, is in lib.analysis.bias.
 
