@@ -167,6 +167,8 @@ def outscored(
     row, candidate = benchmark.question[slice(*ends)] - first, benchmark.candidate[slice(*ends)]
     language = benchmark.question_language[first : first + len(scores)]
     own = benchmark.candidate_language[candidate] == language[row]
+    if own.all():  # large pools in one language are not copied for nothing
+        return np.full(len(scores), np.nan)
     best = best_irrelevant(scores, language, columns, row[own], candidate[own])
     row, candidate = row[~own], candidate[~own]
     won = np.bincount(row, scores[row, candidate] > best[row], len(scores))
