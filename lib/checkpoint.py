@@ -1,8 +1,11 @@
-"""Names of checkpoints: a folder here, or a commit of a model on the Hugging Face hub."""
+"""Names of checkpoints: a folder here, or a commit of a model on the Hugging Face hub; and what is
+said while one is loaded."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from lib.store import ROOT
 
@@ -36,3 +39,30 @@ def checkpoint_source(name: str) -> dict[str, str]:
             "commit to use, 40 hex digits: owner/name@commit"
         )
     return {"pretrained_model_name_or_path": hub, "revision": revision}
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """No progress bars and load reports of `transformers`: notebooks would keep them."""
+    from transformers.utils import logging
+
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
+
+
+@contextmanager
+def loading(name: str) -> Iterator[None]:
+    """Says in one line what fails."""
+    try:
+        with silent():
+            yield
+    except (OSError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise ValueError(f"model {name!r} cannot be loaded: {first}") from error

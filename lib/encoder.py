@@ -8,8 +8,7 @@ was trained with.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -58,6 +57,7 @@ class Encoder(torch.nn.Module):
     dense      what stands between pooling and normalisation: Linear, activation, Linear, …; or none
     truncated  how many texts `tokenize` has cut to max_length so far
     lower      lib.training.frozen.Lower, where only the layers above it are in `model`; or none
+    maps       lib.training.maps.LanguageMaps, which whoever asks for vectors has to apply; or none
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Encoder(torch.nn.Module):
         super().__init__()
         self.model, self.tokenizer, self.settings = model, tokenizer, settings
         self.dense = torch.nn.Sequential() if dense is None else dense
-        self.truncated, self.lower = 0, None
+        self.truncated, self.lower, self.maps = 0, None, None
         self._words, self._longest = _words(tokenizer), _positions(model)
         _check(model, tokenizer, settings)
         self._words.enable_truncation(settings.max_length)
@@ -111,7 +111,11 @@ class Encoder(torch.nn.Module):
             return F.normalize(self.dense((share[:, None] @ hidden)[:, 0]), dim=-1)
 
     def encode(self, texts: Sequence[str], kind: str, batch_size: int = 256) -> np.ndarray:
-        """Unit vectors float32 [n, d] of texts, as `vectors` gives them."""
+        """Unit vectors float32 [n, d] of texts, as `vectors` gives them.
+
+        Raises ValueError where the encoder has maps: they ask for languages."""
+        if self.maps is not None:
+            raise ValueError("an encoder with a map for each language embeds no text without one")
         return self.vectors(self.tokenize(texts, kind), batch_size)
 
     @torch.no_grad()
@@ -172,33 +176,6 @@ def pick_device(wanted: str) -> str:
     if wanted == "cuda" and not available:
         raise ValueError("device is 'cuda', but torch finds no GPU here, expected 'cpu' or 'auto'")
     return "cuda" if available and wanted != "cpu" else "cpu"
-
-
-@contextmanager
-def silent() -> Iterator[None]:
-    """No progress bars and load reports of `transformers`: notebooks would keep them."""
-    from transformers.utils import logging
-
-    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bar:
-            logging.enable_progress_bar()
-
-
-@contextmanager
-def loading(name: str) -> Iterator[None]:
-    """Says in one line what fails."""
-    try:
-        with silent():
-            yield
-    except (OSError, ValueError) as error:
-        first = str(error).splitlines()[0]
-        raise ValueError(f"model {name!r} cannot be loaded: {first}") from error
 
 
 def _words(tokenizer):

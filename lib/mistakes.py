@@ -1,4 +1,4 @@
-"""What is wrong with a value that a parameter cannot have, in words of one line."""
+"""What is wrong with a value that a parameter cannot have, or with two, in words of one line."""
 
 from __future__ import annotations
 
@@ -81,3 +81,39 @@ def nearest(name: Any, options: Iterable[str]) -> str:
     """The nearest option as a question, or all of them."""
     near = difflib.get_close_matches(str(name), options, n=1, cutoff=0.6)
     return f" (did you mean {near[0]}?)" if near else f" (expected one of {', '.join(options)})"
+
+
+def require_fit(p: Any) -> None:
+    """Raises ValueError for parameters of the stage `train` (lib.params.Train) that are right by
+    themselves and do not go with each other."""
+    hard, most = p.negatives in ("explicit", "both"), p.most_negatives
+    kind = f"negatives {p.negatives!r}"
+    for wrong, name, other, expected in (
+        ((p.explicit > 0) != hard, "explicit", kind, "1 or more" if hard else "0"),
+        (most and hard, "most_negatives", kind, "0"),
+        (most >= p.batch_size, "most_negatives", f"batch_size {p.batch_size}", "less"),
+        (p.symmetric and (most or p.negatives not in ("in_batch", "both")), "symmetric",
+         f"{kind}, most_negatives {most}", "False: not all rows' passages are contrasted"),
+        (p.patience and not p.validate_every, "patience", "validate_every 0", "0"),
+        (not p.objective and p.objective_weight != 1, "objective_weight",
+         "objective ''", "1"),
+        (p.objective == "distil" and p.maps, "maps", "objective 'distil'", "none"),
+        (p.layers_kept and not p.model, "layers_kept", "model ''", "0"),
+        (p.frozen and not p.model, "frozen", "model ''", "0"),
+        (p.lora and not p.model, "lora", "model ''", "0"),
+        (p.lora and p.frozen, "lora", f"frozen {p.frozen}", "one of the two"),
+        (p.angle and p.maps not in ("rotated", "free"), "angle", f"maps {p.maps!r}",
+         "rotated or free"),
+        ((p.directions > 0) != (p.maps == "projected"), "directions",
+         f"maps {p.maps!r}", "1 or more of projected, else 0"),
+    ):  # fmt: skip
+        if wrong:
+            raise ValueError(
+                f"train.{name}: {getattr(p, name)} does not go with {other} (expected {expected})"
+            )
+    for name, whole in (("heads", "width"), ("ranks", "batch_size")):
+        if getattr(p, whole) % getattr(p, name):
+            raise ValueError(
+                f"train.{name}: {getattr(p, name)} does not divide the {whole} "
+                f"{getattr(p, whole)} (expected a divisor)"
+            )

@@ -22,7 +22,7 @@ from pydantic import (
 
 from lib import presets
 from lib.languages import language_code
-from lib.mistakes import explained, short
+from lib.mistakes import explained, require_fit, short
 from lib.sampler import ARMS
 
 FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=,-]*")
@@ -35,6 +35,7 @@ Positive = Annotated[int, Field(ge=1, le=10**9)]
 Size = Annotated[int, Field(ge=1, le=2**16)]
 Device = Literal["auto", "cpu", "cuda"]
 Negatives = Literal["in_batch", "in_language", "explicit", "both"]
+Objective = Literal["", "lakda", "xlco", "distil"]
 Pooling = Literal["", "mean", "cls", "lasttoken", "weightedmean"]
 
 
@@ -103,6 +104,8 @@ class Stage(BaseModel):
 
 
 class Prepare(Stage):
+    came_later = {"switch": 0.0, "lexicon": {}, "groups": 1.0}
+
     source: str = Field("cldr", description="where texts come from")
     files: dict[str, str] = Field(
         {}, description="file of each language: pairs (any names), squad, bitext, translate (en)"
@@ -141,6 +144,11 @@ class Prepare(Stage):
     translate_from: Literal["pairs", "squad"] = Field(
         "pairs", description="translate: format of the English file"
     )
+    groups: Share = Field(1.0, description="share of training groups kept, smaller ones in larger")
+    switch: Share = Field(0.0, description="share of English words that are translated in training")
+    lexicon: dict[str, str] = Field(
+        {}, description="switch: file of each language, English word and translation; {}: found"
+    )
     max_chars: Positive = Field(2000, description="files: rows with a longer text are dropped")
     vocabulary: int = Field(8000, ge=300, le=2 * 10**6, description="entries of the tokenizer")
 
@@ -170,6 +178,8 @@ class Prepare(Stage):
                 "prepare.unanswerable: True does not go with passage 'sentence' (expected "
                 "'paragraph': an unanswerable question has no answer sentence)"
             )
+        if self.lexicon and not self.switch:
+            raise ValueError("prepare.lexicon: does not go with switch 0 (expected more, or none)")
         unused = [c for c in self.keep if self.languages and c not in self.languages]
         if unused:
             raise ValueError(f"prepare.keep: {unused[0]} is not one of prepare.languages")
@@ -188,6 +198,8 @@ class Train(Stage):
         "log_every",
     )
     came_later = {"layers_kept": 0, "frozen": 0, "lora": 0, "recompute": False}
+    came_later |= {"maps": "", "angle": 0.0, "directions": 0, "look_every": 0}
+    came_later |= {"objective": "", "objective_weight": 1.0}
 
     corpus: str = Field("base", description="the run of 01_prepare to train on")
     strategy: Literal[tuple(ARMS)] = Field("hybrid", description="how batches are made")
@@ -201,6 +213,8 @@ class Train(Stage):
     most_negatives: Count = Field(0, description="at most so many in-batch negatives; 0: all")
     temperature: float = Field(0.0, ge=0, description="of the loss; 0: the model's own")
     symmetric: bool = Field(False, description="also contrast each passage with the questions")
+    objective: Objective = Field("", description="added to the loss: lib.training.objectives")
+    objective_weight: float = Field(1.0, gt=0, description="of what is added")
     model: str = Field("", description="checkpoint's name or folder; empty: small, from scratch")
     width: Size = Field(64, description="from scratch: size of hidden states")
     layers: Size = Field(1, description="from scratch: number of layers")
@@ -209,6 +223,11 @@ class Train(Stage):
     layers_kept: Count = Field(0, description="checkpoint: its first so many layers; 0: all")
     frozen: Count = Field(0, description="checkpoint: lower layers that are not trained")
     lora: Count = Field(0, description="checkpoint: rank of adapters, trained alone; 0: none")
+    maps: Literal["", "rotated", "free", "centred", "projected"] = Field(
+        "", description="of each language, behind the encoder (lib.training.maps)"
+    )
+    angle: Share = Field(0.0, description="maps rotated, free: share of the way to a random one")
+    directions: Count = Field(0, description="maps projected: how many are taken out")
     pooling: Pooling = Field("", description="of token states; empty: the model's own")
     question_prompt: str = Field("", description="text, or name of a preset; empty: model's own")
     passage_prompt: str = Field("", description="the same of passages")
@@ -238,6 +257,9 @@ class Train(Stage):
     patience: Count = Field(
         0, description="stop after so many validations without a better one; 0: train all steps"
     )
+    look_every: Count = Field(
+        0, description="steps between looks at gradients of mono and cross batches; 0: none"
+    )
     # torch takes one bit more, but tables hold int64
     seed: int = Field(0, ge=0, le=2**63 - 1, description="of initial weights and of batches")
     threads: Size = Field(1, description="CPU threads; results depend on it in the last bits")
@@ -259,31 +281,7 @@ class Train(Stage):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        hard, most = self.negatives in ("explicit", "both"), self.most_negatives
-        kind = f"negatives {self.negatives!r}"
-        for wrong, name, other, expected in (
-            ((self.explicit > 0) != hard, "explicit", kind, "1 or more" if hard else "0"),
-            (most and hard, "most_negatives", kind, "0"),
-            (most >= self.batch_size, "most_negatives", f"batch_size {self.batch_size}", "less"),
-            (self.symmetric and (most or self.negatives not in ("in_batch", "both")), "symmetric",
-             f"{kind}, most_negatives {most}", "False: not all rows' passages are contrasted"),
-            (self.patience and not self.validate_every, "patience", "validate_every 0", "0"),
-            (self.layers_kept and not self.model, "layers_kept", "model ''", "0"),
-            (self.frozen and not self.model, "frozen", "model ''", "0"),
-            (self.lora and not self.model, "lora", "model ''", "0"),
-            (self.lora and self.frozen, "lora", f"frozen {self.frozen}", "one of the two"),
-        ):  # fmt: skip
-            if wrong:
-                raise ValueError(
-                    f"train.{name}: {getattr(self, name)} does not go with {other} "
-                    f"(expected {expected})"
-                )
-        for name, whole in (("heads", "width"), ("ranks", "batch_size")):
-            if getattr(self, whole) % getattr(self, name):
-                raise ValueError(
-                    f"train.{name}: {getattr(self, name)} does not divide the {whole} "
-                    f"{getattr(self, whole)} (expected a divisor)"
-                )
+        require_fit(self)
         self._check_budgets()
         return self
 
@@ -356,11 +354,20 @@ class Evaluate(Stage):
 
 class Analyse(Stage):
     unnamed_run = ""
+    came_later = {"axis": "", "points": {}}
 
     run: str = Field("", description="one run of 02_train; empty: all of the study")
     benchmark: str = Field("", description="what the report is about; empty: the first evaluated")
     note: str = Field("", description="what readers must know of the data, for the report's top")
+    axis: str = Field(
+        "", description="of the study: a trend over it; all else is of its last label"
+    )
+    points: dict[str, float] = Field({}, description="axis: number of a label; {}: it is one")
     bootstrap: Positive = Field(2000, description="resamples of the bootstrap, a check")
+
+    def number_of(self, label: str) -> float:
+        """What a label of the axis stands for. Raises ValueError where that is no number."""
+        return self.points.get(label) or float(label)
 
 
 STAGES: dict[str, type[Stage]] = {m.name(): m for m in (Prepare, Train, Evaluate, Analyse)}

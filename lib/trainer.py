@@ -13,6 +13,7 @@ from contextlib import nullcontext, redirect_stdout
 from copy import copy
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from lib import store
@@ -26,10 +27,13 @@ from lib.training import (
     adapters,
     budgets,
     checkpoints,
+    conflict,
     cost,
     export,
     frozen,
+    maps,
     models,
+    objectives,
     packing,
     ranks,
     record,
@@ -42,7 +46,7 @@ from lib.training.optimizer import adamw, learning_rate, shrunk
 from lib.training.progress import Diverged as Diverged
 from lib.training.progress import Pace, memory, require_finite
 from lib.training.record import TrainResult
-from lib.training.tokens import batch_rows, tokenized
+from lib.training.tokens import tokenized
 from lib.training.validation import best_of, patience_is_over, validate
 
 # Steps whose losses are read together: each time waits for a GPU.
@@ -122,8 +126,11 @@ class Training:
         self.encoder.to(self.device).train()
         if params.compile:
             self.encoder.model.compile(dynamic=True)
-        frozen.fill(self.encoder, self.texts)
+        if params.steps:
+            frozen.fill(self.encoder, self.texts)
+        maps.put_in(self.encoder, params, self.texts, self.index)
         self.state = State(self.encoder, adamw(self.encoder, params))
+        self.teacher = objectives.teacher(self.encoder, self.texts, self.index, params)
         self.launched: list[Launched] = []
         self.until = params.steps
         absent = None if ranks.rank() else budgets.missing(params, folder, identity)
@@ -183,6 +190,8 @@ class Training:
     def step(self) -> Launched:
         """One update; batch -> vectors -> loss -> gradient -> clipping -> AdamW."""
         at, p, optimizer = self.state.step, self.params, self.state.optimizer
+        if p.look_every and not at % p.look_every:
+            conflict.look(self)
         begin, batch = cost.mark(self.device), self.schedule.batch(at)
         seed_dropout(self.device.type, p.seed, at, ranks.rank())
         rate = learning_rate(p, at)
@@ -201,12 +210,12 @@ class Training:
     def loss(self, batch: Batch) -> torch.Tensor:
         """That of the whole batch; see lib.losses for the layout."""
         vectors = ranks.gathered(self._vectors(batch.part(ranks.rank(), ranks.world())))
-        hard = batch.negatives.shape[1]
-        size = vectors.shape[1] // (2 + hard)
-        question, passage, negative = (
-            part.flatten(0, 1) for part in vectors.split([size, size, size * hard], dim=1)
+        hard, size = batch.negatives.shape[1], len(batch.pair) // ranks.world()
+        sizes = [size, size, size * hard, vectors.shape[1] - size * (2 + hard)]
+        question, passage, negative, translation = (
+            part.flatten(0, 1) for part in vectors.split(sizes, dim=1)
         )
-        return info_nce(
+        loss = info_nce(
             question,
             passage,
             self.params.temperature,
@@ -216,15 +225,20 @@ class Training:
             symmetric=self.params.symmetric,
             **(self._hard(batch, negative) if hard else {}),
         )
+        if self.params.objective:
+            texts = question, passage, translation
+            loss = loss + objectives.added(self.params, batch, *texts, self.teacher)
+        return loss
 
     def _vectors(self, batch: Batch) -> torch.Tensor:
-        """[B * (2 + H), d]: questions, passages and negatives of a batch, embedded together."""
-        token_lists = []
-        for side, (rows, _) in batch_rows(self.index, batch).items():
-            token_lists += self.texts.take(side, rows)
+        """[n, d]: questions, passages, negatives and `translation`, if any, embedded together."""
+        sides = objectives.rows(self.index, batch, self.params)
+        token_lists = [t for side, (rows, _) in sides for t in self.texts.take(side, rows)]
+        language = np.concatenate([own for _, (_, own) in sides])
         half = self.params.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            return packing.embed(self.encoder, token_lists, self.params.chunk)
+            vectors = packing.embed(self.encoder, token_lists, self.params.chunk)
+        return maps.mapped(self.encoder, vectors, language)
 
     def _hard(self, batch: Batch, negative: torch.Tensor) -> dict:
         """Arguments of the loss that explicit negatives add."""

@@ -115,7 +115,7 @@ def save_random(shape: Shape, corpus: Path, place: Path) -> None:
     import torch
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-    from lib.encoder import silent
+    from lib.checkpoint import silent
     from lib.training.models import SPECIAL
 
     file = str(corpus / "tokenizer.json")

@@ -132,6 +132,8 @@ def test_references_are_made_once_and_again_for_another_benchmark(tmp_path):
 class Oracle:
     """Its vectors say which pair a text is of; `asked` counts what it tokenized."""
 
+    maps = None
+
     def __init__(self, rules="rules", prompt=""):
         self.tokenizer = SimpleNamespace(backend_tokenizer=SimpleNamespace(to_str=lambda: rules))
         self.settings, self.asked = SimpleNamespace(prompt=lambda kind: prompt), []

@@ -33,6 +33,9 @@ CASES = [
     {"negatives": "in_language", "explicit": 0, "strategy": "mix", "chunk": 5},
     {"negatives": "in_batch", "explicit": 0, "most_negatives": 5, "strategy": "hybrid-pair"},
     {"negatives": "in_language", "explicit": 0, "most_negatives": 2, "strategy": "mix"},
+    {"negatives": "in_batch", "explicit": 0, "objective": "lakda", "chunk": 5},
+    {"negatives": "both", "objective": "xlco", "objective_weight": 0.3, "strategy": "mix"},
+    {"negatives": "in_language", "explicit": 0, "objective": "distil", "strategy": "mono"},
     {"negatives": "explicit", "chunk": 5},
     {"negatives": "both", "symmetric": True, "chunk": 1},
 ]

@@ -20,13 +20,22 @@ from lib.training import budgets
 from lib.training.models import load_encoder
 
 
-def runs(**seeds):
-    """A run of each arm and seed."""
-    return [
-        ScoredRun(f"{arm}-{seed}", arm, Train(seed=seed), None)
-        for arm, own in seeds.items()
-        for seed in own
-    ]
+@pytest.fixture
+def runs(tmp_path):
+    """A run of each arm and seed, of which some were asked something else."""
+
+    def made(other=(), **seeds):
+        found = []
+        for arm, own in seeds.items():
+            for seed in own:
+                key = f"{arm}-{seed}"
+                digests = {"a": "other" if key in other else "same", "b": key}
+                store.make_folder(tmp_path / key)
+                store.write_json(tmp_path / key / "metrics.json", {"digests": digests})
+                found.append(ScoredRun(key, arm, Train(seed=seed), tmp_path / key))
+        return found
+
+    return made
 
 
 @pytest.mark.parametrize(
@@ -39,7 +48,7 @@ def runs(**seeds):
         ({"mono": [0, 1], "mix": [1, 2]}, ["mono-0", "mono-1"], ["mix-1", "mix-2"]),
     ],
 )
-def test_what_is_compared_has_the_same_seeds(seeds, kept, left):
+def test_what_is_compared_has_the_same_seeds(runs, seeds, kept, left):
     """Of runs made by hand the set of seeds that keeps most runs; the others are named, none is
     lost."""
     chosen, others = comparable(runs(**seeds))
@@ -47,7 +56,16 @@ def test_what_is_compared_has_the_same_seeds(seeds, kept, left):
     assert [run.key for run in others] == left
 
 
-def test_untrained_references_need_not_have_all_seeds():
+def test_what_is_compared_was_asked_the_same(runs):
+    """Arms that were prepared otherwise are left out; an arm that was in part is not halved."""
+    other = ["mix-0", "mix-1"]
+    chosen, others = comparable(runs(other, mono=[0, 1], mix=[0, 1], cross=[0, 1]))
+    assert [run.key for run in others] == other and len(chosen) == 4
+    chosen, others = comparable(runs(["mono-1", "mix-1"], mono=[0, 1], mix=[0, 1]))
+    assert len(chosen) == 4 and not others
+
+
+def test_untrained_references_need_not_have_all_seeds(runs):
     """One seed of them, or nothing else, is no reason to leave any out."""
     untrained = [ScoredRun("u-0", "untrained", Train(steps=0), None)]
     trained = runs(mono=[0, 1], mix=[0, 1])

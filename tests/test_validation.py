@@ -26,14 +26,12 @@ EVERY = PARAMS.model_copy(update=CHANGES | {"negatives": "in_batch", "explicit":
 HELD_OUT = BenchmarkSpec(format="heldout")
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
+def corpus_with_held_out(folder):
     """The toy corpus: the last ten of its pairs are held out, about half of them for validation;
     they have words that training has not."""
     rows = [row | {"question": row["question"] + " QZ"} for row in toy_rows()[-30:]]
     known = [{k: v for k, v in r.items() if k != "negatives"} for r in toy_rows()[:-30]]
     pool = [{k: row[k] for k in ("passage_id", "language", "passage")} for row in toy_rows()]
-    folder = tmp_path_factory.mktemp("corpus") / "data"
     made = corpus_of_rows(known, {"source": "toy", "dev": 0.5}, rows, pool)
     with store.atomic_folder(folder, made.meta) as new:
         made.save(new)
@@ -41,6 +39,11 @@ def corpus(tmp_path_factory):
             str(new / "tokenizer.json")
         )
     return ParallelCorpus.load(folder)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return corpus_with_held_out(tmp_path_factory.mktemp("corpus") / "data")
 
 
 def test_no_group_is_asked_in_both(corpus):

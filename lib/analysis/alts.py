@@ -262,3 +262,27 @@ def knobs(table: pd.DataFrame) -> str:
         f"{np.size(rows['value'])} values of {knob}"
         for knob, rows in table.groupby("knob", sort=False)
     )
+
+
+# --- along an axis -----------------------------------------------------------------------------
+
+
+def trend(table: pd.DataFrame, axis: str) -> dict[str, str]:
+    """Where each contrast begins and ends."""
+    return {
+        contrast: f"{contrast}: {first.value:+.3f} at {axis} {first.x:g}, {last.value:+.3f} at "
+        f"{last.x:g}."
+        for contrast, line in table.groupby("contrast", sort=False)
+        for first, last in [(line.iloc[0], line.iloc[-1])]
+    }
+
+
+def series(table: pd.DataFrame, axis: str) -> dict[str, str]:
+    """Where each arm begins and ends."""
+    return {
+        setting: _sentence(
+            f"{arm} {line['mAP'].iloc[0]:.3f} to {line['mAP'].iloc[-1]:.3f}"
+            for arm, line in block.groupby("arm", sort=False)
+        )
+        for setting, block in table.groupby("setting", sort=False)
+    }

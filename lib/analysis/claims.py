@@ -12,7 +12,7 @@ data for is listed as not tested, with the reason.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -61,6 +61,11 @@ PRIMARY = (
     Claim("Cross gain: hybrid(0.5) gains cross-lingual mAP over mono", {"cross": ("mono",)}),
     Claim("Batch effect: whole batches beat mixed rows over all settings", {AVERAGE: (MIX,)}),
 )
+# By name, for series of studies; the same in the pool of all languages, and of alpha 0.
+CONTRASTS = dict(zip(("mono cost", "cross gain", "batch effect"), PRIMARY, strict=True))
+CONTRASTS["multi gain"] = Claim("Hybrid(0.5) gains over mono", {"multi": ("mono",)})
+for _name in ("mono cost", "cross gain", "multi gain"):
+    CONTRASTS[f"{_name} of cross"] = replace(CONTRASTS[_name], arm="cross")
 AS_GOOD = {"null": -stats.MARGIN, "sides": 1}
 ZERO_SHOT = (
     "Hybrid keeps zero-shot quality: as good as mono and cross in languages never trained on"
@@ -146,6 +151,13 @@ def compare(results: Results, claim: Claim, level: float = stats.LEVEL) -> list[
             }
         )
     return rows
+
+
+def gap(results: Results, claim: Claim) -> pd.DataFrame:
+    """The paired difference of a claim of one comparison, by seed and cluster."""
+    ((setting, rival),) = claim.pairs
+    values = (_values(results, arm, setting, claim) for arm in (claim.arm, rival))
+    return stats.difference(*values)
 
 
 def _values(results: Results, arm: str, setting: str, claim: Claim) -> pd.DataFrame:

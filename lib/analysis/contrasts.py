@@ -15,13 +15,15 @@ from lib.analysis.sums import THIN, headline
 from lib.languages import script
 from lib.metrics import CELL
 
-RIVALS = ("mono", "cross", "mix")
+WITHOUT = "its batches alone"
+RIVALS = ("mono", "cross", "mix", WITHOUT)
 ALPHAS = 5  # fewest values of alpha, ends included, that are joined by a line
 
 
 def rivals(results: Results) -> pd.DataFrame:
     """Each arm minus mono, minus cross, and minus mix at the same alpha (mix(0.5) where there is
-    none), of arms that are there, in every setting, paired by seed and question.
+    none), of arms that are there, in every setting, paired by seed and question; one with an
+    objective also minus its batches without, where that is none of these.
 
     Rows: arm, rival, versus, setting, difference, low, high, seeds, detectable, p, p_holm, verdict.
     Intervals and p are of each comparison alone, p_holm is adjusted over all of a setting; the
@@ -38,11 +40,15 @@ def rivals(results: Results) -> pd.DataFrame:
 
 def _against(results: Results, rival: str) -> dict[str, str]:
     """Arm -> whom it is compared with; not with itself, and with no arm that is not there."""
-    found = {}
-    for run in (r for r in results.runs if r.arm in results.compositions):
+    found, runs = {}, [r for r in results.runs if r.arm in results.compositions]
+    plain = {(r.train.strategy, r.train.alpha): r.arm for r in runs if not r.train.objective}
+    for run in runs:
         same = f"mix({run.train.alpha:g})" if run.train.strategy in WITH_ALPHA else MIX
         same = same if same in results.arms and same != run.arm else MIX
         versus = same if rival == "mix" else rival
+        if rival == WITHOUT and run.train.objective:
+            own = plain.get((run.train.strategy, run.train.alpha))
+            versus = None if own in ("mono", "cross", same) else own  # not twice in a family
         if versus in results.arms and versus != run.arm:
             found[run.arm] = versus
     return found
@@ -93,8 +99,10 @@ def mechanism(results: Results) -> pd.DataFrame:
 
 
 def _cells(results: Results) -> dict[tuple[str, str, bool], str]:
-    """(strategy, negatives, whether limited) -> arm, of arms with half of each kind of pair."""
-    trains = {r.arm: r.train for r in results.runs if r.train.alpha == 0.5}
+    """(strategy, negatives, whether limited) -> arm, of arms with half of each kind of pair and
+    nothing added to the loss."""
+    halves = (r for r in results.runs if r.train.alpha == 0.5 and not r.train.objective)
+    trains = {r.arm: r.train for r in halves}
     return {
         (t.strategy, t.negatives, t.most_negatives > 0): arm
         for arm, t in trains.items()

@@ -60,6 +60,7 @@ FAMILIES = {
 }
 # Markers where a loss leaves out rows: (whether by language, whether beyond a number).
 PARTS = {(True, False): ">", (False, True): "<", (True, True): "d"}
+ADDED = {"lakda": "8", "xlco": "H", "distil": "*"}  # where a loss has an objective as well
 REFERENCE = "#555555"
 LEADER = {"arrowstyle": "-", "color": REFERENCE, "lw": 0.7, "shrinkA": 0, "shrinkB": 5}
 WIDE, PANEL = 5.2, 3.1  # inches: of a figure that stands alone, and of one of several
@@ -77,10 +78,11 @@ def style() -> None:
 
 def look(arm: str) -> dict:
     """Colour and marker of an arm by its family: `hybrid(0.5)` looks like every hybrid. Where its
-    loss leaves out rows, as in `mix(0.5), in_language`, the colour is the family's."""
+    loss leaves out rows, as in `mix(0.5), in_language`, or has more, the colour is the family's."""
     colour, marker = FAMILIES.get(arm.split("(")[0].split(",")[0], (REFERENCE, "*"))
-    part = ", in_language" in arm, arm.endswith(" negatives")
-    return {"color": colour, "marker": PARTS.get(part, marker)}
+    part = ", in_language" in arm, " negatives" in arm
+    marker = PARTS.get(part, marker)
+    return {"color": colour, "marker": ADDED.get(arm.rpartition(", ")[2], marker)}
 
 
 @dataclass(frozen=True)

@@ -397,3 +397,59 @@ def knobs(table: pd.DataFrame):
         ax.set_xlabel(knob)
     fig.tight_layout()
     return fig
+
+
+# --- along an axis -----------------------------------------------------------------------------
+
+
+@figure(
+    "trend",
+    "Contrasts in mAP over the axis, in doublings, with 95 % intervals from seeds and questions. "
+    "Above zero hybrid(0.5) is ahead.",
+    alts.trend,
+)
+def trend(table: pd.DataFrame, axis: str):
+    """A panel a contrast. table: of lib.analysis.trends.values."""
+    panels = {}
+    for contrast, line in table.groupby("contrast", sort=False):
+        fig, ax = plt.subplots(figsize=(PANEL, 2.6), layout="constrained")
+        ax.axhline(0, color="black", lw=0.8)
+        ax.fill_between(line["x"], line["low"], line["high"], color=REFERENCE, alpha=0.15, lw=0)
+        ax.plot(line["x"], line["value"], "o-", color=REFERENCE, lw=1.6, ms=5)
+        _doublings(ax, line["x"], axis)
+        ax.set(ylabel="difference in mAP")
+        ax.set_title(contrast, loc="left")
+        panels[contrast] = fig
+    return panels
+
+
+@figure(
+    "series",
+    "mAP of each arm over the axis, in doublings, with 95 % intervals as bands.",
+    alts.series,
+)
+def series(table: pd.DataFrame, axis: str):
+    """A panel a setting, arms named at the ends of their lines. table: of
+    lib.analysis.trends.arms."""
+    panels = {}
+    for setting, block in table.groupby("setting", sort=False):
+        fig, ax = plt.subplots(figsize=(PANEL, 3.2))
+        fig.subplots_adjust(left=0.16, right=0.64, top=0.9, bottom=0.16)
+        ends = {}
+        for arm, line in block.rename(columns={"mAP": "estimate"}).groupby("arm", sort=False):
+            _band(ax, line["x"], line, "-", look(arm))
+            ends[arm] = tuple(line[["x", "estimate"]].iloc[-1])
+        _doublings(ax, block["x"], axis)
+        ax.set(ylabel="mAP")
+        ax.set_title(setting, loc="left")
+        label_ends(ax, ends)
+        panels[setting] = fig
+    return panels
+
+
+def _doublings(ax, x: pd.Series, axis: str) -> None:
+    """An axis of numbers whose doublings are equally far apart."""
+    ticks = sorted(set(x))
+    ax.set_xscale("log", base=2)
+    ax.minorticks_off()
+    ax.set(xlabel=axis, xticks=ticks, xticklabels=[f"{tick:g}" for tick in ticks])

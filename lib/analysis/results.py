@@ -37,8 +37,8 @@ class ScoredRun:
 
     @property
     def strategy(self) -> str:
-        """As in `train`; where the softmax leaves out rows of a batch, another one that says so."""
-        return self.train.strategy + _left_out(self.train)
+        """As in `train`; where the loss is not InfoNCE over the batch, another one that says so."""
+        return self.train.strategy + _loss(self.train)
 
 
 def arm_labels(trains: dict[str, Train]) -> dict[str, str]:
@@ -54,11 +54,16 @@ def arm_labels(trains: dict[str, Train]) -> dict[str, str]:
 
 
 def _label(train: Train) -> str:
-    return arm_name(train.strategy, train.alpha) + _left_out(train) if train.steps else "untrained"
+    return arm_name(train.strategy, train.alpha) + _loss(train) if train.steps else "untrained"
+
+
+def _loss(train: Train) -> str:
+    """What makes the loss another one than InfoNCE over the batch, to follow a name: `, lakda`."""
+    return _left_out(train) + (f", {train.objective}" if train.objective else "")
 
 
 def _left_out(train: Train) -> str:
-    """What makes the softmax over a part of the batch, to follow a name: `, in_language`."""
+    """What makes the softmax over a part of the batch: `, in_language`."""
     most = f", {train.most_negatives} negatives" if train.most_negatives else ""
     return (", in_language" if train.negatives == "in_language" else "") + most
 
@@ -90,8 +95,8 @@ class Results:
 
     @property
     def compositions(self) -> list[str]:
-        """Of `arms` those that differ in batches alone: none whose loss leaves out rows, unless all
-        do."""
+        """Of `arms` those that can be used, each for itself: none whose loss leaves out rows, which
+        says why others work, unless all do."""
         whole = {r.arm for r in self.runs if not _left_out(r.train)}
         return [arm for arm in self.arms if arm in whole] or self.arms
 

@@ -211,8 +211,16 @@ def paired(
 ) -> Paired:
     """Difference a - b over the cells (seed, cluster), which both tables must share.
 
-    What a seed or a cluster does to both arms alike cancels. fixed: as of `interval`. Raises
-    ValueError naming a cell that only one table has, or whose weights differ."""
+    What a seed or a cluster does to both arms alike cancels. fixed: as of `interval`. Raises as
+    `difference`."""
+    gap = interval(difference(table_a, table_b), level, fixed)
+    return Paired(gap, two_sided(gap))
+
+
+def difference(table_a: pd.DataFrame, table_b: pd.DataFrame) -> pd.DataFrame:
+    """The table of a - b, cell by cell.
+
+    Raises ValueError naming a cell that only one table has, or whose weights differ."""
     a, b = (checked(t).set_index(["seed", "cluster"]).sort_index() for t in (table_a, table_b))
     for one, other, name in ((a, b, "second"), (b, a, "first")):
         missing = one.index.difference(other.index)
@@ -223,8 +231,7 @@ def paired(
     unequal = a.index[a["weight"].ne(b["weight"])]
     if len(unequal):
         raise ValueError(f"paired tables need the same weights: {_name(unequal[0])} differs")
-    difference = interval(a.assign(value=a["value"] - b["value"]).reset_index(), level, fixed)
-    return Paired(difference, two_sided(difference))
+    return a.assign(value=a["value"] - b["value"]).reset_index()
 
 
 def averaged(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -238,6 +245,14 @@ def averaged(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
         parts.append(cells.assign(weight=share, value=share * cells["value"]))
     sums = pd.concat(parts).groupby(["seed", "cluster"], as_index=False).sum()
     return sums.assign(value=sums["value"] / sums["weight"])
+
+
+def combined(tables: Sequence[pd.DataFrame], factors: Sequence[float]) -> pd.DataFrame:
+    """One table whose mean is the sum of the tables' means times the factors, in each seed, such
+    as a slope. Cells are shared as in `averaged`."""
+    times = [len(tables) * factor for factor in factors]
+    scaled = [t.assign(value=t["value"] * f) for t, f in zip(tables, times, strict=True)]
+    return averaged(scaled)
 
 
 def tails(gap: Interval, null: float = 0.0) -> tuple[float, float]:

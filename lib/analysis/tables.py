@@ -365,6 +365,10 @@ def seen(table: pd.DataFrame) -> pd.DataFrame:
             "substituted": "rows that gave way",
             "monolingual": "share monolingual",
             "negatives": "negatives a question",
+            "extra_texts": "translations embedded",
+            "extra_tokens": "their tokens",
+            "teacher_texts": "texts of the teacher",
+            "teacher_tokens": "its tokens",
         }
     )
     named["GFLOP"] = named.pop("flops") / 1e9

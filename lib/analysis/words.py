@@ -15,7 +15,7 @@ from lib.analysis.results import ENDS, WITH_ALPHA, Results, ScoredRun
 from lib.analysis.showing import NOTHING
 from lib.analysis.sums import stratum
 from lib.metrics import REFERENCES, SETTINGS
-from lib.params import BenchmarkSpec, Train
+from lib.params import Analyse, BenchmarkSpec, Train
 
 NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight"}
 
@@ -48,14 +48,24 @@ def _plain(text: str) -> str:
 
 
 def left_out(runs: list[ScoredRun]) -> Markdown:
-    """Which runs are not analysed since their arms lack seeds; nothing where none are."""
+    """Which runs are not analysed since their arms lack seeds, or were asked other questions;
+    nothing where none are."""
     if not runs:
         return Markdown("")
     named = ", ".join(f"`{run.key}` ({run.arm}, seed {run.seed})" for run in runs)
     return Markdown(
-        f"**Left out** {named}: arms are compared on the same seeds. Train every arm with the same "
-        "ones to have them all."
+        f"**Left out** {named}: arms are compared on the same seeds and the same questions. Train "
+        "every arm with the same seeds, and prepare its texts alike, to have them all."
     )
+
+
+def trend(answer: str, p: Analyse, runs: list[ScoredRun]) -> Markdown:
+    """What the axis does, and of which runs the rest of the report is; nothing without an axis."""
+    if not p.axis:
+        return Markdown("")
+    last = next(part for part in runs[0].folder.name.split(",") if part.startswith(f"{p.axis}="))
+    rest = f"All below the curves is of `{last}` alone."
+    return Markdown(f"**Along {p.axis}**: {answer} {rest}")
 
 
 STRATEGIES = {
@@ -72,6 +82,9 @@ STRATEGIES = {
 PARTS = {
     "in_language": "the softmax is over passages in the language of the right one",
     "negatives": "the softmax is over so many wrong passages at most",
+    "lakda": "a question and its translation, embedded as well, are also to rank passages alike",
+    "xlco": "a passage is also to be nearest to its own translation, embedded as well",
+    "distil": "texts are also to stay where the encoder had their English before its first step",
 }
 
 

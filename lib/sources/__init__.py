@@ -42,6 +42,10 @@ class Source:
     scratch: bool = False
 
 
+# What alters a corpus that is held in memory -> the value that does not.
+ALTERED = {"groups": 1.0, "switch": 0.0}
+
+
 def stating(folder: Path, word: str) -> list[str]:
     """Names of a folder's modules that state `word` at their top level; nothing is imported."""
     states = re.compile(rf"^{word} = ", re.MULTILINE)
@@ -79,6 +83,11 @@ def check(p: Prepare) -> None:
         raise ValueError(f"parallel: false {wrong} (expected true)")
     if p.split == "article" and not source.articles:
         raise ValueError(f"split: 'article' {wrong} (expected group)")
+    for name, none in ALTERED.items() if source.scratch else ():
+        if (value := getattr(p, name)) != none:
+            raise ValueError(
+                f"{name}: {value:g} {wrong} (expected {none:g}: memory cannot hold it)"
+            )
     for name in p.columns:
         if name not in source.columns:
             expected = ", ".join(source.columns) or "none"
@@ -102,4 +111,11 @@ def build_corpus(p: Prepare, scratch: Path) -> ParallelCorpus:
     """The corpus that `p` describes. scratch: a folder that the caller removes."""
     check(p)
     made = module(p.source)
-    return made.build_corpus(p, scratch) if made.SOURCE.scratch else made.build_corpus(p)
+    if made.SOURCE.scratch:
+        return made.build_corpus(p, scratch)
+    corpus = made.build_corpus(p)
+    if p.groups != ALTERED["groups"]:
+        corpus = import_module("lib.sources.subset").nested(corpus, p.groups)
+    if p.switch != ALTERED["switch"]:
+        corpus = import_module("lib.sources.codeswitch").switched(corpus, p)
+    return corpus

@@ -11,6 +11,9 @@ python -m lib.study ledger params/quick.yaml     keep what a report needs of fin
 python -m lib.study card params/quick.yaml RUN   the model card of a run
 python -m lib.study push params/quick.yaml RUN owner/name   upload its model to the hub, private
 python -m lib.study clean params/quick.yaml      remove its outputs
+python -m lib.study predict                      what the law says, before results (docs/law.md)
+python -m lib.study law                          the page of the law and its predictions
+python -m lib.study advise params/mine.yaml      what mixing should cost and gain, untrained
 python -m lib.study compare A B [C ...] --benchmark xquad-r|FOLDER   encoders (docs/compare.md)
 python -m lib.study parameters                   every parameter, as docs/parameters.md has them
 python -m lib.study cell train                   the parameter cell of a stage's notebook
@@ -77,6 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     add("card", _card, "path", "run")
     add("push", _push, "path", "run", "name")
     add("clean", lambda o: clean(o.path), "path")
+    add("predict", _predict)
+    add("law", _law)
+    add("advise", _advise, "path", "--set")
     add("compare", _compare, "encoders", "--benchmark")
     add("parameters", lambda _: print(cells.reference(), end=""))
     add("cell", lambda o: print(cells.cell(o.kind)), "kind")
@@ -178,6 +184,25 @@ def _report(options: argparse.Namespace) -> int:
         run_stage(study, stage, "")
     print(f"report: {shown(paths.report_dir(study) / 'index.html')}")
     return 0
+
+
+def _predict(_: argparse.Namespace) -> None:
+    from lib.study import predict
+
+    predict.write()
+    print(f"predictions: {shown(predict.FILE)}; commit them before anything that they are about")
+
+
+def _law(_: argparse.Namespace) -> None:
+    from lib.study import lawpage
+
+    print(f"page: {shown(lawpage.make())}")
+
+
+def _advise(options: argparse.Namespace) -> None:
+    from lib.study import advise
+
+    print(advise.advise(options.path, options.changes))
 
 
 def _compare(options: argparse.Namespace) -> None:

@@ -26,8 +26,8 @@ from lib import benchmarks, metrics, search, store
 from lib.analysis import alts, bias, drawing, encoders, heatmaps, showing, stats, tables
 from lib.analysis.comparison import Comparison, maps, sentences
 from lib.benchmark import Benchmark
-from lib.checkpoint import COMMIT
-from lib.encoder import Encoder, loading, pick_device
+from lib.checkpoint import COMMIT, loading
+from lib.encoder import Encoder, pick_device
 from lib.metrics import BIAS, LABELS, QUALITY
 from lib.params import BadParameter, BenchmarkSpec, Train
 from lib.sources import downloads

@@ -27,7 +27,7 @@ from lib.params import Evaluate
 from lib.sources import hashes
 from lib.sources.text import number
 from lib.study import inputs, paths
-from lib.training import budgets
+from lib.training import budgets, maps
 from lib.training.models import load_encoder
 
 
@@ -98,8 +98,12 @@ def _score(
             task = benchmarks.Task(name, spec, encode, whose, folder / "index" / name, sha256)
             return Scored(benchmarks.evaluate(task), pd.DataFrame())
     asked = _asked(name, p, encoder, corpus, keep)
-    benchmark, sides = asked.benchmark, (asked.questions, asked.passages)
-    vectors = [encoder.vectors(tokens, p.encode_batch) for tokens in sides]
+    benchmark = asked.benchmark
+    sides = (asked.questions, benchmark.questions), (asked.passages, benchmark.candidates)
+    vectors = [
+        maps.of_texts(encoder, encoder.vectors(tokens, p.encode_batch), table["language"])
+        for tokens, table in sides
+    ]
     noted: list[np.ndarray] = []
     tiles = bias.noting_alignment(search.tiles(*vectors), benchmark, noted)
     ranks = search.relevant_ranks(tiles, benchmark)

@@ -32,9 +32,9 @@ from lib.params import (
     checked,
     spelled,
 )
-from lib.sampler import ROWS, arm_name, crosses
+from lib.sampler import ROWS, arm_name
 from lib.store import ROOT
-from lib.study import inputs, tune
+from lib.study import checks, inputs, tune
 from lib.study.paths import study_dir
 
 SECTIONS = (*STAGES, "vary", "tune")
@@ -292,28 +292,9 @@ def _expand(name: str, data: dict[str, Any]) -> Study:
     analyse = Analyse(study=name, **base["analyse"])
     specs = Evaluate(**base["evaluate"]).benchmarks
     _check_benchmarks(specs, analyse.benchmark)
-    _check_articles(specs, corpora.values())
+    checks.axis(analyse, {axis.name: [s.label for s in axis.settings] for axis in axes})
+    checks.articles(specs, corpora.values())
     return Study(name, corpora, runs, analyse)
-
-
-def _check_translations(prepare: Prepare, train: Train) -> None:
-    """Raise BadParameter for an arm that needs translations on a corpus that is made for those that
-    do not: they draw from texts that it cannot."""
-    if train.steps and not prepare.parallel and crosses(train.strategy, train.alpha):
-        raise BadParameter(
-            f"train.strategy: {arm_name(train.strategy, train.alpha)} needs translations, which "
-            "does not go with prepare.parallel false (expected mono, x-x or en-en)"
-        )
-
-
-def _check_articles(specs: Mapping[str, BenchmarkSpec], corpora: Iterable[Prepare]) -> None:
-    """Raise BadParameter for a benchmark of unseen articles beside a source that has none."""
-    for name in (name for name, spec in specs.items() if spec.unseen):
-        for source in (p.source for p in corpora if not sources.module(p.source).SOURCE.articles):
-            raise BadParameter(
-                f"evaluate.benchmarks[{name}]: unseen: does not go with prepare.source {source!r} "
-                "(expected one whose texts are of articles, as squad)"
-            )
 
 
 def _check_benchmarks(specs: Mapping[str, BenchmarkSpec], subject: str) -> None:
@@ -388,7 +369,7 @@ def _check_point(prepare: Prepare, train: Train) -> None:
             f"train.steps: {train.steps} of batch_size {train.batch_size} make 2**31 pairs or "
             "more (expected fewer)"
         )
-    _check_translations(prepare, train)
+    checks.translations(prepare, train)
 
 
 def _check_source(p: Prepare, point: str) -> None:
@@ -493,8 +474,6 @@ def describe(study: Study) -> str:
         how = f"{arm}, {train.steps} steps" if train.steps else "untrained"
         lines.append(f"  run {key:<28} {how}, seed {train.seed}, corpus {train.corpus}")
     corpora, runs = len(study.corpora), len(study.runs)
-    lines.append(
-        f"{corpora} corpora, {runs} runs ({steps:,} training steps): "
-        f"{corpora + 2 * runs + 2} stages"
-    )
+    stages = corpora + 2 * runs + 2
+    lines.append(f"{corpora} corpora, {runs} runs ({steps:,} training steps): {stages} stages")
     return "\n".join(lines)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lib.study.grid import Study
 
 FILE = "inputs.json"
+FILES = ("prepare.files", "prepare.lexicon")  # what names files, not folders
 ABOUT = re.compile(
     r"\.|(readme|licen[cs]e|notice)(\.\w+)?$|.*\.md$", re.IGNORECASE
 )  # read by people
@@ -35,6 +36,7 @@ def named(p: Stage) -> dict[str, str]:
     match p:
         case Prepare():
             found = {f"prepare.files[{label}]": file for label, file in p.files.items()}
+            found |= {f"prepare.lexicon[{code}]": file for code, file in p.lexicon.items()}
             found |= {"prepare.folder": p.folder, "prepare.translator": _local(p.translator)}
         case Train():
             found = {"train.model": _local(p.model)}
@@ -69,7 +71,7 @@ def check_paths(study: Study) -> None:
     hours of training and not after. Names of checkpoints on a hub are not looked up."""
     for p in stages(study):
         for where, path in named(p).items():
-            kind = "file" if where.startswith("prepare.files") else "folder"
+            kind = "file" if where.startswith(FILES) else "folder"
             if not (ROOT / path).exists():
                 raise BadParameter(f"{where}: {path}: no such file or folder")
             if (ROOT / path).is_dir() != (kind == "folder"):

@@ -20,7 +20,7 @@ KEPT = {
     "corpus": ("params.json", "inputs.json", "data/manifest.json"),
     "runs": (
         "params.json", "inputs.json", "exposure.json", "cost.json", "provenance.json",
-        "model/manifest.json", "metrics.json", "sums/**/*",
+        "model/manifest.json", "metrics.json", "sums/**/*", "gradients/*.json",
     ),
 }  # fmt: skip
 REFERENCES = ("sums.parquet", "cells.parquet", "leaks.parquet")

@@ -48,6 +48,7 @@ WRITTEN = {
         "params.json", "inputs.json", "02_train.ipynb", "model/**/*", "train_log.parquet",
         "train_time.parquet", "validation.json", "exposure.json", "cost.json", "provenance.json",
         "figures/train/*", "budgets/*/*.json", "budgets/*/*.parquet", "budgets/*/model/**/*",
+        "gradients/*.json",
     ),
     "evaluate": (
         "03_evaluate.ipynb", "scores/**/*", "sums/**/*", "metrics.json", "mteb/**/*",

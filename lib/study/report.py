@@ -90,6 +90,15 @@ def render(study: str) -> Path:
     return folder / "index.html"
 
 
+def render_alone(page: Page) -> Path:
+    """Write the page of one executed notebook that no study has others beside; its path."""
+    file = page.notebook.parent / page.file
+    html = _html(page, nbformat.read(page.notebook, as_version=4), [])
+    with store.atomic_file(file) as new:
+        new.write_text(html, encoding="utf-8")
+    return file
+
+
 def _html(page: Page, notebook: nbformat.NotebookNode, pages: list[Page]) -> str:
     """A page's text. Of the analysis, code and links to the other pages come last."""
     own: dict = {"beside": [other for other in pages if other.key == page.key and page.key]}

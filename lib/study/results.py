@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -21,7 +22,7 @@ from lib.analysis.results import Results, ScoredRun, arm_labels
 from lib.benchmarks import format_of, load_benchmark
 from lib.corpus import ParallelCorpus
 from lib.metrics import REFERENCES
-from lib.params import BenchmarkSpec, Train
+from lib.params import Analyse, BadParameter, BenchmarkSpec, Train
 from lib.study import grid, paths
 from lib.study.evaluate import Scored, with_references
 
@@ -139,16 +140,52 @@ def _check_record(folder: Path) -> None:
     store.compare(folder, {name: manifest["record"][name] for name in READ})
 
 
-def comparable(runs: list[ScoredRun]) -> tuple[list[ScoredRun], list[ScoredRun]]:
-    """(runs whose arms all have the same seeds, the others), each in the given order.
+def by_label(study: str, runs: list[ScoredRun], axis: str) -> dict[str, list[ScoredRun]]:
+    """Label -> the runs of the axis that have it, named as the arms of a study of its own. Raises
+    BadParameter for a study without that axis."""
+    parts: dict[str, dict[str, ScoredRun]] = {}
+    for run in runs:
+        labels = dict(part.split("=", 1) for part in run.key.split(","))
+        if axis not in labels:
+            raise BadParameter(f"study {study}: has no axis {axis!r} (expected one)")
+        rest = ",".join(f"{name}={x}" for name, x in labels.items() if name != axis)
+        parts.setdefault(labels[axis], {})[rest] = run
+    found = {}
+    for label, own in parts.items():
+        names = arm_labels({rest: run.train for rest, run in own.items()})
+        found[label] = [replace(run, arm=names[rest]) for rest, run in own.items()]
+    return found
 
-    Arms are compared seed by seed, and runs made by hand need not have the same ones. Of the sets
-    of seeds that arms have, the one is taken that keeps most runs. Untrained encoders stay: they
-    are references, which nothing is paired with."""
-    seeds: dict[str, set[int]] = {}
+
+def reported(p: Analyse) -> list[ScoredRun]:
+    """The runs that a report is about: those of the axis's last label, where it has one."""
+    runs = scored_runs(p.study, p.run)
+    return [*by_label(p.study, runs, p.axis).values()][-1] if p.axis else runs
+
+
+def load_series(p: Analyse, benchmark: str) -> dict[float, dict[int, Results]]:
+    """Number of each label of the axis -> budget (0 where there are none) -> results of the runs
+    that can be compared. Empty without an axis."""
+    found = {}
+    runs = scored_runs(p.study, p.run) if p.axis else []
+    for label, own in by_label(p.study, runs, p.axis).items():
+        kept, _ = comparable(own)
+        by_budget = load_budgets(kept, benchmark)
+        found[p.number_of(label)] = by_budget or {0: load_results(p.study, kept, benchmark)}
+    return found
+
+
+def comparable(runs: list[ScoredRun]) -> tuple[list[ScoredRun], list[ScoredRun]]:
+    """(runs whose arms all have the same seeds and questions, the others), in the given order.
+
+    Arms are compared seed by seed and question by question, and runs made by hand, or arms that
+    were prepared otherwise, need not have the same ones. Of the sets that arms have, the one is
+    taken that keeps most runs. Untrained encoders stay: they are references, which nothing is
+    paired with."""
+    seeds: dict[str, set[tuple[int, str]]] = {}
     for run in runs:
         if run.train.steps:
-            seeds.setdefault(run.arm, set()).add(run.seed)
+            seeds.setdefault(run.arm, set()).add((run.seed, _asked(run)))
     if not seeds:
         return runs, []
     kept = Counter({frozenset(arm_seeds): 0 for arm_seeds in seeds.values()})
@@ -158,9 +195,15 @@ def comparable(runs: list[ScoredRun]) -> tuple[list[ScoredRun], list[ScoredRun]]
     chosen = [
         run
         for run in runs
-        if not run.train.steps or (run.seed in common and common <= seeds[run.arm])
+        if not run.train.steps or ((run.seed, _asked(run)) in common and common <= seeds[run.arm])
     ]
     return chosen, [run for run in runs if run not in chosen]
+
+
+def _asked(run: ScoredRun) -> str:
+    """What stands for the content of the report's own benchmark, as the run was asked it."""
+    digests = store.read_json(run.folder / "metrics.json")["digests"]
+    return next(iter(digests.values()))
 
 
 def _grid(study: str) -> list[str]:
@@ -275,14 +318,14 @@ def load_leaks(study: str, runs: list[ScoredRun]) -> pd.DataFrame:
 
 
 def load_exposure(runs: list[ScoredRun]) -> pd.DataFrame:
-    """What each arm saw, mean over seeds: pairs, distinct texts and positives, tokens, FLOPs.
-    Empty where none is trained."""
+    """What each arm saw, mean over seeds: pairs, distinct texts and positives, tokens, FLOPs;
+    where an arm has an objective, the texts for it. Empty where none is trained."""
     rows = []
     for run in runs:
         if run.train.steps:
             seen = store.read_json(run.folder / "exposure.json")
             rows.append({"arm": run.arm} | {k: v for k, v in seen.items() if k != "languages"})
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows).fillna(0)  # of texts for an objective, where an arm has none
     return table.groupby("arm", sort=False).mean(numeric_only=True) if rows else table
 
 

@@ -191,6 +191,14 @@ class Forked:
         """Send it a signal. Raises ProcessLookupError where it has ended."""
         signal.pidfd_send_signal(self.handle, number)
 
+    def terminate(self) -> None:
+        """Ask it to end. Raises ProcessLookupError where it has ended."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it. Raises ProcessLookupError where it has ended."""
+        self.send_signal(signal.SIGKILL)
+
 
 def kernel_manager() -> type:
     """The class of kernel managers for a notebook that may have a warm kernel."""

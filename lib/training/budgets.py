@@ -36,7 +36,7 @@ def branches(params: Train, folder: Path, identity: dict) -> list[Branch]:
     found = []
     for budget in params.budgets[:-1]:
         own = {"steps": budget, "budgets": [budget]}
-        run = params.model_copy(update=own)
+        run = params.model_copy(update=own | {"look_every": 0})  # the trunk has looked
         found.append(Branch(params.leaves(budget), run, place(folder, budget), identity | own))
     return found
 

@@ -82,13 +82,16 @@ def seconds_between(first: float | torch.cuda.Event, second: float | torch.cuda.
     return second - first if isinstance(first, float) else first.elapsed_time(second) / 1000
 
 
-def flops(encoder: torch.nn.Module, tokens: int) -> int:
+def flops(encoder: torch.nn.Module, tokens: int, forward: int = 0) -> int:
     """6 x parameters outside embedding tables x real tokens (Kaplan et al., arXiv 2001.08361), of
     weights beside adapters 4 x, since they have no gradients of their own; which leaves out lower
-    layers that are frozen, attention scores, padding and what is computed twice."""
+    layers that are frozen, attention scores, padding and what is computed twice.
+
+    forward: further tokens that are embedded without gradients, which takes 2 x."""
     tables = {id(m.weight) for m in encoder.modules() if isinstance(m, torch.nn.Embedding)}
     weights = [p for p in encoder.parameters() if id(p) not in tables]
-    return sum((6 if p.requires_grad else 4) * p.numel() for p in weights) * tokens
+    trained = sum((6 if p.requires_grad else 4) * p.numel() for p in weights)
+    return trained * tokens + 2 * sum(p.numel() for p in weights) * forward
 
 
 def matmul_rate(device: torch.device, kind: torch.dtype) -> float:

@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lib import store
-from lib.encoder import Encoder, Settings, silent
-from lib.training import adapters, pretrained
+from lib.checkpoint import silent
+from lib.encoder import Encoder, Settings
+from lib.training import adapters, maps, pretrained
 
 KEYS = {
     "cls": "pooling_mode_cls_token",
@@ -37,6 +38,7 @@ def save_encoder(encoder: Encoder, folder: Path) -> None:
     store.write_json(folder / "encoder.json", asdict(encoder.settings))
     _save_settings(encoder.settings, folder)
     _save_modules(encoder, folder)
+    maps.save(encoder, folder)
 
 
 def _save_settings(settings: Settings, folder: Path) -> None:
@@ -52,6 +54,8 @@ def _save_modules(encoder: Encoder, folder: Path) -> None:
     """modules.json, and the folders of all modules but the first, which is the model."""
     pairs = list(zip(encoder.dense[::2], encoder.dense[1::2], strict=True))
     kinds = ["Transformer", "Pooling", *["Dense"] * len(pairs), "Normalize"]
+    # What no other program has: it stops there, and gives no vectors of another encoder.
+    kinds += ["LanguageMaps"] if encoder.maps is not None else []
     paths = ["", *(f"{number}_{kind}" for number, kind in enumerate(kinds) if number)]
     modules = [
         {"idx": n, "name": str(n), "path": path, "type": f"sentence_transformers.models.{kind}"}
@@ -63,7 +67,7 @@ def _save_modules(encoder: Encoder, folder: Path) -> None:
     pooling = {key: encoder.settings.pooling == name for name, key in KEYS.items()}
     width = {"word_embedding_dimension": encoder.model.config.hidden_size}
     store.write_json(folder / paths[1] / "config.json", width | pooling)
-    for path, (linear, activation) in zip(paths[2:-1], pairs, strict=True):
+    for path, (linear, activation) in zip(paths[2:], pairs, strict=False):
         store.write_json(folder / path / "config.json", _dense(linear, activation))
         weights = {f"linear.{n}": p.detach() for n, p in linear.named_parameters()}
         save_file(weights, folder / path / WEIGHTS)

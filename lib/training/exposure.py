@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 
 from lib.encoder import Encoder
+from lib.params import Train
 from lib.sampler import Batch, Schedule
-from lib.training import packing, ranks
-from lib.training.tokens import SIDES, Tokens, batch_rows
+from lib.training import objectives, packing, ranks
+from lib.training.tokens import SIDES, Tokens
 
 
 def exposure(schedule: Schedule, mode: str = "in_batch", most: int = 0) -> pd.DataFrame:
@@ -65,18 +66,18 @@ def negatives_of(batch: Batch, group: np.ndarray, mode: str, most: int) -> np.nd
 
 
 def places_and_tokens(
-    schedule: Schedule, texts: Tokens, encoder: Encoder, chunk: int
+    schedule: Schedule, texts: Tokens, encoder: Encoder, params: Train
 ) -> tuple[int, np.ndarray]:
-    """(token places that all ranks computed, padding included; tokens int64 [sides, L] among them).
-
-    chunk: as in lib.training.packing.embed."""
+    """(token places that all ranks computed, padding included; tokens int64 [sides, L] among them),
+    with the translations that params.objective has embedded."""
     lengths = {side: texts.lengths(side) for side in SIDES}
     tokens, places = np.zeros((len(SIDES), len(schedule.index.languages)), np.int64), 0
     for batch in schedule:
         for rank in range(ranks.world()):
-            part = batch_rows(schedule.index, batch.part(rank, ranks.world()))
-            counts = {side: lengths[side][rows] for side, (rows, _) in part.items()}
-            for side, (_, language) in part.items():
-                np.add.at(tokens[SIDES.index(side)], language, counts[side])
-            places += packing.places(encoder, np.concatenate([*counts.values()]), chunk)
+            part = batch.part(rank, ranks.world())
+            counts = []
+            for side, (rows, language) in objectives.rows(schedule.index, part, params):
+                counts.append(lengths[side][rows])
+                np.add.at(tokens[SIDES.index(side)], language, counts[-1])
+            places += packing.places(encoder, np.concatenate(counts), params.chunk)
     return places, tokens

@@ -7,12 +7,16 @@ from lib.benchmark import Benchmark
 from lib.corpus import ParallelCorpus
 from lib.encoder import pick_device
 from lib.params import Train
+from lib.training import objectives
 
 
 def identity_of(corpus: ParallelCorpus, params: Train, dev: Benchmark | None) -> dict:
     """All that decides the numbers of a run, torch build and hardware apart.
 
-    Raises ValueError where validation is asked for and there is nothing to validate on."""
+    Raises ValueError where validation is asked for and there is nothing to validate on, or an
+    objective and there are no translations for it."""
+    if params.objective:
+        objectives.check(corpus.index, params)
     if params.validate_every and dev is None:
         raise ValueError(
             f"validate_every is {params.validate_every}, but no questions are set aside for "

@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lib.encoder import MASKED
 from lib.params import Train
-from lib.training import adapters, frozen, models
+from lib.training import adapters, frozen, models, objectives
 
 FLOAT, MOMENTS = 4, 2  # bytes of a number; of AdamW, a weight
 
@@ -75,8 +75,7 @@ def needs(p: Train, vocabulary: int) -> Needs:
         model._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))
         every = [*model.parameters()]
         trainable = sum(x.numel() for x in every if x.requires_grad)
-        hard = 2 + p.explicit
-        texts = hard * p.batch_size
+        texts = (2 + p.explicit + (p.objective in objectives.TRANSLATED)) * p.batch_size
         return Needs(
             parameters=below + sum(x.numel() for x in every),
             trainable=trainable,

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 
 from lib import store
-from lib.checkpoint import checkpoint_source
-from lib.encoder import Encoder, Settings, loading
+from lib.checkpoint import checkpoint_source, loading
+from lib.encoder import Encoder, Settings
 from lib.params import Train
-from lib.training import adapters, decoders, export, frozen, packaged, pretrained
+from lib.training import adapters, decoders, export, frozen, maps, packaged, pretrained
 
 SPECIAL = {
     "pad_token": "[PAD]",
@@ -66,6 +66,7 @@ def load_encoder(folder: Path) -> Encoder:
     dense = export.heads(pretrained.own(Path(folder), str(folder)).dense)
     encoder = Encoder(*_checkpoint(str(Path(folder).resolve())), settings, dense)
     frozen.freeze(encoder, manifest.get("identity", {}).get("frozen", 0))  # has its states
+    encoder.maps = maps.load(Path(folder))
     return encoder
 
 

@@ -208,7 +208,7 @@ def restore(file: Path, place: Path) -> None:
     """Write what is in the file as a checkpoint of `transformers`, with its tokenizer.
 
     Raises ValueError in one line for a file that is not of the format, or not of one BERT."""
-    from lib.encoder import silent
+    from lib.checkpoint import silent
 
     packed = read(file)
     model, tokenizer = _model(packed, file), _tokenizer(packed)

@@ -35,7 +35,7 @@ PROMPTS = {"question": ("query",), "passage": ("document", "passage", "corpus")}
 # What is known to do the same in torch.nn by its name alone.
 ACTIVATIONS = ("Identity", "Tanh", "ReLU", "GELU", "SiLU", "Sigmoid")
 POOLINGS = ("mean", "cls", "lasttoken", "weightedmean")
-ORDER = re.compile("Transformer Pooling( Dense)*( Normalize)?")
+ORDER = re.compile("Transformer Pooling( Dense)*( Normalize)?( LanguageMaps)?")
 UNSAID = {"pooling": "mean", "max_length": 128}  # where neither checkpoint nor study says it
 SETTINGS = ("pooling", "question_prompt", "passage_prompt", "max_length")
 
@@ -44,7 +44,8 @@ class Own(NamedTuple):
     """What a checkpoint asks for; "", 0 or nothing where it does not say.
 
     dense   folders of the Dense modules behind the pooling, in their order
-    causal  whether a token sees only those before it"""
+    causal  whether a token sees only those before it
+    maps    whether lib.training.maps come last"""
 
     pooling: str = ""
     question_prompt: str = ""
@@ -52,6 +53,7 @@ class Own(NamedTuple):
     max_length: int = 0
     dense: tuple[Path, ...] = ()
     causal: bool = False
+    maps: bool = False
 
 
 def check(p: Train) -> None:
@@ -71,6 +73,8 @@ def applied(said: Own, p: Train) -> dict[str, Any]:
 
     Raises ValueError in one line where the two differ; only the length is the study's choice, and
     whether there is a prompt ("none")."""
+    if said.maps:
+        _refuse(p.model, "has a map for each language behind it")
     values = {name: getattr(p, name) for name in SETTINGS}
     unsaid = UNSAID | ({"pooling": decoders.POOLING} if said.causal else {})
     for name, asked in values.items():
@@ -119,7 +123,8 @@ def _own(folder: Path, model: str) -> Own:
     prompts = [_prompt(side, about) for side in PROMPTS]
     pooling = _pooling(model, _read(folders[1] / "config.json"), any(prompts)) if modules else ""
     causal = decoders.is_causal(_read(folder / "config.json"))
-    found = Own(pooling, *prompts, _length(folder, model, bool(modules)), dense, causal)
+    length, mapped = _length(folder, model, bool(modules)), "LanguageMaps" in kinds
+    found = Own(pooling, *prompts, length, dense, causal, mapped)
     if not (saved := _read(folder / "encoder.json")):
         return found
     kept = {name: saved[name] for name in SETTINGS if name in saved}
@@ -139,9 +144,9 @@ def longest(folder: Path) -> int:
 
 
 def _kind(model: str, module: dict[str, Any]) -> str:
-    """Transformer, Pooling, Dense or Normalize. Raises ValueError for any other module."""
+    """Its name, without the package's. Raises ValueError for a module that is not known here."""
     package, _, kind = str(module["type"]).rpartition(".")
-    known = kind in ("Transformer", "Pooling", "Dense", "Normalize")
+    known = kind in ("Transformer", "Pooling", "Dense", "Normalize", "LanguageMaps")
     if not known or not package.startswith("sentence_transformers."):
         _refuse(model, f"has a module {module['type']} ({module['path']})")
     return kind

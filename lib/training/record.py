@@ -14,7 +14,7 @@ from lib import store
 from lib.encoder import Encoder
 from lib.params import Train
 from lib.sampler import Schedule
-from lib.training import budgets, cost, ranks
+from lib.training import budgets, cost, objectives, ranks
 from lib.training.checkpoints import State
 from lib.training.cost import Cost
 from lib.training.exposure import exposure, places_and_tokens
@@ -75,8 +75,8 @@ def write(
     with store.atomic_file(folder / "train_time.parquet") as file:
         log[["step", "seconds"]].to_parquet(file)
     store.write_json(folder / "validation.json", state.validations)
-    slots, tokens = places_and_tokens(done, texts, state.encoder, params.chunk)
-    seen = _exposure(done, tokens, state.encoder, params)
+    slots, tokens = places_and_tokens(done, texts, state.encoder, params)
+    seen = _exposure(done, texts, tokens, state.encoder, params)
     store.write_json(folder / "exposure.json", seen)
     kind = torch.bfloat16 if params.precision == "bf16" else torch.float32
     rate = ranks.world() * cost.matmul_rate(state.encoder.device, kind)
@@ -86,11 +86,15 @@ def write(
         len(log) * params.batch_size,
         seen["tokens"],
         slots,
-        seen["flops"],
+        cost.flops(state.encoder, seen["tokens"]),  # of the steps alone, as the seconds are
         rate,
     )
     weights = sum(p.numel() for p in state.encoder.parameters())
-    whole = {"truncated_share": texts.truncated_share, "parameters": weights}  # of the corpus
+    whole = {
+        "truncated_share": texts.truncated_share,
+        "parameters": weights,
+        "flops": seen["flops"],
+    }
     price = budgets.price(params, folder)
     store.write_json(folder / "cost.json", table | whole | price)
     store.write_json(folder / "provenance.json", provenance(params.model_dump()))
@@ -101,8 +105,13 @@ def hashes(folder: Path) -> dict[str, str]:
     return {name: store.sha256(folder / name) for name in FILES}
 
 
-def _exposure(done: Schedule, tokens: np.ndarray, encoder: Encoder, params: Train) -> dict:
-    """lib.training.exposure with tokens [sides, L], by language and in all; counts are of uses."""
+def _exposure(
+    done: Schedule, texts: Tokens, tokens: np.ndarray, encoder: Encoder, params: Train
+) -> dict:
+    """lib.training.exposure with tokens [sides, L], by language and in all; counts are of uses.
+
+    Without an objective, nothing is said of its texts."""
+    extra = objectives.counted(done, texts, params)
     table = exposure(done, params.negatives, params.most_negatives)
     for side, by_language in zip(SIDES, tokens, strict=True):
         table[f"{side}_tokens"] = by_language
@@ -114,6 +123,7 @@ def _exposure(done: Schedule, tokens: np.ndarray, encoder: Encoder, params: Trai
         **{name: int(value) for name, value in sums.items()},
         **(means / max(1, uses)).to_dict(),
         "tokens": int(tokens.sum()),
-        "flops": cost.flops(encoder, int(tokens.sum())),
+        **extra,
+        "flops": cost.flops(encoder, int(tokens.sum()), extra.get("teacher_tokens", 0)),
         "languages": table.to_dict("records"),
     }

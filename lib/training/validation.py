@@ -10,14 +10,20 @@ from lib import metrics, search
 from lib.benchmark import Benchmark
 from lib.encoder import Encoder
 from lib.metrics import SETTINGS
+from lib.training import maps
 
 
 def validate(encoder: Encoder, benchmark: Benchmark) -> dict[str, float]:
     """mAP by setting (macro means over language pairs), and "map": the mean over the settings that
     there are, by which a checkpoint is judged."""
-    questions = encoder.encode(list(benchmark.questions["text"]), "question")
-    passages = encoder.encode(list(benchmark.candidates["text"]), "passage")
-    ranks = search.relevant_ranks(search.tiles(questions, passages), benchmark)
+    sides = {"question": benchmark.questions, "passage": benchmark.candidates}
+    tokens = [encoder.tokenize(list(side["text"]), kind) for kind, side in sides.items()]
+    languages = [side["language"] for side in sides.values()]
+    vectors = (
+        maps.of_texts(encoder, encoder.vectors(own), language)
+        for own, language in zip(tokens, languages, strict=True)
+    )
+    ranks = search.relevant_ranks(search.tiles(*vectors), benchmark)
     ap = metrics.summary(metrics.question_scores(benchmark, ranks))["ap"]
     scores = {setting: float(ap[setting]) for setting in SETTINGS if setting in ap.index}
     return scores | {"map": sum(scores.values()) / len(scores)}

@@ -1,0 +1,96 @@
+"""The page of the law, `python -m lib.study law`: outputs/law/report/index.html.
+
+Studies that it is about are read where they ran, else out of the ledgers kept with the project, so
+the page is made in a fresh clone without training anything. What has not run is left out, but for
+the rungs that the law is fitted to.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from lib import store
+from lib.params import BadParameter
+from lib.store import ROOT
+from lib.study import ledger, paths, predict, report, results, rungs, warm
+
+NAME, NOTEBOOK = "law", "06_law.ipynb"
+LOOKED = "rungs-gradients"
+PLAIN = {"pretrained": "turn0", "xquad": "xquad"}  # study without rungs -> its target
+
+
+def have(study: str) -> bool:
+    """Whether a study's scores are at hand; out of its ledger where they are not."""
+    folder, place = paths.study_dir(study), paths.outputs() / "reference" / study
+    if folder.is_dir() and not (folder / ledger.TAKEN).exists():
+        return True
+    if (place / "ledger").is_dir():
+        ledger.restore(str(place))
+        return True
+    return False
+
+
+def points(study: str) -> pd.DataFrame:
+    """lib.study.rungs.points. Raises BadParameter where the study did not run."""
+    if not have(study):
+        what = f"expected outputs/{study}, or outputs/reference/{study}/ledger"
+        raise BadParameter(f"study {study}: is not there ({what})")
+    return rungs.points(study)
+
+
+def outcomes(said: pd.DataFrame) -> pd.DataFrame:
+    """Predictions with what came out beside them: the columns of lib.analysis.predictions, and
+    value, value_low, value_high, of targets that were measured (of the paper without interval).
+
+    Raises BadParameter where a run is older than the predictions about it."""
+    parts = [_published()]
+    for study in dict.fromkeys((*predict.ABOUT.values(), "xquad")):
+        if have(study):
+            parts.append(measured(study, blind=study in predict.ABOUT.values()))
+    found = pd.concat(parts, ignore_index=True)
+    return said.merge(found, on=["target", "contrast"])
+
+
+def _published() -> pd.DataFrame:
+    table = predict.predictions.published()[["target", "contrast", "value"]]
+    return table.assign(value_low=float("nan"), value_high=float("nan"))
+
+
+def measured(study: str, blind: bool) -> pd.DataFrame:
+    """target, contrast, value, value_low, value_high of a study, at its largest budget.
+
+    blind: whether predictions have to be older than its runs."""
+    runs = results.scored_runs(study)
+    if blind:
+        predict.require_older(results.commits(runs))
+    plain = PLAIN.get(study)
+    parts = {plain: runs} if plain else results.by_label(study, runs, rungs.AXIS)
+    rows = []
+    for target, own in parts.items():
+        found = results.load_results(study, own, next(iter(results.benchmark_specs(own))))
+        rows += [{"target": target} | row for row in rungs.contrasts(found)]
+    named = {"low": "value_low", "high": "value_high"}
+    return pd.DataFrame(rows).drop(columns="seeds").rename(columns=named)
+
+
+def make() -> Path:
+    """Execute the notebook and render it; the path of the page."""
+    os.environ |= warm.inherited(1)
+    import papermill
+
+    folder = paths.report_dir(NAME)
+    store.make_folder(folder)
+    target = folder / NOTEBOOK
+    papermill.execute_notebook(
+        str(ROOT / "notebooks" / NOTEBOOK), str(target), kernel_name="python3", cwd=str(ROOT),
+        progress_bar=False,
+    )  # fmt: skip
+    return report.render_alone(report.Page(NAME, "analyse", "", target))
+
+
+def gradients() -> pd.DataFrame:
+    """lib.study.rungs.gradients of the study that looked at them; empty where it did not run."""
+    return rungs.gradients(LOOKED) if have(LOOKED) else pd.DataFrame()
