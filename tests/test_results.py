@@ -560,6 +560,17 @@ def test_published_rows_need_the_whole_benchmark():
     assert len(published.rows(BenchmarkSpec(format="lareqa", split="mlqa-r"), 4_199)) == 10
 
 
+def test_a_benchmark_whose_usual_measure_is_not_map_shows_that():
+    """Parallel passages: hit@1 by setting, and no published mAP below it."""
+    results = study({"mono": 0.0}, seeds=2)
+    spec = BenchmarkSpec(format="parallel")
+    quality = tables.quality(results).query("metric == 'hit1'").set_index("setting")
+    shown = tables.with_published(tables.quality(results), results, spec, ("hit1",))
+    assert [*shown.columns] == [("hit@1", setting) for setting in ("mono", "cross", "multi")]
+    mean = quality.loc["mono", "estimate"]
+    assert [*shown.index] == ["mono"] and shown.iloc[0, 0].startswith(f"{mean:.3f} [")
+
+
 def test_claims_name_their_arms():
     """Another alpha is another arm: what names one that the study lacks is not tested."""
     table, untested = claims.decide(study(GAINS))

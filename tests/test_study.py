@@ -302,7 +302,7 @@ def test_a_study_outlives_its_machine(toy, tmp_path):
     read = tmp_path / "read"
     report = study_command(read, "report", "--from", str(reference))
     assert report.returncode == 0, report.stdout + report.stderr
-    assert tables(read) == tables(whole)
+    assert tables(read) == tables(whole) and "agnostic.csv" in tables(read)
     assert (read / "outputs/toy/report/index.html").exists()
     refused = study_command(read, "run", str(toy[0] / "toy.yaml"))
     assert refused.returncode == 2 and "has runs taken from" in refused.stderr

@@ -1,9 +1,10 @@
-"""Language bias as other papers measure it, for encoders that are compared as they are.
+"""Language bias as other papers measure it, for encoders that are compared as they are (FIELD) and
+for those of studies (AGNOSTIC).
 
 Beside rank distance and own-language advantage of lib.metrics, whose mid-ranks and `Segments` are
 used here too. All are of the pool of all languages, one value a question, NaN where a question
-cannot say anything. Nothing here enters what a study keeps. docs/benchmarks.md has a row for each:
-formula, source, chance value, and when it says nothing.
+cannot say anything. docs/benchmarks.md has a row for each: formula, source, chance value, and when
+it says nothing.
 
 Left out: Lang-nDCG (arXiv 2605.07249), whose formula was not to be had; see `own_first` for LPR.
 """
@@ -18,7 +19,7 @@ from scipy.special import chdtrc
 
 from lib.benchmark import Benchmark
 from lib.metrics import Ranks, Segments, mid_places
-from lib.search import Tile, tiles
+from lib.search import Tile, language_columns, tiles
 
 FIELD = {
     "own_first": "own language first",
@@ -26,6 +27,12 @@ FIELD = {
     "mrc10": "MRC@10",
     "peer": "PEER",
 }  # column -> what tables call it
+AGNOSTIC = {
+    "strong": "strong alignment",
+    "strong_each": "strong alignment, each passage",
+    "own_first": FIELD["own_first"],
+    "own_top10": "own language in top 10 / pool",
+}  # column -> what tables call it; of studies too
 BOUNDS = dict.fromkeys(FIELD, (0.0, 1.0)) | {"mrc10": (-1.0, 1.0)}
 TLR_CUT = 20  # SHIFT's default
 MRC_CUT = 10  # MIMO's default
@@ -136,6 +143,61 @@ def mean_rank_correlation(
     return values
 
 
+# ---- strong alignment ----
+
+
+def noting_alignment(
+    tiles: Iterable[Tile], benchmark: Benchmark, noted: list[np.ndarray]
+) -> Iterator[Tile]:
+    """The tiles as they come; `noted` gains of each `outscored` of its questions."""
+    columns = language_columns(benchmark)
+    for first, scores in tiles:
+        noted.append(outscored(first, scores, benchmark, columns))
+        yield first, scores
+
+
+def outscored(
+    first: int, scores: np.ndarray, benchmark: Benchmark, columns: Sequence[np.ndarray | slice]
+) -> np.ndarray:
+    """float64 [q]: of each question of a tile, the share of its relevant candidates in other
+    languages that score higher than every irrelevant one in its own (equal is not higher).
+
+    NaN without either kind. columns: of lib.search.language_columns."""
+    ends = np.searchsorted(benchmark.question, [first, first + len(scores)])
+    row, candidate = benchmark.question[slice(*ends)] - first, benchmark.candidate[slice(*ends)]
+    language = benchmark.question_language[first : first + len(scores)]
+    own = benchmark.candidate_language[candidate] == language[row]
+    if own.all():  # large pools in one language are not copied for nothing
+        return np.full(len(scores), np.nan)
+    best = best_irrelevant(scores, language, columns, row[own], candidate[own])
+    row, candidate = row[~own], candidate[~own]
+    won = np.bincount(row, scores[row, candidate] > best[row], len(scores))
+    with np.errstate(invalid="ignore"):
+        each = won / np.bincount(row, minlength=len(scores))
+    return np.where(np.isfinite(best), each, np.nan)
+
+
+def best_irrelevant(
+    scores: np.ndarray,
+    language: np.ndarray,
+    columns: Sequence[np.ndarray | slice],
+    row: np.ndarray,
+    candidate: np.ndarray,
+) -> np.ndarray:
+    """float64 [q]: the highest of each row of scores among the candidates of its language but the
+    (row, candidate) given; -inf of none. language: int [q]."""
+    relevant = np.zeros(scores.shape, bool)
+    relevant[row, candidate] = True
+    best, lowest = np.full(len(scores), -np.inf), np.iinfo(scores.dtype).min
+    for x in np.unique(language):
+        asked = np.flatnonzero(language == x)
+        block = scores[:, columns[x]][asked]
+        free = ~relevant[:, columns[x]][asked]
+        top = np.where(free, block, lowest).max(1, initial=lowest)
+        best[asked] = np.where(free.any(1), top, -np.inf)
+    return best
+
+
 # ---- from ranks to tables ----
 
 
@@ -147,17 +209,59 @@ def with_field(
     vectors: Sequence[np.ndarray],
 ) -> pd.DataFrame:
     """Scores of lib.metrics.question_scores with the columns FIELD, NaN outside multi."""
+    language, same, segments = _relevant(benchmark)
+    columns = {
+        "own_first": _whole(benchmark, own_first(ranks.pool, same, segments)),
+        "tlr20": _whole(benchmark, target_recall(ranks.pool, same, segments)),
+        "mrc10": mean_rank_correlation(benchmark, tops, vectors),
+        "peer": _whole(benchmark, peer(ranks.pool, language, segments)),
+    }
+    return _in_multi(scores, columns)
+
+
+def with_alignment(
+    scores: pd.DataFrame, benchmark: Benchmark, ranks: Ranks, noted: Sequence[np.ndarray]
+) -> pd.DataFrame:
+    """Scores of lib.metrics.question_scores with the columns AGNOSTIC, NaN outside multi.
+
+    strong       1 where every relevant candidate in another language outscores every irrelevant
+                 one in the question's own, else 0: strong alignment of arXiv 2004.05484
+    strong_each  the share of those candidates that do
+    own_first    as in `own_first`
+    own_top10    share of the question's language in its first 10, over its share of the pool
+    noted        of `noting_alignment`, over all tiles"""
+    _, same, segments = _relevant(benchmark)
+    language, each = benchmark.question_language, np.concatenate(noted)
+    pool = np.bincount(benchmark.candidate_language, minlength=len(benchmark.languages))
+    with np.errstate(invalid="ignore"):
+        share = pool[language] / pool.sum()
+        top = ranks.top10[np.arange(len(language)), language] / share
+    columns = {
+        "strong": np.where(np.isnan(each), np.nan, each == 1),
+        "strong_each": each,
+        "own_first": _whole(benchmark, own_first(ranks.pool, same, segments)),
+        "own_top10": np.where((share > 0) & (share < 1), top, np.nan),
+    }
+    return _in_multi(scores, columns)
+
+
+def _relevant(benchmark: Benchmark) -> tuple[np.ndarray, np.ndarray, Segments]:
+    """Of each relevant pair: the candidate's language, and whether it is the question's; the runs
+    of pairs of one question."""
     language = benchmark.candidate_language[benchmark.candidate]
     same = language == benchmark.question_language[benchmark.question]
-    segments, whole = Segments.of(benchmark.question), np.full(len(benchmark.questions), np.nan)
-    asked = benchmark.question[segments.starts]
-    columns = {"mrc10": mean_rank_correlation(benchmark, tops, vectors)}
-    for name, values in (
-        ("own_first", own_first(ranks.pool, same, segments)),
-        ("tlr20", target_recall(ranks.pool, same, segments)),
-        ("peer", peer(ranks.pool, language, segments)),
-    ):
-        columns[name] = whole.copy()
-        columns[name][asked] = values
+    return language, same, Segments.of(benchmark.question)
+
+
+def _whole(benchmark: Benchmark, values: np.ndarray) -> np.ndarray:
+    """float64 [Q]: values of those questions that have a relevant candidate; NaN of the others."""
+    whole = np.full(len(benchmark.questions), np.nan)
+    whole[np.unique(benchmark.question)] = values
+    return whole
+
+
+def _in_multi(scores: pd.DataFrame, columns: dict[str, np.ndarray]) -> pd.DataFrame:
+    """The scores with further columns, float64 [Q] each, in the rows of multi; else NaN."""
     multi, question = scores["setting"] == "multi", scores["question"]
-    return scores.assign(**{x: np.where(multi, columns[x][question], np.nan) for x in FIELD})
+    found = {name: np.where(multi, values[question], np.nan) for name, values in columns.items()}
+    return scores.assign(**found)

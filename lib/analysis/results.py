@@ -115,9 +115,11 @@ class Results:
 
     @property
     def biases(self) -> list[str]:
-        """Those of BIAS and FIELD that the sums have: they need parallel passages, and FIELD is of
-        comparisons alone."""
-        return [metric for metric in (*BIAS, *FIELD) if (self.sums["metric"] == metric).any()]
+        """Those of BIAS and FIELD that all arms and references have: they need parallel passages,
+        and FIELD is of encoders alone."""
+        having = self.sums.groupby("metric", observed=True)["arm"].nunique()
+        every = self.sums["arm"].nunique()
+        return [metric for metric in (*BIAS, *FIELD) if having.get(metric, 0) == every]
 
     @property
     def references(self) -> list[str]:

@@ -193,6 +193,19 @@ def interval(table: pd.DataFrame, level: float = 0.95, fixed: bool = False) -> I
     return Interval(estimate, estimate - half, estimate + half, error, df, *value.shape)
 
 
+def over_seeds(values: Sequence[float], level: float = 0.95) -> Interval:
+    """Mean of one value a seed, with the t interval over seeds alone: for what has no clusters,
+    as a measure of a whole encoder. Raises ValueError for none."""
+    _check_level(level)
+    value = np.asarray(values, float)
+    if not len(value):
+        raise ValueError("an interval needs at least one seed, got none")
+    df = len(value) - 1
+    error = float(value.std(ddof=1) / np.sqrt(len(value))) if df else np.nan
+    mean, half = float(value.mean()), _quantile((1 + level) / 2, df or np.nan) * error
+    return Interval(mean, mean - half, mean + half, error, df or np.nan, len(value), 1)
+
+
 def paired(
     table_a: pd.DataFrame, table_b: pd.DataFrame, level: float = 0.95, fixed: bool = False
 ) -> Paired:

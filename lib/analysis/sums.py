@@ -10,12 +10,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from lib.analysis.bias import FIELD
+from lib.analysis.bias import AGNOSTIC, FIELD
 from lib.metrics import BIAS, CELL, QUALITY, SETTINGS
 
 # What a headline figure is a mean of, where a benchmark has the stratum.
 HEADLINE = {"hops": "2-hop", "wording": "held-out", "names": "different"}
 STRATA = ("hops", "wording", "cell", "names", "trained", "script")
+ALL_MEASURES = tuple(dict.fromkeys((*QUALITY, *BIAS, *FIELD, *AGNOSTIC)))
 THIN = 20  # questions that a pair of languages needs to weigh as much as any other
 QUESTION = ["question_id", "question_language"]
 
@@ -34,7 +35,7 @@ def summed(scores: pd.DataFrame) -> pd.DataFrame:
     scores = _shared_among_names(scores) if "names" in scores else scores.assign(share=1.0)
     strata = [name for name in STRATA if name in scores]
     parts = []
-    for metric in scores.columns.intersection([*QUALITY, *BIAS, *FIELD], sort=False):
+    for metric in scores.columns.intersection(ALL_MEASURES, sort=False):
         rows = (scores if metric == "ap" else headline(scores)).dropna(subset=[metric])
         if len(rows):
             parts.append(_by_cluster(rows, strata, metric))

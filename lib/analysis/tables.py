@@ -88,7 +88,7 @@ def with_published(
     """The benchmark's usual measures by setting for people to read, and where that is mAP the
     figures that others published on it below them."""
     parts = {m: wide(table[table["metric"] == m], "setting") for m in measures}
-    if len(measures) > 1:
+    if measures != ("ap",):
         return pd.concat({NAMES[m]: part for m, part in parts.items()}, axis=1)
     return pd.concat([parts["ap"], published.rows(spec, results.questions)]).fillna("")
 

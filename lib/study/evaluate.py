@@ -8,7 +8,7 @@ and the benchmark alone; the first run that needs them makes them, the others re
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 
 from lib import benchmarks, metrics, search, store
-from lib.analysis import sums
+from lib.analysis import bias, sums
 from lib.benchmark import Benchmark
-from lib.benchmarks import coverage, heldout, leaks, references
+from lib.benchmarks import agnostic, coverage, heldout, leaks, references
 from lib.corpus import ParallelCorpus
 from lib.encoder import Encoder, pick_device
 from lib.languages import script
@@ -39,12 +39,14 @@ class Scored:
     share     languages of the top 10 against the pool; empty where there is no pool of several
     left_out  questions that a setting left out, for want of a relevant candidate, in all settings
     digest    of the benchmark's content, where it was in memory
+    agnostic  of lib.benchmarks.agnostic.measures; empty where there is nothing to measure
     """
 
     scores: pd.DataFrame
     share: pd.DataFrame
     left_out: int = 0
     digest: str = ""
+    agnostic: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 @dataclass(frozen=True)
@@ -98,17 +100,22 @@ def _score(
     asked = _asked(name, p, encoder, corpus, keep)
     benchmark = asked.benchmark
     sides = (asked.questions, benchmark.questions), (asked.passages, benchmark.candidates)
-    vectors = (
+    vectors = [
         maps.of_texts(encoder, encoder.vectors(tokens, p.encode_batch), table["language"])
         for tokens, table in sides
-    )
-    ranks = search.relevant_ranks(search.tiles(*vectors), benchmark)
+    ]
+    noted: list[np.ndarray] = []
+    tiles = bias.noting_alignment(search.tiles(*vectors), benchmark, noted)
+    ranks = search.relevant_ranks(tiles, benchmark)
+    scores = metrics.question_scores(benchmark, ranks)
+    scores = bias.with_alignment(scores, benchmark, ranks, noted)
     with_references(name, benchmark, corpus)
     return Scored(
-        annotate(metrics.question_scores(benchmark, ranks), benchmark, corpus),
+        annotate(scores, benchmark, corpus),
         coverage.language_share(ranks, benchmark),
         int(coverage.left_out(benchmark)["left_out"].sum()),
         benchmark.digest,
+        agnostic.measures(benchmark, vectors[1]),
     )
 
 

@@ -71,8 +71,9 @@ def _save_scores(folder: Path, scored: Mapping[str, Scored]) -> None:
 
 
 def _save_sums(folder: Path, scored: Mapping[str, Scored]) -> None:
-    """<benchmark>.parquet and <benchmark>.cells.parquet; of sentence search, whose scores are means
-    of languages already, these.
+    """<benchmark>.parquet and <benchmark>.cells.parquet, and what else was measured of the vectors
+    as <benchmark>.agnostic.parquet; of sentence search, whose scores are means of languages
+    already, these.
 
     They are kept with reports for good, so totals have seven digits, and smaller budgets mAP."""
     for name, result in scored.items():
@@ -82,6 +83,8 @@ def _save_sums(folder: Path, scored: Mapping[str, Scored]) -> None:
             cells.to_parquet(folder / f"{name}.cells.parquet", index=False)
             table = sums.summed(table).astype({"total": "float32"})
             table = table[table["metric"] == "ap"] if folder.name.startswith(BUDGET) else table
+        if len(result.agnostic):
+            result.agnostic.to_parquet(folder / f"{name}.agnostic.parquet", index=False)
         table.to_parquet(folder / f"{name}.parquet", index=False)
 
 
@@ -290,6 +293,17 @@ def load_accuracy(runs: list[ScoredRun], benchmark: str) -> pd.DataFrame:
     parts = [_read(run, f"{benchmark}.parquet") for run in runs]
     table = pd.concat(parts, ignore_index=True).assign(weight=1.0)
     return table.rename(columns={"name": "cluster"})
+
+
+def load_agnostic(runs: list[ScoredRun], benchmark: str) -> pd.DataFrame:
+    """arm, seed, and the columns of lib.benchmarks.agnostic.measures, of the runs that have them:
+    none that was evaluated before they were measured."""
+    file = f"{benchmark}.agnostic.parquet"
+    having = [run for run in runs if (run.folder / "sums" / file).exists()]
+    for run in having:
+        store.verify(run.folder / "sums")
+    parts = [_read(run, file) for run in having]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
 def load_leaks(study: str, runs: list[ScoredRun]) -> pd.DataFrame:
