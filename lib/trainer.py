@@ -191,7 +191,7 @@ class Training:
         """One update; batch -> vectors -> loss -> gradient -> clipping -> AdamW."""
         at, p, optimizer = self.state.step, self.params, self.state.optimizer
         if p.look_every and not at % p.look_every:
-            conflict.look(self)
+            conflict.look(self.folder, at, p, self.index, self.encoder, self.loss)
         begin, batch = cost.mark(self.device), self.schedule.batch(at)
         seed_dropout(self.device.type, p.seed, at, ranks.rank())
         rate = learning_rate(p, at)

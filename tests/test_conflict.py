@@ -62,9 +62,9 @@ def test_the_same_batches_for_every_arm_of_a_seed(corpus, tmp_path):
 def test_a_gradient_is_that_of_the_loss(corpus, tmp_path):
     """The cosine of the two mono batches, from the sampler's batches and plain autograd."""
     run = Training(corpus, asked(), tmp_path, identity_of(corpus, asked(), None))
-    conflict.look(run)
+    conflict.look(tmp_path, 0, run.params, run.index, run.encoder, run.loss)
     assert all(p.grad is None for p in run.encoder.parameters())
-    batches = conflict._schedule(run, "mono", 0)
+    batches = conflict.batches(run.index, run.params, "mono", 0)
     flat = []
     for number in (0, 1):
         assert batches.batch(number).kind == "mono"

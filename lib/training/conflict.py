@@ -10,20 +10,19 @@ mere chance (compare Yu et al., arXiv 2001.06782, on conflicting gradients of ta
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
 
 from lib import store
-from lib.sampler import Schedule
+from lib.encoder import Encoder
+from lib.params import Train
+from lib.sampler import Batch, PairIndex, Schedule
 from lib.training import ranks
 from lib.training.determinism import seed_dropout
-
-if TYPE_CHECKING:
-    from lib.trainer import Training
 
 FOLDER = "gradients"
 KINDS = ("mono", "mono", "cross", "cross")
@@ -31,33 +30,39 @@ NAMES = {("mono", "mono"): "mono", ("cross", "cross"): "cross", ("mono", "cross"
 ASIDE = 2**63  # added to the seed: those of runs are below
 
 
-def look(training: Training) -> None:
-    """Write the cosines at the weights as they are; gradients are none before and after.
+def look(
+    folder: Path,
+    at: int,
+    p: Train,
+    index: PairIndex,
+    encoder: Encoder,
+    loss_of: Callable[[Batch], torch.Tensor],
+) -> None:
+    """Write the cosines at the weights as they are, below the run's folder; gradients are none
+    before and after.
 
     Raises ValueError where the corpus has no cross-lingual batches."""
-    at, p = training.state.step, training.params
     losses, gradients = [], []
     for number, kind in enumerate(KINDS):
-        batch = _schedule(training, kind, at).batch(2 * at + number % 2)
-        seed_dropout(training.device.type, p.seed, at, ranks.rank())
-        loss = training.loss(batch)
+        batch = batches(index, p, kind, at).batch(2 * at + number % 2)
+        seed_dropout(encoder.device.type, p.seed, at, ranks.rank())
+        loss = loss_of(batch)
         loss.backward()
-        ranks.add_up(training.encoder.parameters())
+        ranks.add_up(encoder.parameters())
         losses.append(float(loss.detach()))
-        gradients.append(_flat(training.encoder))
-        training.encoder.zero_grad()
+        gradients.append(_flat(encoder))
+        encoder.zero_grad()
     if not ranks.rank():
         found = {"step": at} | cosines(gradients)
         found |= {"mono_loss": sum(losses[:2]) / 2, "cross_loss": sum(losses[2:]) / 2}
-        store.make_folder(training.folder / FOLDER)
-        store.write_json(training.folder / FOLDER / f"step-{at:06d}.json", found)
+        store.make_folder(folder / FOLDER)
+        store.write_json(folder / FOLDER / f"step-{at:06d}.json", found)
 
 
-def _schedule(training: Training, kind: str, at: int) -> Schedule:
-    """Long enough for the two batches of step `at`; a longer one has the same."""
-    p = training.params
+def batches(index: PairIndex, p: Train, kind: str, at: int) -> Schedule:
+    """Those of a kind, up to the two of step `at`; of a later step the first are the same."""
     return Schedule(
-        training.index, kind, batch_size=p.batch_size, steps=2 * at + 2, seed=p.seed + ASIDE,
+        index, kind, batch_size=p.batch_size, steps=2 * at + 2, seed=p.seed + ASIDE,
         explicit=p.explicit, language_power=p.language_power,
     )  # fmt: skip
 
