@@ -281,7 +281,7 @@ def test_runs_that_are_left_out_are_named():
     """By key, arm and seed; nothing is said of none."""
     run = ScoredRun("arm=mix,seed=4", "mix(0.5)", Train(seed=4), None)
     assert words.left_out([run]).data.startswith(
-        "**Left out** `arm=mix,seed=4` (mix(0.5), seed 4): arms are compared on the same seeds."
+        "**Left out** `arm=mix,seed=4` (mix(0.5), seed 4): arms are compared on the same seeds "
     )
     assert words.left_out([]).data == ""
 

@@ -27,7 +27,7 @@ import regex
 import torch
 
 from lib import encoder, store
-from lib.checkpoint import checkpoint_source
+from lib.checkpoint import checkpoint_source, loading, silent
 from lib.languages import language_code, script
 from lib.sources.squad import END
 from lib.sources.text import clean
@@ -105,7 +105,7 @@ class Translator:
         from transformers import AutoModelForSeq2SeqLM as Model
 
         how = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
-        with encoder.loading(self.name):
+        with loading(self.name):
             model, report = Model.from_pretrained(self.folder, output_loading_info=True, **how)
         for missing in sorted(report["missing_keys"]):
             raise ValueError(f"model {self.name!r} lacks weights, {missing} among them")
@@ -129,7 +129,7 @@ class Translator:
         waits, language by language. say: gets lines of progress."""
         for language in languages:
             self.target(language)
-        with encoder.silent():  # of settings that ours override, and of texts that are cut here
+        with silent():  # of settings that ours override, and of texts that are cut here
             cut = {text: self.pieces(clean(text)) for text in texts}
             return {language: self._into(language, cut, say) for language in languages}
 
@@ -236,7 +236,7 @@ def _folder(name: str) -> Path:
     if source:
         from huggingface_hub import snapshot_download as download
 
-        with encoder.loading(name):
+        with loading(name):
             folder = download(folder, **source, allow_patterns=FILES, ignore_patterns=["*/*"])
     if not any(Path(folder).glob("*.safetensors")):
         where = "on the hub they are often in a pull request, whose commit can be named"
@@ -254,7 +254,7 @@ def _parts(name: str, folder: Path):
     """Configuration and tokenizer. Raises ValueError for what does not turn texts into texts."""
     from transformers import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, AutoConfig, AutoTokenizer
 
-    with encoder.loading(name), warnings.catch_warnings():
+    with loading(name), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that sacremoses is missing
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         if type(config) in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
