@@ -356,11 +356,14 @@ class Evaluate(Stage):
 
 class Analyse(Stage):
     unnamed_run = ""
-    came_later = {"axis": "", "points": {}}
+    came_later = {"axis": "", "points": {}, "question": "", "asked": {}, "full": ""}
 
     run: str = Field("", description="one run of 02_train; empty: all of the study")
     benchmark: str = Field("", description="what the report is about; empty: the first evaluated")
     note: str = Field("", description="what readers must know of the data, for the report's top")
+    question: str = Field("", description="that the study is to answer, for the report's top")
+    asked: dict[str, str] = Field({}, description="what was asked for: what was measured here")
+    full: str = Field("", description="asked: the study file that runs all of it")
     axis: str = Field(
         "", description="of the study: a trend over it; all else is of its last label"
     )

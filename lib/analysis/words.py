@@ -12,7 +12,7 @@ from lib import presets
 from lib.analysis import stats
 from lib.analysis.claims import NOT_TESTED
 from lib.analysis.results import ENDS, WITH_ALPHA, Results, ScoredRun
-from lib.analysis.showing import NOTHING
+from lib.analysis.showing import NOTHING, show
 from lib.analysis.sums import stratum
 from lib.metrics import REFERENCES, SETTINGS
 from lib.params import Analyse, BenchmarkSpec, Train
@@ -57,6 +57,18 @@ def left_out(runs: list[ScoredRun]) -> Markdown:
         f"**Left out** {named}: arms are compared on the same seeds and the same questions. Train "
         "every arm with the same seeds, and prepare its texts alike, to have them all."
     )
+
+
+def question(p: Analyse) -> Markdown:
+    """What the study is to answer; nothing where it does not say."""
+    return Markdown(f"**Question.** {_plain(p.question)}" if p.question else "")
+
+
+def asked(p: Analyse) -> HTML | Markdown:
+    """What was asked for, beside what was measured, and which study file runs all of it."""
+    table = pd.DataFrame(p.asked.items(), columns=["asked for", "measured here"])
+    full = f" All of it: `{p.full}`." if p.full else ""
+    return show(table, f"What was asked for, and what could be run here.{full}")
 
 
 def trend(answer: str, p: Analyse, runs: list[ScoredRun]) -> Markdown:
