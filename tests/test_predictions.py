@@ -94,7 +94,7 @@ def place(tmp_path, monkeypatch):
     git("init", "-q")
     git("commit", "--allow-empty", "-qm", "first")
     monkeypatch.setattr(predict, "ROOT", tmp_path)
-    monkeypatch.setattr(predict.rungs, "points", lambda study: points())
+    monkeypatch.setattr(predict, "fitted", points)
     monkeypatch.setattr(predict, "alignments", lambda study: {"turn0": 0.95, "turn40": 0.5})
     return SimpleNamespace(file=tmp_path / "predictions.yaml", git=git)
 

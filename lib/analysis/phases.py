@@ -14,6 +14,7 @@ SHOWN = ("mono cost", "cross gain", "batch effect", "multi gain")
 GROUPS = {
     "dose": ("#0173b2", "o", "from scratch, aligned by translation ranking"),
     "near": ("#56b4e9", "v", "control: as many steps that align nothing"),
+    "cldr": ("#029e73", "P", "the quick study, from scratch"),
     "pretrained": ("#d55e00", "D", "multilingual-e5-small"),
     "rotated": ("#de8f05", "s", "the same, rotated"),
     "free": ("#cc78bc", "^", "the same, rotation trained"),
@@ -39,8 +40,8 @@ def marks(points: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
     largest budget (last). measured: group, target, contrast, alignment, value, value_low,
     value_high."""
     own = points.assign(
-        group=points["rung"].str.extract("(dose|near)", expand=False),
-        last=points["budget"] == points["budget"].max(),
+        group=points["rung"].str.extract("(dose|near|cldr)", expand=False),
+        last=points["budget"] == points.groupby("rung")["budget"].transform("max"),
     )
     other = measured.drop(columns=["low", "high"], errors="ignore").assign(last=True)
     other = other.rename(columns={"value_low": "low", "value_high": "high"})

@@ -53,7 +53,8 @@ def predict(points: pd.DataFrame, targets: Iterable[Target]) -> pd.DataFrame:
     for contrast, own in points.groupby("contrast", sort=False):
         terms = law.candidates(own)["law"][0]
         constant = law.fit(own, "constant").size
-        last = own[(own["rung"] == UNALIGNED) & (own["budget"] == own["budget"].max())]
+        unaligned = own[own["rung"] == UNALIGNED]
+        last = unaligned[unaligned["budget"] == unaligned["budget"].max()]
         for target in targets:
             estimate, low, high = law.predicted(own, terms, target.alignment)
             said = (target.group, target.name, contrast, target.alignment, estimate, low, high)
@@ -119,7 +120,7 @@ def failures(found: pd.DataFrame) -> list[str]:
 
 def answer(points: pd.DataFrame, said: pd.DataFrame, found: pd.DataFrame) -> str:
     """What was found, in three sentences: on rungs from scratch, of predictions, of the law."""
-    last = points[points["budget"] == points["budget"].max()]
+    last = points[points["budget"] == points.groupby("rung")["budget"].transform("max")]
     ends = [_rung(last, "mono cost"), _rung(last, "cross gain")]
     first = f"From scratch, {ends[0]}; {ends[1]}."
     blind = found[~found["known"]]

@@ -13,32 +13,12 @@ from pathlib import Path
 import pandas as pd
 
 from lib import store
-from lib.params import BadParameter
 from lib.store import ROOT
 from lib.study import ledger, paths, predict, report, results, rungs, warm
 
 NAME, NOTEBOOK = "law", "06_law.ipynb"
 LOOKED = "rungs-gradients"
 PLAIN = {"pretrained": "turn0", "xquad": "xquad"}  # study without rungs -> its target
-
-
-def have(study: str) -> bool:
-    """Whether a study's scores are at hand; out of its ledger where they are not."""
-    folder, place = paths.study_dir(study), paths.outputs() / "reference" / study
-    if folder.is_dir() and not (folder / ledger.TAKEN).exists():
-        return True
-    if (place / "ledger").is_dir():
-        ledger.restore(str(place))
-        return True
-    return False
-
-
-def points(study: str) -> pd.DataFrame:
-    """lib.study.rungs.points. Raises BadParameter where the study did not run."""
-    if not have(study):
-        what = f"expected outputs/{study}, or outputs/reference/{study}/ledger"
-        raise BadParameter(f"study {study}: is not there ({what})")
-    return rungs.points(study)
 
 
 def outcomes(said: pd.DataFrame) -> pd.DataFrame:
@@ -48,7 +28,7 @@ def outcomes(said: pd.DataFrame) -> pd.DataFrame:
     Raises BadParameter where a run is older than the predictions about it."""
     parts = [_published()]
     for study in dict.fromkeys((*predict.ABOUT.values(), "xquad")):
-        if have(study):
+        if ledger.at_hand(study):
             parts.append(measured(study, blind=study in predict.ABOUT.values()))
     found = pd.concat(parts, ignore_index=True)
     return said.merge(found, on=["target", "contrast"])
@@ -93,4 +73,4 @@ def make() -> Path:
 
 def gradients() -> pd.DataFrame:
     """lib.study.rungs.gradients of the study that looked at them; empty where it did not run."""
-    return rungs.gradients(LOOKED) if have(LOOKED) else pd.DataFrame()
+    return rungs.gradients(LOOKED) if ledger.at_hand(LOOKED) else pd.DataFrame()

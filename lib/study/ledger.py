@@ -108,6 +108,18 @@ def restore(place: str) -> str:
     return study
 
 
+def at_hand(study: str) -> bool:
+    """Whether a study's scores are below outputs/, out of the ledger kept with the project where it
+    did not run here."""
+    folder, place = paths.study_dir(study), paths.outputs() / "reference" / study
+    if folder.is_dir() and not (folder / TAKEN).exists():
+        return True
+    if (place / "ledger").is_dir():
+        restore(str(place))
+        return True
+    return False
+
+
 def require_named(study: str, place: str) -> None:
     """Raises BadParameter where a study has runs of a ledger that is not named: without a ledger
     every run is made here."""

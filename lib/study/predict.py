@@ -20,10 +20,11 @@ from lib.analysis import predictions
 from lib.analysis.predictions import Target
 from lib.params import BadParameter
 from lib.store import ROOT
-from lib.study import results, rungs
+from lib.study import ledger, results, rungs
 
 FILE = ROOT / "params" / "predictions.yaml"
 FITTED, ALIGNED = "rungs", "rotations-start"
+WHOLE = {"cldr": ("rungs-cldr", "quick")}  # rung -> the study of its alignment, and itself
 ABOUT = {"pretrained": "pretrained", "rotated": "rotations", "free": "rotations"}
 DIGITS = 4
 TOP = """\
@@ -32,6 +33,17 @@ TOP = """\
 # and committed before the first of them was. Not to be edited: the report of what came out is
 # refused where a run is older than this file.
 """
+
+
+def fitted() -> pd.DataFrame:
+    """What the law is fitted to: lib.study.rungs.points of the rungs, and of studies that are one.
+    Raises BadParameter where one is neither here nor in a ledger."""
+    for study in (FITTED, *(name for both in WHOLE.values() for name in both)):
+        if not ledger.at_hand(study):
+            what = f"expected outputs/{study}, or outputs/reference/{study}/ledger"
+            raise BadParameter(f"study {study}: is not there ({what})")
+    every = [rungs.alone(rung, *both) for rung, both in WHOLE.items()]
+    return pd.concat([rungs.points(FITTED), *every], ignore_index=True)
 
 
 def targets(points: pd.DataFrame) -> list[Target]:
@@ -50,6 +62,7 @@ def targets(points: pd.DataFrame) -> list[Target]:
 
 def alignments(study: str) -> dict[str, float]:
     """Rung -> alignment of its untrained encoders."""
+    ledger.at_hand(study)
     runs = results.scored_runs(study)
     return {
         rung: rungs.alignment(results.load_results(study, own, "parallel"), "untrained").estimate
@@ -62,7 +75,7 @@ def write(file: Path = FILE) -> pd.DataFrame:
     predictions are made once."""
     if file.exists():
         raise BadParameter(f"{file}: is there already (expected no predictions yet)")
-    points = rungs.points(FITTED)
+    points = fitted()
     made = predictions.predict(points, targets(points))
     chosen = {name: table.iloc[0] for name, table in predictions.laws(points).items()}
     laws = {

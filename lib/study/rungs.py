@@ -39,6 +39,18 @@ def points(study: str, axis: str = AXIS) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def alone(rung: str, aligned: str, study: str) -> pd.DataFrame:
+    """The rows of `points` of a whole study that is one rung, at its largest budget; its untrained
+    encoders were asked `parallel` in the study `aligned`."""
+    runs = results.scored_runs(aligned)
+    known = alignment(results.load_results(aligned, runs, "parallel"), "untrained").estimate
+    runs = results.scored_runs(study)
+    found = results.load_results(study, runs, next(iter(results.benchmark_specs(runs))))
+    budget = max(run.train.steps for run in runs)
+    about = {"rung": rung, "budget": budget, "alignment": known, "missing": 0.0}
+    return pd.DataFrame([about | row for row in contrasts(found)], columns=COLUMNS)
+
+
 def alignment(found: Results, arm: str, fixed: bool = False) -> stats.Interval:
     """Bitext accuracy of an arm's encoders, over ordered pairs of languages, with its interval;
     fixed: of these encoders alone."""
