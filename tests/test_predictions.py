@@ -139,3 +139,17 @@ def test_results_that_came_before_are_refused(place):
 def test_without_predictions_there_is_nothing_to_read(place):
     with pytest.raises(BadParameter, match="there are no predictions"):
         predict.read(place.file)
+
+
+def test_the_answer_names_the_control():
+    """Of the rungs that align nothing the one of most steps; none, no sentence."""
+    both = points()
+    gain = both[both["contrast"] == "mono cost"].assign(contrast="cross gain")
+    table = pd.concat([both, gain]).assign(low=-0.3, high=0.1)
+    said = predictions.predict(table, [Target("pretrained", "turn0", 0.9, False)])
+    found = said.iloc[:0].assign(value=0.0)
+    text = predictions.answer(table, said, found)
+    assert "After 50 steps that align nothing (the control, alignment 0.30)" in text
+    assert "3 predictions of a pretrained encoder wait for their results" in text
+    without = predictions.answer(table[table["rung"] != "near50"], said, found)
+    assert "control" not in without

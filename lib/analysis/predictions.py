@@ -122,7 +122,7 @@ def answer(points: pd.DataFrame, said: pd.DataFrame, found: pd.DataFrame) -> str
     """What was found, in three sentences: on rungs from scratch, of predictions, of the law."""
     last = points[points["budget"] == points.groupby("rung")["budget"].transform("max")]
     ends = [_rung(last, "mono cost"), _rung(last, "cross gain")]
-    first = f"From scratch, {ends[0]}; {ends[1]}."
+    first = f"From scratch, {ends[0]}; {ends[1]}.{_control(last)}"
     blind = found[~found["known"]]
     if blind.empty:
         counts = f"{(~said['known']).sum()} predictions"
@@ -143,6 +143,20 @@ def answer(points: pd.DataFrame, said: pd.DataFrame, found: pd.DataFrame) -> str
 
 
 _ASKED = ("estimate", *NULLS)
+
+
+def _control(last: pd.DataFrame) -> str:
+    """What became of the most steps that align nothing; "" without such rungs."""
+    steps = pd.to_numeric(last["rung"].str.extract("near(.*)", expand=False))
+    own = last[steps == steps.max()].set_index("contrast")
+    if own.empty:
+        return ""
+    cost, gain = own.loc["mono cost"], own.loc["cross gain"]
+    return (
+        f" After {steps.max():.0f} steps that align nothing (the control, alignment "
+        f"{cost['alignment']:.2f}) they are {stats.signed(cost['value'], cost['low'], cost['high'])}"
+        f" and {stats.signed(gain['value'], gain['low'], gain['high'])}."
+    )
 
 
 def _rung(last: pd.DataFrame, contrast: str) -> str:
