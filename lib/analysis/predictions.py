@@ -151,11 +151,14 @@ def _control(last: pd.DataFrame) -> str:
     own = last[steps == steps.max()].set_index("contrast")
     if own.empty:
         return ""
-    cost, gain = own.loc["mono cost"], own.loc["cross gain"]
+    cost, gain = (
+        stats.signed(*own.loc[name, ["value", "low", "high"]])
+        for name in ("mono cost", "cross gain")
+    )
+    aligned = own["alignment"].iloc[0]
     return (
-        f" After {steps.max():.0f} steps that align nothing (the control, alignment "
-        f"{cost['alignment']:.2f}) they are {stats.signed(cost['value'], cost['low'], cost['high'])}"
-        f" and {stats.signed(gain['value'], gain['low'], gain['high'])}."
+        f" After {steps.max():.0f} steps that align nothing (the control, alignment {aligned:.2f}) "
+        f"they are {cost} and {gain}."
     )
 
 
