@@ -15,6 +15,7 @@ from bs4 import BeautifulSoup
 
 from lib.analysis.claims import CLAIMS, ZERO_SHOT
 from lib.store import ROOT
+from lib.study import lawpage, predict
 
 REFERENCES = ROOT / "outputs" / "reference"
 STUDIES = [
@@ -123,6 +124,14 @@ def test_the_ledger_gives_the_committed_tables(study, tmp_path):
         )
         if both := list(both):
             pd.testing.assert_frame_equal(*both, atol=2e-6, rtol=0, obj=file.name)
+
+
+def test_the_law_follows_from_the_ledgers():
+    """What the page is about: the rungs' contrasts, and results beside what was said of them."""
+    made = {"points": predict.fitted(), "outcomes": lawpage.outcomes(predict.read())}
+    for name, found in made.items():
+        kept = pd.read_csv(REFERENCES / "law" / "tables" / f"{name}.csv")
+        pd.testing.assert_frame_equal(found, kept, atol=2e-6, rtol=0, check_dtype=False, obj=name)
 
 
 def test_pages_link_nothing_that_is_missing():
