@@ -304,9 +304,10 @@ def locked(folder: Path, say: Callable[[str], None] = print) -> Iterator[None]:
         yield
 
 
-def lock(file: Path) -> AbstractContextManager[int]:
-    """Hold a lock file; yields its descriptor. Raises Busy if another process holds it."""
-    return _held(_flock(file))
+def lock(file: Path, wait: bool = False) -> AbstractContextManager[int]:
+    """Hold a lock file; yields its descriptor. Raises Busy if another process holds it, unless
+    asked to wait."""
+    return _held(_flock(file, wait))
 
 
 @contextmanager

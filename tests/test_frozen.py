@@ -1,6 +1,8 @@
 """Frozen lower layers: as without the cache to fp16's rounding, computed once, and never stale."""
 
 import shutil
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -197,6 +199,34 @@ def test_runs_and_evaluation_share_the_states(corpus, checkpoint, tmp_path, comp
     )
     assert sum(computed) == 1 + len(TEXTS)
     assert np.array_equal(first, again)
+
+
+def test_processes_that_fill_the_cache_at_once_share_the_work(
+    corpus, checkpoint, monkeypatch, computed
+):
+    """What another one is at is left for later, and then taken from it."""
+    monkeypatch.setattr(frozen, "TEXTS", 8)
+    one, other = (build_encoder(asked(checkpoint()), corpus.tokenizer_file) for _ in range(2))
+    texts = tokenized(corpus, one)
+    for encoder in (one, other):
+        frozen.freeze(encoder, FROZEN)
+    first = texts.take("question", np.arange(8))
+    rest = texts.take("question", np.arange(8, len(texts.lengths("question"))))
+    rest += texts.take("passage", np.arange(len(texts.lengths("passage"))))
+    name = frozen._name(map(frozen._key, first))
+    one.lower.folder.mkdir(parents=True)
+    filling = threading.Thread(target=frozen.fill, args=(one, texts))
+    with store.lock(one.lower.folder / f"{name}.lock"):
+        filling.start()
+        while one.lower._missing(rest):
+            time.sleep(0.01)
+        filling.join(0.5)
+        assert filling.is_alive() and len(one.lower._missing(first)) == 8
+        other.lower._have(first)
+        done = sum(computed)
+    filling.join()
+    assert not one.lower._missing(first) and sum(computed) == done
+    assert not [*one.lower.folder.glob("*.lock")]
 
 
 @pytest.mark.parametrize("forget", [False, True])

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -61,11 +61,19 @@ def freeze(encoder: Encoder, layers: int) -> None:
 
 
 def fill(encoder: Encoder, texts: Tokens) -> None:
-    """Have the states of all texts of a corpus, where an encoder is cut."""
-    for side in SIDES if encoder.lower is not None else ():
-        rows = np.arange(len(texts.lengths(side)))
-        for first in range(0, len(rows), TEXTS):
-            encoder.lower.keep(texts.take(side, rows[first : first + TEXTS]))
+    """Have the states of all texts of a corpus, where an encoder is cut.
+
+    Processes that do so at the same time share the work: each leaves for later what others are at."""
+    lower = encoder.lower
+    if lower is None:
+        return
+    parts = [
+        (side, np.arange(first, min(first + TEXTS, len(texts.lengths(side)))))
+        for side in SIDES
+        for first in range(0, len(texts.lengths(side)), TEXTS)
+    ]
+    for part in [part for part in parts if not lower.keep(texts.take(*part), wait=False)]:
+        lower.keep(texts.take(*part))
 
 
 @contextmanager
@@ -150,20 +158,32 @@ class Lower:
 
     # --- states --------------------------------------------------------------------------------
 
-    def keep(self, token_lists: Sequence[np.ndarray]) -> None:
+    def keep(self, token_lists: Sequence[np.ndarray], wait: bool = True) -> bool:
         """Have the states of these texts: those of other runs, or new ones, which others then have.
 
-        Raises ValueError for states that fp16 cannot hold, OSError where the disk is full."""
+        Whether it has them, or has no room: it has not where another process is computing them
+        and `wait` is false. Raises ValueError for states that fp16 cannot hold, OSError where the
+        disk is full."""
         if not self._missing(token_lists) or self._full:
-            return
-        with store.locked(self.folder, say=lambda _: None):
+            return True
+        store.make_folder(self.folder)
+        busy = self.folder / f"{_name(map(_key, token_lists))}.lock"
+        try:
+            with store.lock(busy, wait):
+                self._have(token_lists)
+                busy.unlink(missing_ok=True)  # who waits for it finds the states
+        except store.Busy:
+            return False
+        return True
+
+    def _have(self, token_lists: Sequence[np.ndarray]) -> None:
+        self._read()
+        self._full = self._bytes > MOST
+        if self._full:
+            print(f"{self.folder}: holds {MOST:,} bytes; further states are not kept")
+        elif missing := self._missing(token_lists):
+            self._write(missing)
             self._read()
-            self._full = self._bytes > MOST
-            if self._full:
-                print(f"{self.folder}: holds {MOST:,} bytes; further states are not kept")
-            elif missing := self._missing(token_lists):
-                self._write(missing)
-                self._read()
 
     def rows(self, token_lists: Sequence[np.ndarray]) -> tuple[torch.Tensor, list[np.ndarray]]:
         """States float32 [all tokens, width] of texts on the encoder's device, one text after the
@@ -210,8 +230,8 @@ class Lower:
     def _write(self, texts: dict[bytes, np.ndarray]) -> None:
         """A shard of these texts' states."""
         states = self._computed(texts)
-        name = hashlib.sha256(b"".join(states)).hexdigest()[:16]
-        with store.atomic_folder(self.folder / name, {"made_from": self.made_from}) as new:
+        made_from = {"made_from": self.made_from}
+        with store.atomic_folder(self.folder / _name(states), made_from) as new:
             np.save(new / "keys.npy", np.frombuffer(b"".join(states), "V16"))
             np.save(new / "ends.npy", np.cumsum([len(x) for x in states.values()]))
             np.save(new / "states.npy", np.concatenate([*states.values()]))
@@ -239,6 +259,11 @@ class Lower:
 def _key(tokens: np.ndarray) -> bytes:
     """16 bytes that stand for a text."""
     return hashlib.blake2b(tokens.astype("<i4").tobytes(), digest_size=16).digest()
+
+
+def _name(keys: Iterable[bytes]) -> str:
+    """What stands for texts with these keys, as part of a path."""
+    return hashlib.sha256(b"".join(keys)).hexdigest()[:16]
 
 
 def _alike(texts: dict[bytes, np.ndarray], most: int) -> Iterator[list[bytes]]:
