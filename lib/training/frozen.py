@@ -63,7 +63,7 @@ def freeze(encoder: Encoder, layers: int) -> None:
 def fill(encoder: Encoder, texts: Tokens) -> None:
     """Have the states of all texts of a corpus, where an encoder is cut.
 
-    Processes that do so at the same time share the work: each leaves for later what others are at."""
+    Processes that do so at the same time share the work: each leaves for later what others do."""
     lower = encoder.lower
     if lower is None:
         return
