@@ -10,6 +10,7 @@ from test_predictions import ALIGNED
 from lib.benchmarks import parallel
 from lib.corpus import ParallelCorpus
 from lib.params import BadParameter, Train
+from lib.store import ROOT
 from lib.study import advise, paths
 from lib.study.__main__ import main
 from lib.training.models import build_encoder
@@ -89,6 +90,15 @@ def test_the_law_says_the_rest(study):
     text = str(found)
     assert "best alpha: 1" in text and "best alpha: 0" in text
     assert "knows nothing of large pools" in text
+
+
+def test_the_notebook_of_the_law_says_it_of_mine(study, capsys):
+    """Its section for an encoder of one's own; by default it says nothing."""
+    notebook = json.loads((ROOT / "notebooks" / "06_law.ipynb").read_text(encoding="utf-8"))
+    [cell] = [c for c in notebook["cells"] if c["id"] == "own"]
+    for mine, said in ((str(study), "best alpha"), ("", "")):
+        exec("".join(cell["source"]), {"mine": mine, "advise": advise})
+        assert said in (out := capsys.readouterr().out) and bool(out) == bool(said)
 
 
 def test_best_names_what_is_not_told_apart():
