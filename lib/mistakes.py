@@ -98,6 +98,8 @@ def require_fit(p: Any) -> None:
         (not p.objective and p.objective_weight != 1, "objective_weight",
          "objective ''", "1"),
         (p.objective == "distil" and p.maps, "maps", "objective 'distil'", "none"),
+        (p.objective == "lakda" and p.mono_prompt, "mono_prompt", "objective 'lakda'", "none"),
+        (p.objective == "lakda" and p.cross_prompt, "cross_prompt", "objective 'lakda'", "none"),
         (p.layers_kept and not p.model, "layers_kept", "model ''", "0"),
         (p.frozen and not p.model, "frozen", "model ''", "0"),
         (p.lora and not p.model, "lora", "model ''", "0"),

@@ -201,7 +201,7 @@ class Train(Stage):
     )
     came_later = {"layers_kept": 0, "frozen": 0, "lora": 0, "recompute": False}
     came_later |= {"maps": "", "angle": 0.0, "directions": 0, "look_every": 0}
-    came_later |= {"objective": "", "objective_weight": 1.0}
+    came_later |= {"objective": "", "objective_weight": 1.0, "mono_prompt": "", "cross_prompt": ""}
 
     corpus: str = Field("base", description="the run of 01_prepare to train on")
     strategy: Literal[tuple(ARMS)] = Field("hybrid", description="how batches are made")
@@ -233,6 +233,8 @@ class Train(Stage):
     pooling: Pooling = Field("", description="of token states; empty: the model's own")
     question_prompt: str = Field("", description="text, or name of a preset; empty: model's own")
     passage_prompt: str = Field("", description="the same of passages")
+    mono_prompt: str = Field("", description="text before questions of same-language rows, if any")
+    cross_prompt: str = Field("", description="the same of the other rows")
     max_length: int = Field(0, ge=0, le=2**17, description="tokens of a text; 0: the model's own")
     steps: Count = Field(600, description="updates; 0: the untrained encoder")
     learning_rate: float = Field(0.0, gt=0, description="peak; 0: the model's own")
@@ -327,6 +329,9 @@ class BenchmarkSpec(BaseModel):
         "article", description="lareqa, heldout, parallel: questions that are not independent"
     )
     split: str = Field("", description="lareqa: xquad-r or mlqa-r; beir, miracl: test, dev, ...")
+    prompt: str = Field(  # left out of what was written before it came
+        "", exclude_if=lambda text: not text, description="text before its questions, if any"
+    )
 
 
 class Evaluate(Stage):

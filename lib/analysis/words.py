@@ -80,6 +80,11 @@ def trend(answer: str, p: Analyse, runs: list[ScoredRun]) -> Markdown:
     return Markdown(f"**Along {p.axis}**: {answer} {rest}")
 
 
+def chosen(answer: str) -> Markdown:
+    """Whether the question can choose, of lib.analysis.prompts.answer; nothing without prompts."""
+    return Markdown(f"**Right minus swapped.** {_plain(answer)}" if answer else "")
+
+
 STRATEGIES = {
     "mono": "question and passage in one language, one language a batch",
     "x-x": "question and passage in one language, languages mixed in the batch",
