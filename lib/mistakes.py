@@ -94,6 +94,8 @@ def require_fit(p: Any) -> None:
         (most >= p.batch_size, "most_negatives", f"batch_size {p.batch_size}", "less"),
         (p.symmetric and (most or p.negatives not in ("in_batch", "both")), "symmetric",
          f"{kind}, most_negatives {most}", "False: not all rows' passages are contrasted"),
+        (p.only and p.strategy not in ("mono", "x-x"), "only", f"strategy {p.strategy!r}",
+         "none, or mono or x-x"),
         (p.patience and not p.validate_every, "patience", "validate_every 0", "0"),
         (not p.objective and p.objective_weight != 1, "objective_weight",
          "objective ''", "1"),

@@ -199,7 +199,7 @@ class Train(Stage):
         "keep_checkpoints",
         "log_every",
     )
-    came_later = {"layers_kept": 0, "frozen": 0, "lora": 0, "recompute": False}
+    came_later = {"layers_kept": 0, "frozen": 0, "lora": 0, "recompute": False, "only": ""}
     came_later |= {"maps": "", "angle": 0.0, "directions": 0, "look_every": 0}
     came_later |= {"objective": "", "objective_weight": 1.0, "mono_prompt": "", "cross_prompt": ""}
 
@@ -209,6 +209,7 @@ class Train(Stage):
     language_power: Share = Field(
         0.0, description="language weight ~ pairs ** power: 0 uniform, 1 by size"
     )
+    only: str = Field("", description="mono, x-x: the one language of all batches; empty: all")
     batch_size: int = Field(128, ge=2, le=2**20, description="question-passage pairs an update")
     negatives: Negatives = Field("in_batch", description="what a question is contrasted with")
     explicit: Count = Field(0, description="explicit negatives a row; over 0 if explicit or both")
@@ -277,6 +278,11 @@ class Train(Stage):
 
     def defaults(self) -> dict[str, Any]:
         return super().defaults() | presets.own(self.model)
+
+    @field_validator("only")
+    @classmethod
+    def _known_only(cls, value: str) -> str:
+        return language_code(value) if value else value
 
     @field_validator("corpus")
     @classmethod

@@ -90,7 +90,7 @@ def _train(
 
 def schedule(index: PairIndex, params: Train) -> Schedule:
     """The batches of the run that `params` describes."""
-    own = {"alpha", "batch_size", "steps", "seed", "explicit", "language_power"}
+    own = {"alpha", "batch_size", "steps", "seed", "explicit", "language_power", "only"}
     return Schedule(index, params.strategy, **params.model_dump(include=own))
 
 

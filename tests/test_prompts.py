@@ -112,6 +112,13 @@ def test_training_counts_the_prompts_tokens(corpus, tmp_path):
     assert found.encoder.settings.question_prompt == "ask "
 
 
+def test_one_language_alone_goes_with_arms_within_a_language():
+    with pytest.raises(BadParameter, match="only: en does not go with strategy 'hybrid'"):
+        checked(Train, {"strategy": "hybrid", "only": "en"})
+    assert "only" not in Train(strategy="mono").of_the_work()
+    assert Train(strategy="mono", only="deu").of_the_work()["only"] == "de"
+
+
 def test_an_objective_that_translates_questions_is_refused():
     with pytest.raises(BadParameter, match="mono_prompt: .* does not go with objective 'lakda'"):
         checked(Train, {"objective": "lakda", "mono_prompt": "own: "})
@@ -252,14 +259,13 @@ def test_table_figure_and_words():
     assert text.startswith('hybrid(0.5), "own": own-language advantage -0.020') and "higher" in text
 
 
-def test_arms_are_named_after_what_they_are_asked():
+def test_arms_are_named_after_what_they_are_asked_and_where():
     trains = {
         "arm=a,seed=0": Train(),
         "arm=b,seed=0": Train(question_prompt="q: ", mono_prompt="q: own: ", cross_prompt="q: any"),
         "arm=c,seed=0": Train(strategy="mix", cross_prompt="red: "),
+        "arm=d,seed=0": Train(strategy="mono", only="dan"),
+        "arm=e,seed=0": Train(strategy="mono"),
     }
-    assert [*arm_labels(trains).values()] == [
-        "hybrid(0.5)",
-        'hybrid(0.5), "own"',
-        'mix(0.5), "red"',
-    ]
+    named = ["hybrid(0.5)", 'hybrid(0.5), "own"', 'mix(0.5), "red"', "da alone", "mono"]
+    assert [*arm_labels(trains).values()] == named

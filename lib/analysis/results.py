@@ -38,7 +38,8 @@ class ScoredRun:
     @property
     def strategy(self) -> str:
         """As in `train`; where more than the batches is otherwise, another one that says so."""
-        return self.train.strategy + _besides(self.train)
+        alone = " alone" * bool(self.train.only)
+        return self.train.strategy + alone + _besides(self.train)
 
 
 def arm_labels(trains: dict[str, Train]) -> dict[str, str]:
@@ -54,7 +55,10 @@ def arm_labels(trains: dict[str, Train]) -> dict[str, str]:
 
 
 def _label(train: Train) -> str:
-    return arm_name(train.strategy, train.alpha) + _besides(train) if train.steps else "untrained"
+    if not train.steps:
+        return "untrained"
+    name = f"{train.only} alone" if train.only else arm_name(train.strategy, train.alpha)
+    return name + _besides(train)
 
 
 def _besides(train: Train) -> str:

@@ -115,6 +115,8 @@ def arms(results: Results) -> Markdown:
     ]
     named = " ".join(results.arms)
     said += [f"*{name}*: {what}" for name, what in PARTS.items() if name in named]
+    for code in dict.fromkeys(run.train.only for run in results.runs if run.train.only):
+        said.append(f"*{code} alone*: as mono, but every batch is in {code}")
     if "untrained" in results.references:
         said.append("*untrained*: the encoder before its first step")
     ends = {name: pair for name, pair in ENDS.items() if name in found}
