@@ -122,15 +122,15 @@ def _score(
 
 
 def _passages(name: str, p: Evaluate, encoder: Encoder, asked: Asked) -> np.ndarray:
-    """Vectors of a benchmark's passages; kept while others of the run have the same."""
-    bare = {n: spec.model_copy(update={"prompt": ""}) for n, spec in p.benchmarks.items()}
-    key, found = str(bare[name]), _found.setdefault(encoder, {})
-    vectors = found.get(key)
-    if vectors is None:
-        vectors = encoder.vectors(asked.passages, p.encode_batch)
-        vectors = maps.of_texts(encoder, vectors, asked.benchmark.candidates["language"])
-    if [*bare.values()].count(bare[name]) > 1:
-        found[key] = vectors
+    """Vectors of a benchmark's passages, found once where others of the run have the same."""
+    bare = {n: str(s.model_copy(update={"prompt": ""})) for n, s in p.benchmarks.items()}
+    shared = [*bare.values()].count(bare[name]) > 1
+    if shared and bare[name] in (found := _found.setdefault(encoder, {})):
+        return found[bare[name]]
+    vectors = encoder.vectors(asked.passages, p.encode_batch)
+    vectors = maps.of_texts(encoder, vectors, asked.benchmark.candidates["language"])
+    if shared:
+        found[bare[name]] = vectors
     return vectors
 
 

@@ -37,8 +37,11 @@ Rows = dict[str, tuple[np.ndarray, np.ndarray]]
 @contextmanager
 def asking(encoder: Encoder, prompt: str) -> Iterator[None]:
     """Inside, questions have this prompt; an empty one changes nothing."""
+    if not prompt:
+        yield
+        return
     own = encoder.settings
-    encoder.settings = replace(own, question_prompt=prompt or own.question_prompt)
+    encoder.settings = replace(own, question_prompt=prompt)
     try:
         yield
     finally:
