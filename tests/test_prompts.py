@@ -6,6 +6,7 @@ from functools import cache
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from test_results import scores
 from test_trainer import PARAMS
 from tokenizers import Tokenizer
@@ -16,7 +17,7 @@ from lib.analysis.sums import language_cells, summed
 from lib.benchmarks import heldout
 from lib.encoder import Encoder
 from lib.params import BadParameter, BenchmarkSpec, Evaluate, Train, checked
-from lib.study import evaluate
+from lib.study import evaluate, look
 from lib.trainer import schedule, train
 from lib.training import objectives
 from lib.training import prompts as asked
@@ -102,10 +103,17 @@ def test_a_run_without_prompts_is_what_it_was(corpus):
     assert "prompt" not in BenchmarkSpec(format="heldout").model_dump()
 
 
-def test_training_counts_the_prompts_tokens(corpus, tmp_path):
-    """A whole run; its exposure has the tokens of each question with its prompt."""
+def test_training_sees_and_counts_the_prompts(corpus, tmp_path):
+    """A whole run: its first loss is that of the texts with their prompts, as 02_train shows it
+    beforehand; its exposure has the tokens of each question with its prompt."""
     p, _, batches, _ = run(corpus, steps=3, dropout=0.0, strategy="mix")
+    question, passage = look.vectors(corpus, p, batches.batch(0))
     found = train(corpus, p, tmp_path)
+    scores = question @ passage.T / p.temperature
+    loss = (scores.logsumexp(1) - scores.diagonal()).mean()
+    assert found.log["loss"].iloc[0] == pytest.approx(float(loss), rel=1e-5)
+    plain = p.model_copy(update={"mono_prompt": "", "cross_prompt": ""})
+    assert not torch.equal(look.vectors(corpus, plain, batches.batch(0))[0], question)
     wanted = [by_hand(corpus, p, batch) for batch in batches]
     tokens = sum(len(x) for batch in wanted for lists in batch.values() for x in lists)
     assert found.exposure["tokens"] == tokens
