@@ -199,9 +199,9 @@ class Train(Stage):
         "keep_checkpoints",
         "log_every",
     )
-    came_later = {"layers_kept": 0, "frozen": 0, "lora": 0, "recompute": False}
+    came_later = {"layers_kept": 0, "frozen": 0, "lora": 0, "recompute": False, "only": ""}
     came_later |= {"maps": "", "angle": 0.0, "directions": 0, "look_every": 0}
-    came_later |= {"objective": "", "objective_weight": 1.0}
+    came_later |= {"objective": "", "objective_weight": 1.0, "mono_prompt": "", "cross_prompt": ""}
 
     corpus: str = Field("base", description="the run of 01_prepare to train on")
     strategy: Literal[tuple(ARMS)] = Field("hybrid", description="how batches are made")
@@ -209,6 +209,7 @@ class Train(Stage):
     language_power: Share = Field(
         0.0, description="language weight ~ pairs ** power: 0 uniform, 1 by size"
     )
+    only: str = Field("", description="mono, x-x: the one language of all batches; empty: all")
     batch_size: int = Field(128, ge=2, le=2**20, description="question-passage pairs an update")
     negatives: Negatives = Field("in_batch", description="what a question is contrasted with")
     explicit: Count = Field(0, description="explicit negatives a row; over 0 if explicit or both")
@@ -233,6 +234,8 @@ class Train(Stage):
     pooling: Pooling = Field("", description="of token states; empty: the model's own")
     question_prompt: str = Field("", description="text, or name of a preset; empty: model's own")
     passage_prompt: str = Field("", description="the same of passages")
+    mono_prompt: str = Field("", description="text before questions of same-language rows, if any")
+    cross_prompt: str = Field("", description="the same of the other rows")
     max_length: int = Field(0, ge=0, le=2**17, description="tokens of a text; 0: the model's own")
     steps: Count = Field(600, description="updates; 0: the untrained encoder")
     learning_rate: float = Field(0.0, gt=0, description="peak; 0: the model's own")
@@ -275,6 +278,11 @@ class Train(Stage):
 
     def defaults(self) -> dict[str, Any]:
         return super().defaults() | presets.own(self.model)
+
+    @field_validator("only")
+    @classmethod
+    def _known_only(cls, value: str) -> str:
+        return language_code(value) if value else value
 
     @field_validator("corpus")
     @classmethod
@@ -327,6 +335,9 @@ class BenchmarkSpec(BaseModel):
         "article", description="lareqa, heldout, parallel: questions that are not independent"
     )
     split: str = Field("", description="lareqa: xquad-r or mlqa-r; beir, miracl: test, dev, ...")
+    prompt: str = Field(  # left out of what was written before it came
+        "", exclude_if=lambda text: not text, description="text before its questions, if any"
+    )
 
 
 class Evaluate(Stage):

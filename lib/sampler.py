@@ -296,6 +296,7 @@ class Schedule:
     alpha           same-language share of batches (hybrids) or of rows (mix); else without effect
     language_power  weight of a language = (its pairs) ** power: 0 uniform, 1 size, 1/T temperature
     explicit        H, explicit negatives a row
+    only            of mono and x-x: the one language that is drawn; en-en is mono of English
 
     In every arm languages have their weight in expectation, among questions and among passages
     (among passages of cross-fixed only where every pair exists in every language). Arms of one
@@ -314,6 +315,7 @@ class Schedule:
         seed: int = 0,
         language_power: float = 0.0,
         explicit: int = 0,
+        only: str = "",
     ):
         _check_limits(strategy, alpha=alpha, language_power=language_power, steps=steps,
                       batch_size=batch_size, seed=seed, explicit=explicit)  # fmt: skip
@@ -322,7 +324,7 @@ class Schedule:
         self.index, self.strategy, self.seed, self.explicit = index, strategy, seed, explicit
         self._mono, self._pair, self._keep = (alpha if s == "alpha" else s for s in ARMS[strategy])
         self.streams = Streams(index)
-        self.weight = self._weigh(language_power)
+        self.weight = self._weigh(language_power, "en" if strategy == "en-en" else only)
         self._same = self._cross = np.diag(self.weight)  # chances of the streams
         needs, mixed = crosses(strategy, alpha), self._mono < 1 and self._pair < 1
         if needs and steps:
@@ -364,18 +366,16 @@ class Schedule:
         languages = question.astype(np.int16), passage.astype(np.int16)
         return Batch(step, KINDS[self._kind[step]], pair, *languages, negatives, substituted)
 
-    def _weigh(self, power: float) -> np.ndarray:
+    def _weigh(self, power: float, only: str) -> np.ndarray:
         """float64 [L], sums to 1. Raises ValueError where a language to be weighed has no pairs."""
-        names, english = np.array(self.index.languages), self.strategy == "en-en"
-        if english and "en" not in names:
-            raise ValueError(f"en-en needs the language en, the corpus has {', '.join(names)}")
+        names, what = np.array(self.index.languages), f"{self.strategy} needs the language {only}"
+        if only and only not in names:
+            raise ValueError(f"{what}, the corpus has {', '.join(names)}")
         pairs = np.diag(self.streams.size.reshape(len(names), -1))
-        weighed = (names == "en") | (not english)
-        if (empty := weighed & (pairs == 0)).any():
-            raise ValueError(
-                f"no pair in {', '.join(names[empty])} exists in a second language: "
-                "add translations or leave the language out"
-            )
+        weighed = (names == only) | (not only)
+        if lacking := ", ".join(names[weighed & (pairs == 0)]):
+            way_out = "add translations or leave the language out"
+            raise ValueError(f"no pair in {lacking} exists in a second language: {way_out}")
         weight = weighed * pairs.astype(np.float64) ** power
         return weight / weight.sum()
 

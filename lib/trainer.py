@@ -35,6 +35,7 @@ from lib.training import (
     models,
     objectives,
     packing,
+    prompts,
     ranks,
     record,
     vocabulary,
@@ -46,7 +47,6 @@ from lib.training.optimizer import adamw, learning_rate, shrunk
 from lib.training.progress import Diverged as Diverged
 from lib.training.progress import Pace, memory, require_finite
 from lib.training.record import TrainResult
-from lib.training.tokens import tokenized
 from lib.training.validation import best_of, patience_is_over, validate
 
 # Steps whose losses are read together: each time waits for a GPU.
@@ -90,7 +90,7 @@ def _train(
 
 def schedule(index: PairIndex, params: Train) -> Schedule:
     """The batches of the run that `params` describes."""
-    own = {"alpha", "batch_size", "steps", "seed", "explicit", "language_power"}
+    own = {"alpha", "batch_size", "steps", "seed", "explicit", "language_power", "only"}
     return Schedule(index, params.strategy, **params.model_dump(include=own))
 
 
@@ -116,7 +116,7 @@ class Training:
         self.index = corpus.index
         self.schedule = schedule(corpus.index, params)
         self.encoder = models.build_encoder(params, corpus.tokenizer_file)
-        self.texts = tokenized(corpus, self.encoder)
+        self.texts = prompts.texts(corpus, self.encoder, params, self.schedule)
         frozen.freeze(self.encoder, params.frozen)
         self.encoder.model = adapters.put_in(self.encoder.model, params.lora, params.seed)
         if params.recompute:

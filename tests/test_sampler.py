@@ -657,6 +657,33 @@ def test_a_long_run_is_drawn_in_parts_without_seams():
     assert len(set(map(tuple, pairs))) == 600 and all(sorted(p) == list(range(24)) for p in pairs)
 
 
+@pytest.mark.parametrize("strategy", ["mono", "x-x"])
+def test_one_language_alone(strategy):
+    """Every row is in it, with the same pairs as en-en where it is English; the other batches'
+    draws are those of the arm with all languages."""
+    index, how = parallel(3, 60), {"batch_size": 8, "steps": 30, "seed": 3}
+    for number, code in enumerate(index.languages):
+        for batch in Schedule(index, strategy, only=code, **how):
+            assert set(batch.question_language) == set(batch.passage_language) == {number}
+    english = Schedule(index, strategy, only="en", **how), Schedule(index, "en-en", **how)
+    if "en" in index.languages:
+        pairs = ([batch.pair.tolist() for batch in arm] for arm in english)
+        assert next(pairs) == next(pairs)
+    with pytest.raises(ValueError, match=f"{strategy} needs the language da, the corpus has"):
+        Schedule(index, strategy, only="da", **how)
+
+
+def test_a_scarce_language_alone_needs_groups_of_its_own(monkeypatch):
+    """Five pairs exist in the second language: batches of it hold five rows, and none of six."""
+    present = np.ones((40, 3), bool)
+    present[5:, 1] = False
+    index = PairIndex.from_present(["de", "en", "th"], present, np.arange(40))
+    assert len(Schedule(index, "mono", only="en", batch_size=5, steps=4).batch(3).pair) == 5
+    with pytest.raises(ValueError, match="en has pairs of 5 groups, fewer than batch_size=6"):
+        Schedule(index, "mono", only="en", batch_size=6, steps=4)
+    assert len(Schedule(index, "mono", only="de", batch_size=6, steps=4).batch(3).pair) == 6
+
+
 def test_seeds_differ():
     """Another seed draws other languages and other pairs."""
     one, other = (Schedule(parallel(3, 50), "mix", batch_size=16, steps=9, seed=s) for s in (0, 1))

@@ -93,6 +93,31 @@ def test_combined_is_a_sum_of_means():
     assert means.tolist() == pytest.approx([2 * 1.5 - 0.25, 2 * 3.5 - 2])
 
 
+def beside_alone(gain):
+    """One x of four arms, of which what was mono is of a language alone, ahead by gain."""
+    found = results({"mono": gain, "hybrid(0.5)": 0.05})
+    runs = []
+    for run in found.runs:
+        only = run.train.model_copy(update={"strategy": "mono", "only": "da"})
+        renamed = ScoredRun(run.key, "da alone", only, None)
+        mono = ScoredRun(run.key, "mono", run.train.model_copy(update={"strategy": "mono"}), None)
+        runs.append({"mono": renamed, "cross": mono}.get(run.arm, run))
+    names = {"mono": "da alone", "cross": "mono"}
+    tables = (t.assign(arm=t["arm"].replace(names)) for t in (found.sums, found.cells))
+    return Results("made-up", runs, *tables)
+
+
+def test_what_other_languages_bring_beside_one_alone():
+    """mono and hybrid(.5) minus the arm of one language, within a language: -.02 and +.03 where
+    that is .02 ahead of mono, nothing and .05 where it is not."""
+    found = {1.0: {0: beside_alone(0.02)}, 4.0: {0: beside_alone(0.0)}}
+    table = trends.values(found).set_index(["contrast", "x"])["value"]
+    assert table["mono beside alone"].to_dict() == pytest.approx({1.0: -0.02, 4.0: 0.0})
+    assert table["hybrid beside alone"].to_dict() == pytest.approx({1.0: 0.03, 4.0: 0.05})
+    slope = trends.slopes(found).set_index("contrast")["slope"]
+    assert slope["hybrid beside alone"] == pytest.approx(0.01)
+
+
 def test_without_an_axis_there_is_nothing():
     assert trends.values({}).empty and trends.slopes({}).empty and trends.arms({}).empty
     one = {1.0: {20: results({"hybrid(0.5)": 0.1})}}

@@ -86,6 +86,18 @@ def _of_rival(setting: str, part: pd.DataFrame) -> str:
     return f"In {setting} {counts}; {most.arm} is best, {_apart(most)}"
 
 
+def prompts(table: pd.DataFrame) -> dict[str, str]:
+    """The difference of each arm, by pair of prompts."""
+    return {
+        measure: _sentence(
+            f"{row.arm}, asked with {row.prompts}, "
+            f"{stats.signed(row.difference, row.low, row.high)}, {verdict(row)}"
+            for row in part.itertuples()
+        )
+        for measure, part in table[table["versus"] == "swapped"].groupby("measure", sort=False)
+    }
+
+
 def scripts(table: pd.DataFrame) -> dict[str, str]:
     """The difference in each kind of pair."""
     return {

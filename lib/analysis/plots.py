@@ -405,7 +405,7 @@ def knobs(table: pd.DataFrame):
 @figure(
     "trend",
     "Contrasts in mAP over the axis, in doublings, with 95 % intervals from seeds and questions. "
-    "Above zero hybrid(0.5) is ahead.",
+    "Above zero hybrid(0.5) is ahead, or the arm named first; of S_mono and S_cross see the dose.",
     alts.trend,
 )
 def trend(table: pd.DataFrame, axis: str):

@@ -37,8 +37,9 @@ class ScoredRun:
 
     @property
     def strategy(self) -> str:
-        """As in `train`; where the loss is not InfoNCE over the batch, another one that says so."""
-        return self.train.strategy + _loss(self.train)
+        """As in `train`; where more than the batches is otherwise, another one that says so."""
+        alone = " alone" * bool(self.train.only)
+        return self.train.strategy + alone + _besides(self.train)
 
 
 def arm_labels(trains: dict[str, Train]) -> dict[str, str]:
@@ -54,12 +55,23 @@ def arm_labels(trains: dict[str, Train]) -> dict[str, str]:
 
 
 def _label(train: Train) -> str:
-    return arm_name(train.strategy, train.alpha) + _loss(train) if train.steps else "untrained"
+    if not train.steps:
+        return "untrained"
+    name = f"{train.only} alone" if train.only else arm_name(train.strategy, train.alpha)
+    return name + _besides(train)
 
 
-def _loss(train: Train) -> str:
-    """What makes the loss another one than InfoNCE over the batch, to follow a name: `, lakda`."""
-    return _left_out(train) + (f", {train.objective}" if train.objective else "")
+def _besides(train: Train) -> str:
+    """What is otherwise than InfoNCE over the batch's texts as they are, to follow a name:
+    `, lakda`."""
+    first = train.mono_prompt or train.cross_prompt
+    asked = f", {quoted(first, train)}" if first else ""
+    return _left_out(train) + (f", {train.objective}" if train.objective else "") + asked
+
+
+def quoted(prompt: str, train: Train) -> str:
+    """What a prompt says beyond the encoder's own, as names have it: `"same language"`."""
+    return f'"{prompt.removeprefix(train.question_prompt).strip(" :") or "none"}"'
 
 
 def _left_out(train: Train) -> str:

@@ -19,7 +19,10 @@ from lib.analysis.results import Results
 Series = Mapping[float, Mapping[int, Results]]
 # What hybrid(0.5) of T steps has beyond the specialist of T / 2: lib.analysis.budgets.
 SYNERGY = {"S_mono": "mono", "S_cross": "cross"}
+# Beside an arm that is trained on one language alone: what other languages' pairs bring to it.
+BESIDE_ALONE = {"mono beside alone": "mono", "hybrid beside alone": HYBRID}
 SHOWN = ("mono cost", "cross gain", "batch effect", "multi gain", *SYNERGY)
+ORDER = (*SHOWN, *BESIDE_ALONE)
 
 
 def gaps(by_budget: Mapping[int, Results]) -> dict[str, pd.DataFrame]:
@@ -32,6 +35,11 @@ def gaps(by_budget: Mapping[int, Results]) -> dict[str, pd.DataFrame]:
         for name, claim in CONTRASTS.items()
         if name in SHOWN and not lacking(whole, claim)
     }
+    alone = [run.arm for run in whole.runs if run.train.only and run.train.steps]
+    for name, arm in BESIDE_ALONE.items() if alone else ():
+        if arm in whole.arms and "mono" in whole.settings:
+            own, only = whole.table(arm, "mono"), whole.table(alone[0], "mono")
+            found[name] = stats.difference(own, only)
     half = by_budget.get(last // 2) if last % 2 == 0 else None
     for name, setting in SYNERGY.items() if half else ():
         if HYBRID in whole.arms and setting in half.arms and setting in whole.settings:
@@ -58,7 +66,7 @@ def slopes(series: Series) -> pd.DataFrame:
     Of contrasts that every x has; empty for fewer than two x, or one seed."""
     points = sorted(series)
     every = {x: gaps(series[x]) for x in points}
-    names = [n for n in SHOWN if all(n in own for own in every.values())]
+    names = [n for n in ORDER if all(n in own for own in every.values())]
     rows = []
     for name in names if len(points) > 1 else ():
         slope = stats.interval(
@@ -93,10 +101,10 @@ def arms(series: Series) -> pd.DataFrame:
 
 
 def _ordered(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows by contrast, in the order of SHOWN."""
+    """Rows by contrast, in the ORDER of these."""
     if table.empty:
         return table
-    order = table["contrast"].map({name: place for place, name in enumerate(SHOWN)})
+    order = table["contrast"].map({name: place for place, name in enumerate(ORDER)})
     return table.iloc[np.argsort(order.to_numpy(), kind="stable")].reset_index(drop=True)
 
 

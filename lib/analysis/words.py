@@ -80,6 +80,11 @@ def trend(answer: str, p: Analyse, runs: list[ScoredRun]) -> Markdown:
     return Markdown(f"**Along {p.axis}**: {answer} {rest}")
 
 
+def chosen(answer: str) -> Markdown:
+    """Whether the question can choose, of lib.analysis.prompts.answer; nothing without prompts."""
+    return Markdown(f"**Right minus swapped.** {_plain(answer)}" if answer else "")
+
+
 STRATEGIES = {
     "mono": "question and passage in one language, one language a batch",
     "x-x": "question and passage in one language, languages mixed in the batch",
@@ -110,6 +115,8 @@ def arms(results: Results) -> Markdown:
     ]
     named = " ".join(results.arms)
     said += [f"*{name}*: {what}" for name, what in PARTS.items() if name in named]
+    for code in dict.fromkeys(run.train.only for run in results.runs if run.train.only):
+        said.append(f"*{code} alone*: as mono, but every batch is in {code}")
     if "untrained" in results.references:
         said.append("*untrained*: the encoder before its first step")
     ends = {name: pair for name, pair in ENDS.items() if name in found}

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
@@ -27,7 +28,7 @@ from lib.params import Evaluate
 from lib.sources import hashes
 from lib.sources.text import number
 from lib.study import inputs, paths
-from lib.training import budgets, maps
+from lib.training import budgets, maps, prompts
 from lib.training.models import load_encoder
 
 
@@ -60,6 +61,8 @@ class Asked:
 
 # What the encoders of one run's budgets are asked one after the other, by all that it depends on.
 _kept: dict[str, Asked] = {}
+# Vectors of the passages of each encoder, by benchmark: some differ in their prompt alone.
+_found: WeakKeyDictionary[Encoder, dict[str, np.ndarray]] = WeakKeyDictionary()
 
 
 def evaluate(
@@ -77,7 +80,8 @@ def evaluate(
             budgets, by default)"""
     start = time.perf_counter()
     print(f"{name}: encoding and searching ...", flush=True)
-    scored = _score(name, p, encoder, corpus, folder, bool(_smaller(folder) or keep))
+    with prompts.asking(encoder, p.benchmarks[name].prompt):
+        scored = _score(name, p, encoder, corpus, folder, bool(_smaller(folder) or keep))
     seconds = time.perf_counter() - start
     print(
         f"{name}: {len(scored.scores):,} rows of scores, {scored.left_out:,} left out for want of "
@@ -99,11 +103,9 @@ def _score(
             return Scored(benchmarks.evaluate(task), pd.DataFrame())
     asked = _asked(name, p, encoder, corpus, keep)
     benchmark = asked.benchmark
-    sides = (asked.questions, benchmark.questions), (asked.passages, benchmark.candidates)
-    vectors = [
-        maps.of_texts(encoder, encoder.vectors(tokens, p.encode_batch), table["language"])
-        for tokens, table in sides
-    ]
+    questions = encoder.vectors(asked.questions, p.encode_batch)
+    questions = maps.of_texts(encoder, questions, benchmark.questions["language"])
+    vectors = questions, _passages(name, p, encoder, asked)
     noted: list[np.ndarray] = []
     tiles = bias.noting_alignment(search.tiles(*vectors), benchmark, noted)
     ranks = search.relevant_ranks(tiles, benchmark)
@@ -117,6 +119,19 @@ def _score(
         benchmark.digest,
         agnostic.measures(benchmark, vectors[1]),
     )
+
+
+def _passages(name: str, p: Evaluate, encoder: Encoder, asked: Asked) -> np.ndarray:
+    """Vectors of a benchmark's passages, found once where others of the run have the same."""
+    bare = {n: str(s.model_copy(update={"prompt": ""})) for n, s in p.benchmarks.items()}
+    shared = [*bare.values()].count(bare[name]) > 1
+    if shared and bare[name] in (found := _found.setdefault(encoder, {})):
+        return found[bare[name]]
+    vectors = encoder.vectors(asked.passages, p.encode_batch)
+    vectors = maps.of_texts(encoder, vectors, asked.benchmark.candidates["language"])
+    if shared:
+        found[bare[name]] = vectors
+    return vectors
 
 
 def _asked(name: str, p: Evaluate, encoder: Encoder, corpus: ParallelCorpus, keep: bool) -> Asked:

@@ -13,6 +13,7 @@ from lib.benchmarks import heldout
 from lib.corpus import ParallelCorpus
 from lib.params import Train
 from lib.sampler import Batch
+from lib.training import prompts
 from lib.training.models import build_encoder
 
 
@@ -40,7 +41,12 @@ def rows(corpus: ParallelCorpus, batches: list[Batch]) -> pd.DataFrame:
 def vectors(corpus: ParallelCorpus, p: Train, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """Unit vectors float32 [B, d] of a batch's questions and passages, before any training."""
     encoder, rows = build_encoder(p, corpus.tokenizer_file), texts(corpus, batch)
-    sides = (encoder.encode(rows[side].tolist(), side) for side in ("question", "passage"))
+    sides = [encoder.encode(rows[side].tolist(), side) for side in ("question", "passage")]
+    own = batch.question_language == batch.passage_language
+    for kind, prompt in (own, p.mono_prompt), (~own, p.cross_prompt):
+        with prompts.asking(encoder, prompt):
+            asked = rows.loc[kind, "question"].tolist() if prompt else []
+            sides[0][kind] = encoder.encode(asked, "question") if asked else sides[0][kind]
     return tuple(torch.from_numpy(side) for side in sides)
 
 

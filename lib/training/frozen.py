@@ -68,9 +68,9 @@ def fill(encoder: Encoder, texts: Tokens) -> None:
     if lower is None:
         return
     parts = [
-        (side, np.arange(first, min(first + TEXTS, len(texts.lengths(side)))))
-        for side in SIDES
-        for first in range(0, len(texts.lengths(side)), TEXTS)
+        (side, rows[first : first + TEXTS])
+        for side, rows in ((side, texts.ahead(side)) for side in SIDES)
+        for first in range(0, len(rows), TEXTS)
     ]
     for part in [part for part in parts if not lower.keep(texts.take(*part), wait=False)]:
         lower.keep(texts.take(*part))

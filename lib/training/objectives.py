@@ -15,7 +15,8 @@ from lib.encoder import Encoder, on_device
 from lib.losses import info_nce
 from lib.params import Train
 from lib.sampler import Batch, PairIndex, Schedule, uniform
-from lib.training.tokens import SIDES, Tokens, batch_rows
+from lib.training import prompts
+from lib.training.tokens import SIDES, Tokens
 
 # The side of a row that is embedded in one more language; distil needs none in a step.
 TRANSLATED = {"lakda": "question", "xlco": "passage"}
@@ -92,9 +93,9 @@ def added(
 
 
 def rows(index: PairIndex, batch: Batch, p: Train) -> list[tuple[str, tuple]]:
-    """(side, (rows int64, language numbers)) of all texts that a step embeds: those of `batch_rows`
+    """(side, (rows int64, language numbers)) of all texts that a step embeds: those of its batch
     and, last, the translations [B] that p.objective needs."""
-    found = [*batch_rows(index, batch).items()]
+    found = [*prompts.rows(index, batch, p).items()]
     if side := TRANSLATED.get(p.objective):
         language = translated_into(index, batch, side, p.seed)
         found.append((side, (index.rows(batch.pair, language), language)))

@@ -1,7 +1,8 @@
 """Token numbers of a corpus's texts, found once and mapped by every run that asks for the same.
 
 They lie beside the corpus, in `tokens/<key>/tokens.arrow`, where the key stands for the texts, the
-tokenizer, its length limit and the prompts.
+tokenizer, its length limit and the prompts. Questions with a prompt of another kind
+(lib.training.prompts) have a folder of their own, without passages.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 SIDES = ("question", "passage")
 BATCH = 10_000  # rows of a record batch, but for the last
-SCHEMA = pa.schema([(side, pa.large_list(pa.int32())) for side in SIDES])
 
 
 def batch_rows(index: PairIndex, batch: Batch) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -38,24 +38,34 @@ def batch_rows(index: PairIndex, batch: Batch) -> dict[str, tuple[np.ndarray, np
 
 
 class Tokens:
-    """Questions and passages of every row of a corpus, as an encoder reads them.
+    """Questions and passages of every row of a corpus, as an encoder reads them; or one of the two.
 
-    used             int64: the distinct tokens of all texts, sorted
-    truncated_share  of the texts that were cut to max_length
+    used       int64: the distinct tokens of all texts, sorted
+    texts      how many there are
+    truncated  how many of them were cut to max_length
     """
 
     def __init__(self, folder: Path):
         """Raises store.Damaged where the folder does not verify."""
         manifest = store.verify(folder)
-        self.truncated_share = manifest["truncated"] / manifest["texts"]
+        self.truncated, self.texts = manifest["truncated"], manifest["texts"]
         self.used = np.load(folder / "used.npy")
         batches = pa.ipc.open_file(pa.memory_map(str(folder / "tokens.arrow")))
         self._rows = batches.get_batch(0).num_rows
-        self._parts = {side: [] for side in SIDES}
+        self._parts = {side: [] for side in batches.schema.names}
         for number in range(batches.num_record_batches):
-            for side in SIDES:
+            for side in self._parts:
                 lists = batches.get_batch(number).column(side)
                 self._parts[side].append((lists.values.to_numpy(), lists.offsets.to_numpy()))
+
+    @property
+    def truncated_share(self) -> float:
+        """Share of the texts that were cut."""
+        return self.truncated / self.texts
+
+    def ahead(self, side: str) -> np.ndarray:
+        """int64: rows of which everything may be computed before the first step."""
+        return np.arange(len(self.lengths(side)))
 
     def lengths(self, side: str) -> np.ndarray:
         """int64 [rows]: how many tokens the "question" or "passage" of each row has."""
@@ -70,36 +80,37 @@ class Tokens:
         return numbers
 
 
-def tokenized(corpus: ParallelCorpus, encoder: Encoder) -> Tokens:
+def tokenized(corpus: ParallelCorpus, encoder: Encoder, sides: tuple[str, ...] = SIDES) -> Tokens:
     """Those of a saved corpus, which are made if they are not there, or damaged."""
-    folder = corpus.folder.parent / "tokens" / _key(corpus, encoder)
+    folder = corpus.folder.parent / "tokens" / _key(corpus, encoder, sides)
     return store.made(
         partial(Tokens, folder),
-        partial(_make, corpus, encoder, folder),
+        partial(_make, corpus, encoder, folder, sides),
         alone=folder.parent,
         say=lambda _: None,
     )
 
 
-def _key(corpus: ParallelCorpus, encoder: Encoder) -> str:
+def _key(corpus: ParallelCorpus, encoder: Encoder, sides: tuple[str, ...] = SIDES) -> str:
     """16 hex digits that stand for all that the tokens depend on."""
     parts = {
         "texts": corpus.content_hash,
         "tokenizer": encoder.tokenizer.backend_tokenizer.to_str(),  # its length limit is part of it
-        "prompts": [encoder.settings.prompt(side) for side in SIDES],
+        "prompts": [encoder.settings.prompt(side) for side in sides],
     }
     return store.digest(parts)[:16]
 
 
-def _make(corpus: ParallelCorpus, encoder: Encoder, folder: Path) -> None:
-    counts, used = {"texts": len(SIDES) * len(corpus.rows)}, np.empty(0, np.int64)
+def _make(corpus: ParallelCorpus, encoder: Encoder, folder: Path, sides: tuple[str, ...]) -> None:
+    counts, used = {"texts": len(sides) * len(corpus.rows)}, np.empty(0, np.int64)
+    schema = pa.schema([(side, pa.large_list(pa.int32())) for side in sides])
     with store.atomic_folder(folder, counts) as new:
         file = str(new / "tokens.arrow")
-        with pa.OSFile(file, "wb") as out, pa.ipc.new_file(out, SCHEMA) as writer:
+        with pa.OSFile(file, "wb") as out, pa.ipc.new_file(out, schema) as writer:
             before = encoder.truncated
-            for texts in corpus.rows.select_columns(list(SIDES)).iter(BATCH):
-                columns = [_column(encoder.tokenize(texts[side], side)) for side in SIDES]
-                writer.write_batch(pa.record_batch(columns, schema=SCHEMA))
+            for texts in corpus.rows.select_columns(list(sides)).iter(BATCH):
+                columns = [_column(encoder.tokenize(texts[side], side)) for side in sides]
+                writer.write_batch(pa.record_batch(columns, schema=schema))
                 used = np.union1d(used, np.concatenate([c.values.to_numpy() for c in columns]))
         counts["truncated"] = encoder.truncated - before
         np.save(new / "used.npy", used)
