@@ -227,7 +227,7 @@ def against(table: pd.DataFrame) -> pd.DataFrame:
     if not len(table):
         return table
     marks = {"higher": " *", "lower": " *", "equivalent": " ="}
-    text = [_gap_shown(r) + marks.get(r.verdict, "") for r in table.itertuples()]
+    text = [gap_shown(r) + marks.get(r.verdict, "") for r in table.itertuples()]
     named = table.assign(text=text, difference=table["arm"] + " \N{MINUS SIGN} " + table["versus"])
     cells = named.pivot(index="difference", columns="setting", values="text")
     rows, columns = (dict.fromkeys(named[c]) for c in ("difference", "setting"))
@@ -290,9 +290,9 @@ def compared(table: pd.DataFrame) -> pd.DataFrame:
         "verdict": table["verdict"],
         "difference": table["arm"] + " \N{MINUS SIGN} " + table["versus"],
         "of": table["setting"].str.replace("+", ", ") + " " + table["metric"].map(NAMES),
-        "value [95 %]": [_gap_shown(row) for row in rows],
-        "beyond": table["null"].map(_number_shown),
-        "detectable": table["detectable"].map(_number_shown),
+        "value [95 %]": [gap_shown(row) for row in rows],
+        "beyond": table["null"].map(number_shown),
+        "detectable": table["detectable"].map(number_shown),
     }
     p = {PS[name]: table[name].map(p_shown) for name in PS if name in table}
     return _filled(pd.DataFrame(shown | p | {"note": [_note(row) for row in rows]}))
@@ -318,7 +318,7 @@ def _note(row: NamedTuple) -> str:
     if hasattr(row, "p_holm"):
         return f"p {p_shown(row.p)} alone; adjusted over the three {p_shown(row.p_holm)}"
     if row.null:
-        return f"without 0, but not beyond {_number_shown(row.null)}, the margin"
+        return f"without 0, but not beyond {number_shown(row.null)}, the margin"
     return f"the other way than claimed; adjusted within the claim, p {p_shown(row.p_against)}"
 
 
@@ -331,14 +331,15 @@ def tested(verdicts: pd.DataFrame) -> pd.DataFrame:
     return rows.drop(columns="family").reset_index(drop=True)
 
 
-def _gap_shown(row: NamedTuple) -> str:
+def gap_shown(row: NamedTuple) -> str:
+    """A difference with its interval, in the digits of its measure; a dash where there is none."""
     if pd.isna(row.difference):
         return "\N{EM DASH}"
     form = f"+.{DIGITS.get(getattr(row, 'metric', ''), 3)}f"
     return stats.signed(row.difference, row.low, row.high, form)
 
 
-def _number_shown(value: float) -> str:
+def number_shown(value: float) -> str:
     """Three places, of large values one; no zeros behind 0."""
     if pd.isna(value):
         return "\N{EM DASH}"

@@ -150,6 +150,19 @@ def answer(primary: pd.DataFrame, ahead: str = "") -> Markdown:
     return Markdown(undecided + text + ahead)
 
 
+def in_short(primary: pd.DataFrame) -> str:
+    """The same for readers who know the arms: a sentence, `**` around what is decided."""
+    cost, gain, batch = primary.to_dict("records")
+    reasons = [row["why"] for row in (cost, gain, batch)]
+    if all(reasons):
+        return f"**Not answered here**: {'; '.join(dict.fromkeys(reasons))}."
+    undecided = _nothing_decided((cost, gain, batch))
+    return (
+        f"{undecided}{cost['arm']} {_against_mono(cost, gain)}, against {cost['versus']}; against "
+        f"{batch['versus']} it {_effect(batch, 'over all settings')}."
+    )
+
+
 def _against_mono(cost: dict, gain: dict) -> str:
     effects = _effect(cost, "within a language"), _effect(gain, "across languages")
     return " and ".join(effects)

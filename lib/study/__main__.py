@@ -13,6 +13,7 @@ python -m lib.study push params/quick.yaml RUN owner/name   upload its model to 
 python -m lib.study clean params/quick.yaml      remove its outputs
 python -m lib.study predict                      what the law says, before results (docs/law.md)
 python -m lib.study law                          the page of the law and its predictions
+python -m lib.study index                        one page over all committed studies
 python -m lib.study advise params/mine.yaml      what mixing should cost and gain, untrained
 python -m lib.study compare A B [C ...] --benchmark xquad-r|FOLDER   encoders (docs/compare.md)
 python -m lib.study parameters                   every parameter, as docs/parameters.md has them
@@ -82,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     add("clean", lambda o: clean(o.path), "path")
     add("predict", _predict)
     add("law", _law)
+    add("index", _index)
     add("advise", _advise, "path", "--set")
     add("compare", _compare, "encoders", "--benchmark")
     add("parameters", lambda _: print(cells.reference(), end=""))
@@ -197,6 +199,12 @@ def _law(_: argparse.Namespace) -> None:
     from lib.study import lawpage
 
     print(f"page: {shown(lawpage.make())}")
+
+
+def _index(_: argparse.Namespace) -> None:
+    from lib.study import index
+
+    print(f"page: {shown(index.make())}")
 
 
 def _advise(options: argparse.Namespace) -> None:

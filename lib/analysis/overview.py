@@ -1,0 +1,304 @@
+"""All studies beside each other: what each found, claim by claim, in words and small tables.
+
+Every figure is out of the tables that a report saves, read back; nothing here is typed. What a
+study did not save is left out, so that a page can be made of any set of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from lib.analysis import claims, predictions, stats, tables, trends, words
+from lib.metrics import REFERENCES, SETTINGS
+from lib.params import Analyse, Prepare, Train
+
+PRIMARY = {claim.words: claim.words.partition(":")[0] for claim in claims.PRIMARY}
+UNTRAINED = {*REFERENCES.values(), "untrained"}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a study's runs were made of, of its parameters and the manifests of its corpora.
+
+    corpora   parameters of each; rows: training rows by language of each that is there
+    runs      parameters of every run of the grid; finished: how many of them are there"""
+
+    corpora: list[Prepare] = field(default_factory=list)
+    rows: list[dict[str, int]] = field(default_factory=list)
+    runs: list[Train] = field(default_factory=list)
+    finished: int = 0
+    benchmark: str = ""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is kept of a study: its tables by name, as they were saved, and what it was made of."""
+
+    name: str
+    tables: Mapping[str, pd.DataFrame]
+    analyse: Analyse = field(default_factory=Analyse)
+    made: Trained = field(default_factory=Trained)
+
+    def table(self, name: str) -> pd.DataFrame:
+        """A table; empty where the study saved none of that name."""
+        return self.tables.get(name, pd.DataFrame())
+
+    @property
+    def reported(self) -> bool:
+        """Whether it has a result: the primary contrasts, or the laws."""
+        return "primary" in self.tables or "laws" in self.tables
+
+
+# --- the answers -------------------------------------------------------------------------------
+
+
+def answer(kept: Kept) -> str:
+    """What a study found, in a sentence or two with intervals, `**` around what counts. kept: one
+    that has a result."""
+    if "laws" in kept.tables:
+        return predictions.answer(*(kept.table(n) for n in ("points", "predictions", "outcomes")))
+    along = _primary_alone(kept.table("trend"))
+    if said := trends.answer(along, _primary_alone(kept.table("slopes")), kept.analyse.axis):
+        return f"Along {kept.analyse.axis}: {said}"
+    primary = kept.table("primary")
+    return words.in_short(primary.assign(why=primary["why"].astype(object).fillna("")))
+
+
+def _primary_alone(table: pd.DataFrame) -> pd.DataFrame:
+    """Of a table by contrast, the rows of the three that were fixed beforehand."""
+    names = [name.lower() for name in PRIMARY.values()]
+    return table[table["contrast"].isin(names)] if len(table) else table
+
+
+def together(studies: Iterable[Kept]) -> str:
+    """What several studies say of the primary contrasts, in a sentence: how often each verdict, and
+    from which difference to which; "" for fewer than two."""
+    tested = [k.table("primary").dropna(subset="difference") for k in studies if _flat(k)]
+    if len(tested) < 2:
+        return ""
+    parts = [
+        f"{PRIMARY[claim].lower()} {own['difference'].min():+.3f} to "
+        f"{own['difference'].max():+.3f} "
+        f"({_in_all(own['verdict'].tolist())} of {len(own)} studies)"
+        for claim, own in pd.concat(tested).groupby("claim", sort=False)
+    ]
+    return f"In mAP: {'; '.join(parts)}."
+
+
+def _flat(kept: Kept) -> bool:
+    """Whether a study has contrasts of its own, and not along an axis."""
+    return "primary" in kept.tables and not kept.analyse.axis
+
+
+def unreported(kept: Kept) -> str:
+    """How many runs are kept of a study without a report."""
+    count, of = kept.made.finished, len(kept.made.runs)
+    if count < of:
+        return f"under way, {count:,} of {words.counted(of, 'run')}"
+    return words.counted(count, "run")
+
+
+def contrasts(studies: Iterable[Kept]) -> pd.DataFrame:
+    """For people to read: a row a study and primary contrast, with verdict, seeds, clusters and
+    what could have been detected."""
+    rows = []
+    for kept in studies:
+        for row in kept.table("primary").itertuples():
+            rows.append(
+                {
+                    "study": kept.name,
+                    "contrast": PRIMARY.get(row.claim, row.claim),
+                    "verdict": row.verdict,
+                    "difference in mAP [95 %]": tables.gap_shown(row),
+                    "detectable": tables.number_shown(row.detectable),
+                    "p (Holm)": tables.p_shown(row.p_holm),
+                    "seeds": _whole(row.seeds),
+                    "clusters": _whole(row.clusters),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _whole(value: float) -> str:
+    return "\N{EM DASH}" if pd.isna(value) else f"{value:,.0f}"
+
+
+def advice(studies: Iterable[Kept]) -> pd.DataFrame:
+    """For people to read: a row a need and study, with the best arm and what else is as good."""
+    parts = [k.table("advice").assign(study=k.name) for k in studies if len(k.table("advice"))]
+    if not parts:
+        return pd.DataFrame()
+    whole = pd.concat(parts, ignore_index=True).sort_values("setting", key=_places, kind="stable")
+    return pd.DataFrame(
+        {
+            "need": whole["need"],
+            "study": whole["study"],
+            "best arm": whole["arm"],
+            "mAP [95 %]": [f"{r.mAP:.3f} {stats.shown(r.low, r.high)}" for r in whole.itertuples()],
+            "advice": whole["advice"],
+        }
+    )
+
+
+def _places(settings: pd.Series) -> pd.Series:
+    return settings.map({setting: place for place, setting in enumerate(SETTINGS)})
+
+
+def ranker(studies: Iterable[Kept]) -> pd.DataFrame:
+    """For people to read: study, and mAP in mono, cross and multi of the best arm and of BM25 over
+    character n-grams, which nobody trained."""
+    rows = []
+    for kept in studies:
+        quality = kept.table("quality")
+        if quality.empty:
+            continue
+        ap = quality[quality["metric"] == "ap"].pivot(
+            index="arm", columns="setting", values="estimate"
+        )
+        trained, bm25 = ap[~ap.index.isin(UNTRAINED)], REFERENCES["bm25_chars"]
+        row = {"study": kept.name}
+        for setting in (s for s in SETTINGS if s in ap and bm25 in ap.index):
+            best = trained[setting].idxmax()
+            row[f"{setting}: BM25"] = f"{ap.loc[bm25, setting]:.3f}"
+            row[f"{setting}: best arm"] = f"{trained.loc[best, setting]:.3f} ({best})"
+        rows.append(row)
+    return pd.DataFrame(rows).fillna("\N{EM DASH}")
+
+
+# --- the claims --------------------------------------------------------------------------------
+
+
+def verdicts(studies: Iterable[Kept]) -> pd.DataFrame:
+    """A row a claim, a column a study that has verdicts: claim, `in all` (how often which), and the
+    verdict in each."""
+    columns = {k.name: k.table("claims").set_index("claim")["verdict"] for k in _judged(studies)}
+    if not columns:
+        return pd.DataFrame()
+    table = pd.DataFrame(columns).reindex(_in_order(columns.values()))
+    table = table.fillna(claims.NOT_TESTED)
+    table.insert(0, "in all", [_in_all(row) for row in table.to_numpy().tolist()])
+    return table.rename_axis("claim").reset_index()
+
+
+def _judged(studies: Iterable[Kept]) -> list[Kept]:
+    return [kept for kept in studies if len(kept.table("claims"))]
+
+
+def _in_order(parts: Iterable[pd.Series]) -> list[str]:
+    """Claims as lib.analysis.claims has them, then others as they come."""
+    known = [claim.words for claim in claims.CLAIMS]
+    every = dict.fromkeys(claim for part in parts for claim in part.index)
+    return [c for c in known if c in every] + [c for c in every if c not in known]
+
+
+def _in_all(found: list[str]) -> str:
+    """`contradicted in 3`, `supported in 1, inconclusive in 2`; studies without a verdict aside."""
+    tested = [verdict for verdict in found if verdict != claims.NOT_TESTED]
+    counts = [f"{verdict} in {tested.count(verdict)}" for verdict in dict.fromkeys(tested)]
+    return ", ".join(counts) or claims.NOT_TESTED
+
+
+def comparisons(studies: Iterable[Kept]) -> pd.DataFrame:
+    """For people to read: every comparison that decides a claim, a row each, claims together."""
+    parts = [k.table("comparisons").assign(study=k.name) for k in studies if len(_compared(k))]
+    if not parts:
+        return pd.DataFrame()
+    whole = pd.concat(parts, ignore_index=True)
+    order = {claim: place for place, claim in enumerate(dict.fromkeys(whole["claim"]))}
+    whole = whole.sort_values("claim", key=lambda c: c.map(order), kind="stable", ignore_index=True)
+    return pd.concat([whole[["study"]], tables.compared(whole)], axis=1)
+
+
+def _compared(kept: Kept) -> pd.DataFrame:
+    return kept.table("comparisons")
+
+
+def untested(studies: Iterable[Kept]) -> dict[str, str]:
+    """Claim -> why no study could test it."""
+    every = [k.table("claims") for k in _judged(studies)]
+    if not every:
+        return {}
+    rows = pd.concat(every)
+    decided = set(rows.loc[rows["verdict"] != claims.NOT_TESTED, "claim"])
+    open_ones = rows[~rows["claim"].isin(decided)].groupby("claim", sort=False)["why"]
+    return {claim: "; ".join(why.unique()) for claim, why in open_ones}
+
+
+# --- what they rest on -------------------------------------------------------------------------
+
+
+def rests_on(kept: Kept) -> str:
+    """Training data, benchmark, encoder and training of a study, each in a few words."""
+    if "laws" in kept.tables:
+        return _of_law(kept.table("points"), kept.table("predictions"))
+    parts = [_pairs(kept.made), _asked(kept), _encoder(kept.made.runs)]
+    return "; ".join(part for part in parts if part) + "."
+
+
+def _of_law(points: pd.DataFrame, said: pd.DataFrame) -> str:
+    rungs = words.counted(points["rung"].nunique(), "rung")
+    blind = said.loc[~said["known"], "target"].nunique()
+    known = said.loc[said["known"], "target"].nunique()
+    return (
+        f"{rungs} (encoders that differ in alignment before fine-tuning), at "
+        f"{words.counted(points['budget'].nunique(), 'budget')}; predictions for {blind} encoders "
+        f"whose results were not known, and for {known} whose were."
+    )
+
+
+def _pairs(made: Trained) -> str:
+    """`45,240 rows of xtreme_squad in 8 languages (da en ...)`; ranges where corpora differ."""
+    sources = ", ".join(dict.fromkeys(one.source for one in made.corpora))
+    if not made.rows:
+        return sources
+    languages = max((list(rows) for rows in made.rows), key=len)
+    named = f" ({' '.join(languages)})" * (len(languages) <= 12)
+    return (
+        f"{_range(sum(rows.values()) for rows in made.rows)} rows of {sources} in "
+        f"{_range(map(len, made.rows))} languages{named}"
+    )
+
+
+def _range(values: Iterable[float]) -> str:
+    """`8`, or `4 to 110`."""
+    found = sorted({*values})
+    return " to ".join(f"{value:,g}" for value in dict.fromkeys([found[0], found[-1]]))
+
+
+def _asked(kept: Kept) -> str:
+    """The report's own benchmark, and how much it asked."""
+    quality = kept.table("quality")
+    if quality.empty:
+        return f"asked {kept.made.benchmark}" * bool(kept.made.benchmark)
+    row = quality[~quality["arm"].isin(UNTRAINED)].iloc[0]
+    clusters = words.counted(int(row["clusters"]), "cluster")
+    return f"asked {kept.made.benchmark}: {row['questions']:,.0f} questions in {clusters}"
+
+
+def _encoder(runs: list[Train]) -> str:
+    """The encoders, and how long they were trained."""
+    trained = [run for run in runs if run.steps] or runs
+    if not trained:
+        return ""
+    models = dict.fromkeys(map(_start, trained))
+    steps, size = (_range(getattr(run, n) for run in trained) for n in ("steps", "batch_size"))
+    return f"encoder {', '.join(models)}; {steps} steps of {size}"
+
+
+def _start(run: Train) -> str:
+    """What a run starts from: of another study's encoders, whose."""
+    made = re.match(r"outputs/([^/]+)/runs/", run.model)
+    if made:
+        return f"those of the study {made[1]}"
+    return run.model or f"from scratch, layers {run.layers}, width {run.width}"
+
+
+def seeds(kept: Kept) -> str:
+    """How many seeds its contrasts rest on; a dash where none is known."""
+    table = kept.table("points" if "laws" in kept.tables else "primary")
+    found = table["seeds"].dropna() if "seeds" in table else []
+    return _range(map(int, found)) if len(found) else "\N{EM DASH}"

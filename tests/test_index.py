@@ -1,0 +1,234 @@
+"""The page over all studies: what it says follows from the kept tables, and a study that is added
+is on it."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from bs4 import BeautifulSoup
+
+from lib import params
+from lib.analysis import claims, overview
+from lib.analysis.overview import Kept, Trained
+from lib.store import ROOT
+from lib.study import index
+
+COST, GAIN, BATCH = (claim.words for claim in claims.PRIMARY)
+BEST = claims.CLAIMS[1].words
+
+
+def primary(cost, gain, batch, verdict="supported", seeds=8):
+    """The table of primary contrasts, with intervals .01 wide on each side."""
+    rows = []
+    for claim, value in zip(claims.PRIMARY, (cost, gain, batch), strict=True):
+        ((setting, versus),) = claim.pairs
+        about = {"family": "primary", "claim": claim.words, "arm": "hybrid(0.5)", "versus": versus}
+        about |= {"setting": setting, "metric": "ap", "null": 0.0, "difference": value}
+        about |= {"low": value - 0.01, "high": value + 0.01, "seeds": seeds, "clusters": 12}
+        rows.append(about | {"detectable": 0.02, "p": 0.001, "p_holm": 0.003, "verdict": verdict})
+    return pd.DataFrame(rows).assign(why="")
+
+
+def quality(best=0.6, bm25=0.7):
+    rows = [
+        {"arm": arm, "setting": setting, "metric": "ap", "estimate": value, "low": 0.1}
+        | {"high": 0.9, "seeds": 8, "clusters": 12, "questions": 340}
+        for arm, value in (("mono", 0.5), ("cross", best), ("BM25 char n-grams", bm25))
+        for setting in ("mono", "cross", "multi")
+    ]
+    return pd.DataFrame(rows)
+
+
+def judged(verdict):
+    rows = [("exploratory", BEST, verdict, "3 comparisons"), ("exploratory", "MIRACL", "not tested",
+             "needs MIRACL")]  # fmt: skip
+    return pd.DataFrame(rows, columns=["family", "claim", "verdict", "why"])
+
+
+def series(values):
+    """Tables of a study along an axis: the mono cost at 5 and 100, and its slope."""
+    along = pd.DataFrame(
+        [["mono cost", x, y, y - 0.01, y + 0.01, 8] for x, y in values.items()]
+        + [["multi gain", 5, 0.5, 0.4, 0.6, 8]],
+        columns=["contrast", "x", "value", "low", "high", "seeds"],
+    )
+    slopes = pd.DataFrame(
+        [["mono cost", -0.012, -0.02, -0.004, 0.01, 0.001, 8, 0.002],
+         ["multi gain", 0.3, 0.2, 0.4, 0.01, 0.001, 8, 0.002]],
+        columns=["contrast", "slope", "low", "high", "detectable", "p", "seeds", "p_holm"],
+    )  # fmt: skip
+    return {"trend": along, "slopes": slopes}
+
+
+def made(count=2):
+    train = params.Train(strategy="mono", steps=400, batch_size=64)
+    return Trained([params.Prepare()], [{"en": 1000, "de": 500}], [train] * 2, count, "asked")
+
+
+@pytest.fixture
+def place(outputs):
+    """A function that keeps a study of two runs, in the way of a ledger with its report."""
+
+    def keep(name, tables, **analyse):
+        folder = outputs / "reference" / name
+        (folder / "tables").mkdir(parents=True)
+        for file, table in tables.items():
+            table.to_csv(folder / "tables" / f"{file}.csv", index=False, float_format="%.6f")
+        frozen = json.loads((ROOT / "outputs/reference/quick/ledger/study.json").read_text())
+        frozen["runs"] = {k: frozen["runs"][k] for k in list(frozen["runs"])[:2]}
+        frozen["analyse"] |= {"study": name} | analyse
+        own = folder / "ledger"
+        for key in frozen["corpora"]:
+            (own / "corpus" / key / "data").mkdir(parents=True)
+            counts = {"counts": {"rows": {"en": 1000, "de": 500}}}
+            (own / "corpus" / key / "data/manifest.json").write_text(json.dumps(counts))
+        for key in frozen["runs"]:
+            (own / "runs" / key).mkdir(parents=True)
+            (own / "runs" / key / "metrics.json").write_text("{}")
+        (own / "study.json").write_text(json.dumps(frozen))
+        if tables:
+            (folder / "index.html").write_text("")
+        return folder
+
+    return keep
+
+
+def soup(outputs):
+    return BeautifulSoup(index.page(outputs / "reference"), "html.parser")
+
+
+def row(page, title):
+    """The row of a question: its text, blanks as one."""
+    [found] = [r for r in page.find(class_="stack").find_all("tr") if title in r.th.get_text()]
+    return re.sub(r"\s+", " ", found.get_text(" "))
+
+
+def test_answers_are_those_of_the_tables(place, outputs):
+    """Differences with their intervals, seeds, data; the same figures stand in the contrasts."""
+    place("xquad", {"primary": primary(-0.047, 0.126, 0.016), "quality": quality()})
+    page = soup(outputs)
+    said = row(page, "Which mix")
+    assert "loses 0.047 [0.037, 0.057] mAP within a language" in said
+    assert "gains 0.126 [0.116, 0.136] mAP across languages" in said
+    assert "8 seeds; 1,500 rows of cldr in 2 languages (en de); asked heldout: 340" in said
+    table = page.find(id="contrasts").find_next("table").get_text(" ")
+    assert "-0.047 [-0.057, -0.037]" in table and "supported" in table
+    assert "0.700" in page.find(string=re.compile("^mAP of BM25")).find_next("tbody").get_text()
+
+
+def test_a_study_that_is_added_is_on_the_page(place, outputs):
+    """With its link, in the row of its question, which no longer waits."""
+    place("xquad", {"primary": primary(-0.047, 0.126, 0.016)})
+    before = row(soup(outputs), "Data size")
+    assert "Not run yet. It waits for: params/rq1_epochs.yaml" in before
+    tables = series({5: -0.01, 100: -0.06}) | {"primary": primary(-0.06, 0.1, 0.01)}
+    asked = {"BEIR": "XQuAD-R alone"}
+    place("rq1_size", tables, axis="size", question="?", asked=asked)
+    page = soup(outputs)
+    after = row(page, "Data size")
+    assert "mono cost goes from -0.010 [-0.020, +0.000] at size 5 to -0.060" in after
+    assert "-0.012 [-0.020, -0.004] a doubling, falls" in after and "multi gain" not in after
+    assert "rq1_size.yaml" not in after and "Not run yet: params/rq1_epochs.yaml" in after
+    assert page.find("a", href="rq1_size/index.html")
+    assert "Asked for BEIR; measured: XQuAD-R alone." in page.find(id="not-shown").find_next(
+        "ul"
+    ).get_text(" ")
+
+
+def test_verdicts_stand_side_by_side(place, outputs):
+    """A column a study, each a link to its report; how often which; what none could test."""
+    place("quick", {"primary": primary(-0.2, 0.1, 0.1), "claims": judged("inconclusive")})
+    place("xquad", {"primary": primary(-0.1, 0.3, 0.0), "claims": judged("supported")})
+    page = soup(outputs)
+    table = page.find(id="claims").find_next("table")
+    heads, first = (r.find_all(["th", "td"]) for r in table.find_all("tr")[:2])
+    assert [h.get_text() for h in heads] == ["claim", "in all", "quick", "xquad"]
+    assert [c.get_text() for c in first] == [
+        BEST, "inconclusive in 1, supported in 1", "inconclusive", "supported"
+    ]  # fmt: skip
+    assert first[3].a["href"] == "xquad/index.html#do-the-claims-hold"
+    assert "Not tested by any study: MIRACL (needs MIRACL)" in page.get_text()
+    together = row(page, "Which mix")
+    assert "mono cost -0.200 to -0.100 (supported in 2 of 2 studies)" in together
+
+
+def test_a_study_without_report_answers_nothing(place, outputs):
+    """Its runs are counted, and the question has not run."""
+    place("quick", {"primary": primary(-0.2, 0.1, 0.1)})
+    place("rq2_cards", {})
+    said = row(soup(outputs), "Languages")
+    assert "Not run yet." in said and "rq2_cards (2 runs)" in said
+    assert overview.unreported(Kept("x", {}, made=made(1))) == "under way, 1 of 2 runs"
+
+
+def test_what_is_in_a_table_is_text(place, outputs):
+    """No markup of a study file or a table gets into the page; names of files are quoted."""
+    note = "<b>bold</b> & **strong**"
+    place("a+b", {"primary": primary(-0.2, 0.1, 0.1, verdict="<script>")}, note=note)
+    page = index.page(outputs / "reference")
+    assert "<b>" not in page and page.count("<script>") == 1
+    assert note in BeautifulSoup(page, "html.parser").get_text()
+    assert 'href="a%2Bb/index.html"' in page
+
+
+def test_five_seeds_decide_and_three_do_not():
+    """The sentence says so before its figures."""
+    kept = Kept("x", {"primary": primary(-0.2, 0.1, 0.1, verdict="—", seeds=3)})
+    assert overview.answer(kept).startswith("**Undecided: 3 seeds decide nothing")
+    none = primary(-0.2, 0.1, 0.1).assign(difference=None, why="no arm mono", verdict="not tested")
+    assert overview.answer(Kept("x", {"primary": none})) == "**Not answered here**: no arm mono."
+
+
+def test_the_law_answers_from_its_tables():
+    """Of the committed page: rungs, and the predictions that are blind."""
+    folder = ROOT / "outputs/reference/law/tables"
+    kept = Kept("law", {f.stem: pd.read_csv(f) for f in folder.glob("*.csv")})
+    points = kept.table("points")
+    assert f"{points['rung'].nunique()} rungs" in overview.rests_on(kept)
+    assert overview.answer(kept).startswith("From scratch, the mono cost of hybrid(0.5) is ")
+
+
+def test_what_starts_from_another_study_names_it_once():
+    """Not a folder for every seed; sizes as ranges."""
+    runs = [
+        params.Train(strategy="mono", model=f"outputs/rungs/runs/seed={s}/model", steps=steps)
+        for s, steps in enumerate((100, 200))
+    ]
+    kept = Kept("x", {}, made=Trained([], [], runs, 2, "asked"))
+    assert overview.rests_on(kept).endswith(
+        "encoder those of the study rungs; 100 to 200 steps of 128."
+    )
+
+
+def test_nothing_kept_is_one_line(outputs):
+    """And no page."""
+    (outputs / "reference").mkdir(parents=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "lib.study", "index"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+    assert "no study is kept there" in done.stderr
+
+
+def test_the_committed_page_is_that_of_the_committed_studies():
+    """`python -m lib.study index` makes it; a study or study file that was added needs that."""
+    folder = ROOT / "outputs" / "reference"
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    main = [BeautifulSoup(text, "html.parser").main for text in (page, index.page(folder))]
+    assert str(main[0]) == str(main[1]), "python -m lib.study index makes it anew"
+    for link in main[0].find_all("a", href=True):
+        href = link["href"].partition("#")[0]
+        assert not href or (folder / href).exists(), href
+    assert not re.search(r"(src|href)=.?https?:|/(home|root|tmp|work)/", page)
+    for own in folder.glob("*/index.html"):
+        assert main[0].find("a", href=f"{own.parent.name}/index.html"), own
+
+
+def test_every_claim_links_to_where_reports_give_it():
+    """The heading's anchor is there."""
+    for page in (ROOT / "outputs/reference").glob("*/tables/claims.csv"):
+        report = page.parent.parent / "index.html"
+        assert 'id="do-the-claims-hold"' in report.read_text(encoding="utf-8"), report
