@@ -111,6 +111,7 @@ def test_answers_are_those_of_the_tables(place, outputs):
     place("xquad", {"primary": primary(-0.047, 0.126, 0.016), "quality": quality()})
     page = soup(outputs)
     said = row(page, "Which mix")
+    assert "BM25 over character n-grams is ahead of every arm in mono, cross, multi." in said
     assert "loses 0.047 [0.037, 0.057] mAP within a language" in said
     assert "gains 0.126 [0.116, 0.136] mAP across languages" in said
     assert "8 seeds; 1,500 rows of cldr in 2 languages (en de); asked heldout: 340" in said
@@ -180,6 +181,12 @@ def test_five_seeds_decide_and_three_do_not():
     assert overview.answer(kept).startswith("**Undecided: 3 seeds decide nothing")
     none = primary(-0.2, 0.1, 0.1).assign(difference=None, why="no arm mono", verdict="not tested")
     assert overview.answer(Kept("x", {"primary": none})) == "**Not answered here**: no arm mono."
+
+
+def test_a_ranker_that_is_behind_is_not_named():
+    """Only where it is ahead of the best arm."""
+    kept = Kept("x", {"primary": primary(-0.2, 0.1, 0.1), "quality": quality(0.8, 0.7)})
+    assert "BM25" not in overview.answer(kept)
 
 
 def test_the_law_answers_from_its_tables():

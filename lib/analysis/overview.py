@@ -65,7 +65,8 @@ def answer(kept: Kept) -> str:
     if said := trends.answer(along, _primary_alone(kept.table("slopes")), kept.analyse.axis):
         return f"Along {kept.analyse.axis}: {said}"
     primary = kept.table("primary")
-    return words.in_short(primary.assign(why=primary["why"].astype(object).fillna("")))
+    primary = primary.assign(why=primary["why"].astype(object).fillna(""))
+    return words.in_short(primary) + _behind(kept)
 
 
 def _primary_alone(table: pd.DataFrame) -> pd.DataFrame:
@@ -153,20 +154,33 @@ def ranker(studies: Iterable[Kept]) -> pd.DataFrame:
     character n-grams, which nobody trained."""
     rows = []
     for kept in studies:
-        quality = kept.table("quality")
-        if quality.empty:
-            continue
-        ap = quality[quality["metric"] == "ap"].pivot(
-            index="arm", columns="setting", values="estimate"
-        )
-        trained, bm25 = ap[~ap.index.isin(UNTRAINED)], REFERENCES["bm25_chars"]
-        row = {"study": kept.name}
-        for setting in (s for s in SETTINGS if s in ap and bm25 in ap.index):
-            best = trained[setting].idxmax()
-            row[f"{setting}: BM25"] = f"{ap.loc[bm25, setting]:.3f}"
-            row[f"{setting}: best arm"] = f"{trained.loc[best, setting]:.3f} ({best})"
-        rows.append(row)
+        row = {}
+        for setting, own, best, arm in _beside(kept.table("quality")):
+            row[f"{setting}: BM25"] = f"{own:.3f}"
+            row[f"{setting}: best arm"] = f"{best:.3f} ({arm})"
+        rows += [{"study": kept.name} | row] if row else []
     return pd.DataFrame(rows).fillna("\N{EM DASH}")
+
+
+def _beside(quality: pd.DataFrame) -> list[tuple[str, float, float, str]]:
+    """Setting, mAP of BM25 over character n-grams, that of the best arm, and which that is."""
+    if quality.empty:
+        return []
+    rows = quality[quality["metric"] == "ap"]
+    ap = rows.pivot(index="arm", columns="setting", values="estimate")
+    trained, bm25 = ap[~ap.index.isin(UNTRAINED)], REFERENCES["bm25_chars"]
+    return [
+        (setting, ap.loc[bm25, setting], trained[setting].max(), trained[setting].idxmax())
+        for setting in SETTINGS
+        if setting in ap and bm25 in ap.index
+    ]
+
+
+def _behind(kept: Kept) -> str:
+    """A sentence, to follow others: where nothing trained here reaches BM25; "" where it does."""
+    ahead = [setting for setting, own, best, _ in _beside(kept.table("quality")) if own > best]
+    said = f" BM25 over character n-grams is ahead of every arm in {', '.join(ahead)}."
+    return said * bool(ahead)
 
 
 # --- the claims --------------------------------------------------------------------------------
