@@ -62,12 +62,12 @@ def test_notebooks_are_kept_without_outputs(path):
             assert cell["outputs"] == [] and cell["execution_count"] is None
 
 
-def test_there_are_five_notebooks():
-    """One a stage, and the page of the law."""
+def test_there_are_six_notebooks():
+    """One a stage, the reader's, and the page of the law."""
     if not NOTEBOOKS:
         pytest.skip("notebooks/ is empty")
     assert [path.stem for path in NOTEBOOKS] == ["01_prepare", "02_train", "03_evaluate",
-                                                 "04_analyse", "06_law"]  # fmt: skip
+                                                 "04_analyse", "05_explore", "06_law"]  # fmt: skip
 
 
 def locked():

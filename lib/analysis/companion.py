@@ -41,7 +41,7 @@ def points(results: Results, budgets: Mapping[int, Results]) -> pd.DataFrame:
 
 def _points(results: Results, arms: list[str]) -> pd.DataFrame:
     """Rows of each stratum that an arm has in a setting."""
-    rows, strata = [], _strata(results.sums)
+    rows, strata = [], selections(results.sums)
     for arm in arms:
         for setting in results.settings:
             for name, select in strata.items():
@@ -52,7 +52,7 @@ def _points(results: Results, arms: list[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[name for name in COLUMNS if name != "budget"])
 
 
-def _strata(sums: pd.DataFrame) -> dict[str, Select]:
+def selections(sums: pd.DataFrame) -> dict[str, Select]:
     """Name -> selection: the headline's questions, all, and each value of each stratum alone."""
     found: dict[str, Select] = {HEADLINE: headline, "all questions": lambda table: table}
     for column in (name for name in STRATA if name in sums):

@@ -6,6 +6,8 @@ with 95 % intervals of each alone; the adjusted p values beside them know how ma
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pandas as pd
 
 from lib.analysis import stats
@@ -137,15 +139,15 @@ def _compared(gaps: list[stats.Paired]) -> list[dict]:
     return rows
 
 
-def alphas(results: Results, quality: pd.DataFrame) -> pd.DataFrame:
-    """mAP over alpha of each strategy that has five alphas or more, its ends included (hybrid(0) is
-    cross, hybrid(1) mono): strategy, alpha, arm, setting, estimate, low, high.
+def alphas(results: Results, quality: pd.DataFrame, fewest: int = ALPHAS) -> pd.DataFrame:
+    """mAP over alpha of each strategy that has `fewest` alphas or more, its ends included
+    (hybrid(0) is cross, hybrid(1) mono): strategy, alpha, arm, setting, estimate, low, high.
 
     quality: of `tables.quality`."""
     ap = quality[quality["metric"] == "ap"].set_index(["arm", "setting"])
     rows = []
     for strategy, arms in paths(results).items():
-        for setting in results.settings if len(arms) >= ALPHAS else ():
+        for setting in results.settings if len(arms) >= fewest else ():
             for alpha, arm in arms.items():
                 own = ap.loc[(arm, setting), ["estimate", "low", "high"]].to_dict()
                 row = {"strategy": strategy, "alpha": alpha, "arm": arm, "setting": setting}
@@ -168,20 +170,30 @@ def _shown_pairs(results: Results) -> list[tuple[str, str]]:
     return [pair for pair in pairs if set(pair) <= set(results.arms)]
 
 
-def by_language(results: Results) -> dict[str, pd.DataFrame]:
-    """`hybrid(0.5) − mono`, ... -> difference in mAP by language of the question (rows) and of the
+def by_language(
+    results: Results, pairs: Iterable[tuple[str, str]] | None = None
+) -> dict[str, pd.DataFrame]:
+    """`hybrid(0.5) − mono`, ... (or other pairs of arms) -> difference in mAP by language of the question (rows) and of the
     passages (columns), mean over seeds, ordered by script and then by language; the diagonal is
     monolingual. NaN where fewer than THIN questions were asked."""
+    found, means = {}, language_means(results)
+    several = results.cells["question_language"].nunique() > 1
+    for arm, versus in (_shown_pairs(results) if pairs is None else pairs) if several else ():
+        if {arm, versus} <= means.keys():  # else no pair of languages has questions enough
+            found[f"{arm} \N{MINUS SIGN} {versus}"] = means[arm] - means[versus]
+    return found
+
+
+def language_means(results: Results) -> dict[str, pd.DataFrame]:
+    """Arm -> mAP by language of the question (rows) and of the passages, as in `by_language`."""
     cells = results.cells[results.cells["setting"].isin(["mono", "cross"])]
     means = cells.groupby(["arm", *CELL], observed=True).mean(numeric_only=True)
-    means = means[means["n"] >= THIN]
-    found, several = {}, cells["question_language"].nunique() > 1
-    for arm, versus in _shown_pairs(results) if several else ():
-        if not {arm, versus} <= {*means.index.get_level_values("arm")}:
-            continue  # no pair of languages has questions enough
-        gap = (means.loc[arm, "ap"] - means.loc[versus, "ap"]).unstack()
-        order = sorted(gap.index.union(gap.columns), key=lambda code: (script(code), code))
-        found[f"{arm} \N{MINUS SIGN} {versus}"] = gap.reindex(index=order, columns=order)
+    means = means.loc[means["n"] >= THIN, "ap"]
+    found = {}
+    for arm in means.index.get_level_values("arm").unique():
+        own = means[arm].unstack()
+        order = sorted(own.index.union(own.columns), key=lambda code: (script(code), code))
+        found[arm] = own.reindex(index=order, columns=order)
     return found
 
 
