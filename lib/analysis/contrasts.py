@@ -173,9 +173,9 @@ def _shown_pairs(results: Results) -> list[tuple[str, str]]:
 def by_language(
     results: Results, pairs: Iterable[tuple[str, str]] | None = None
 ) -> dict[str, pd.DataFrame]:
-    """`hybrid(0.5) − mono`, ... (or other pairs of arms) -> difference in mAP by language of the question (rows) and of the
-    passages (columns), mean over seeds, ordered by script and then by language; the diagonal is
-    monolingual. NaN where fewer than THIN questions were asked."""
+    """`hybrid(0.5) − mono`, ... (or other pairs of arms) -> difference in mAP by language of the
+    question (rows) and of the passages (columns), mean over seeds, ordered by script and then by
+    language; the diagonal is monolingual. NaN where fewer than THIN questions were asked."""
     found, means = {}, language_means(results)
     several = results.cells["question_language"].nunique() > 1
     for arm, versus in (_shown_pairs(results) if pairs is None else pairs) if several else ():
