@@ -22,7 +22,7 @@ from lib.benchmarks import format_of
 from lib.params import BadParameter
 from lib.study import grid, paths, results
 
-WIDE = widgets.Layout(width="min(100%, 24rem)")
+WIDE = widgets.Layout(width="min(100% - 4px, 24rem)")
 STACK = widgets.Layout(display="flex", flex_flow="row wrap", align_items="flex-start")
 
 
