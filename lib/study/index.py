@@ -66,7 +66,7 @@ QUESTIONS = (
         "Do hybrid batches keep or improve monolingual retrieval in languages with little data, "
         "against training on monolingual data alone?",
         ("rq4",),
-        "",
+        "params/full/rq4_low_resource.yaml",
         "questions and answers in languages that truly have little data; BEIR and its kin",
     ),
     Question(
@@ -74,7 +74,7 @@ QUESTIONS = (
         "With instructions, can a question choose between its own language and any, and does "
         "hybrid training help?",
         ("rq5",),
-        "params/full/instruct.yaml",
+        "params/full/rq5_instruct.yaml",
         "that instructions are followed; MS MARCO; NQCross, which is not public",
     ),
     Question(
