@@ -153,3 +153,19 @@ def test_the_answer_names_the_control():
     assert "3 predictions of a pretrained encoder wait for their results" in text
     without = predictions.answer(table[table["rung"] != "near50"], said, found)
     assert "control" not in without
+
+
+@pytest.mark.parametrize(
+    ("costs", "expected"),
+    [
+        ({"turn0": 0.0}, "half of its test has not run"),
+        ({"turn0": 0.0, "turn50": -0.1}, "stands"),
+        ({"turn0": -0.04, "turn50": -0.1}, "fails**: without rotation the mono cost is -0.040"),
+        ({"turn0": -0.01, "turn50": 0.0}, "fails**: the mono cost does not grow with rotation"),
+    ],
+)
+def test_the_law_stands_where_all_of_its_test_has_run(costs, expected):
+    found = pd.DataFrame(
+        {"contrast": "mono cost", "target": list(costs), "value": list(costs.values())}
+    )
+    assert expected in predictions._verdict(found)
