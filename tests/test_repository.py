@@ -196,7 +196,11 @@ def test_a_stage_starts_without_what_only_its_notebook_needs():
 
 
 REFERENCES = ROOT / "outputs" / "reference"
-SECTIONS = {"quick": "## What the quick study shows", "xquad": "## What XQuAD-R shows"}
+SECTIONS = {
+    "quick": "## What the quick study shows",
+    "xquad": "## What XQuAD-R shows",
+    "pretrained": "## What a pretrained encoder shows",
+}
 studies = pytest.mark.parametrize("study", SECTIONS)
 
 
@@ -235,12 +239,25 @@ def test_the_readmes_figures_are_the_references(study):
             assert cell == f"{shown[0]} [{shown[1]}, {shown[2]}]", (arm, setting)
 
 
-def test_the_readmes_table_is_of_the_results():
-    """Rows of the table of real text, to the letter."""
+def test_the_readmes_contrasts_are_the_references():
+    """Each row of hybrid(0.5) less another arm, from scratch and pretrained."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    head = "| arm | mono | cross | multi |"
-    own, whole = (t.split(head)[1].split("\n\n")[0].split("\n") for t in (text, section("xquad")))
-    assert len(own) > 6 and {*own} <= {*whole}
+    block = text.split("| `hybrid(0.5)` less |")[1].split("\n\n")[0]
+    shown = [line.strip("| ").split(" | ")[1:] for line in block.splitlines()[2:]]
+    expected = [_contrasts("xquad"), _contrasts("pretrained")]
+    assert shown == [list(row) for row in zip(*expected, strict=True)]
+
+
+def _contrasts(study):
+    """In the order of the README's rows."""
+    rivals = {(r["arm"], r["versus"], r["setting"]): r for r in reference_table(study, "rivals")}
+    less = [("mono", "mono"), ("mono", "cross"), ("mono", "multi"), ("cross", "cross")]
+    rows = [rivals["hybrid(0.5)", *other] for other in less]
+    batch_effect = reference_table(study, "primary")[2]
+    for row in [*rows, batch_effect]:
+        numbers = [f"{float(row[k]):+.3f}" for k in ("difference", "low", "high")]
+        middle, low, high = (n.replace("0.", ".", 1) for n in numbers)
+        yield f"{middle} [{low}, {high}]"
 
 
 @studies
