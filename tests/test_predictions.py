@@ -148,24 +148,29 @@ def test_the_answer_names_the_control():
     table = pd.concat([both, gain]).assign(low=-0.3, high=0.1)
     said = predictions.predict(table, [Target("pretrained", "turn0", 0.9, False)])
     found = said.iloc[:0].assign(value=0.0)
-    text = predictions.answer(table, said, found)
+    text = predictions.answer(table, said, found, pd.DataFrame())
     assert "After 50 steps that align nothing (the control, alignment 0.30)" in text
     assert "3 predictions of a pretrained encoder wait for their results" in text
-    without = predictions.answer(table[table["rung"] != "near50"], said, found)
+    without = predictions.answer(table[table["rung"] != "near50"], said, found, pd.DataFrame())
     assert "control" not in without
 
 
 @pytest.mark.parametrize(
-    ("costs", "expected"),
+    ("cost", "growth", "expected"),
     [
-        ({"turn0": 0.0}, "half of its test has not run"),
-        ({"turn0": 0.0, "turn50": -0.1}, "stands"),
-        ({"turn0": -0.04, "turn50": -0.1}, "fails**: without rotation the mono cost is -0.040"),
-        ({"turn0": -0.01, "turn50": 0.0}, "fails**: the mono cost does not grow with rotation"),
+        (0.0, None, "half of its test has not run"),
+        (-0.04, (-0.1, -0.2, -0.05), "fails**: without rotation the mono cost is -0.040, 0.03"),
+        (0.0, (-0.1, -0.2, -0.05), "stands** by the rule set: the mono cost grows as"),
+        (0.0, (-0.004, -0.008, -0.001), "fails**: the mono cost does not grow by 0.01 as"),
+        (0.0, (0.02, -0.01, 0.05), "fails**: the mono cost does not grow by 0.01 as"),
+        (0.0, (-0.02, -0.05, 0.01), "is not decided**: whether the mono cost grows as"),
     ],
 )
-def test_the_law_stands_where_all_of_its_test_has_run(costs, expected):
-    found = pd.DataFrame(
-        {"contrast": "mono cost", "target": list(costs), "value": list(costs.values())}
-    )
-    assert expected in predictions._verdict(found)
+def test_the_law_stands_where_the_mono_cost_grows_with_rotation(cost, growth, expected):
+    """The largest rotation decides; what the cross gain does is not asked."""
+    found = pd.DataFrame({"contrast": ["mono cost"], "target": ["turn0"], "value": [cost]})
+    rows = [("turn30", "mono cost", 0.0, -0.1, 0.1), ("turn60", "mono cost", *(growth or ()))]
+    rows += [("turn60", "cross gain", -0.5, -0.6, -0.4)]
+    columns = ["target", "contrast", "growth", "low", "high"]
+    table = pd.DataFrame(rows if growth else [], columns=columns)
+    assert expected in predictions.verdict(found, table)

@@ -16,6 +16,7 @@ from lib.analysis import claims, predictions, stats, tables, trends, words
 from lib.metrics import REFERENCES, SETTINGS
 from lib.params import Analyse, Prepare, Train
 
+LAW = ("points", "predictions", "outcomes", "growth")  # what lib.analysis.predictions.answer reads
 PRIMARY = {claim.words: claim.words.partition(":")[0] for claim in claims.PRIMARY}
 UNTRAINED = {*REFERENCES.values(), "untrained"}
 
@@ -60,7 +61,7 @@ def answer(kept: Kept) -> str:
     """What a study found, in a sentence or two with intervals, `**` around what counts. kept: one
     that has a result."""
     if "laws" in kept.tables:
-        return predictions.answer(*(kept.table(n) for n in ("points", "predictions", "outcomes")))
+        return predictions.answer(*(kept.table(n) for n in LAW))
     along = _primary_alone(kept.table("trend"))
     if said := trends.answer(along, _primary_alone(kept.table("slopes")), kept.analyse.axis):
         return f"Along {kept.analyse.axis}: {said}"

@@ -105,21 +105,11 @@ def targets_published() -> list[Target]:
 FAILS_AT = 0.03  # mono cost with no rotation from which on the law fails; fixed beforehand
 
 
-def failures(found: pd.DataFrame) -> list[str]:
-    """Why the law fails, of what was fixed before any result; empty where it does not, or where
-    nothing was measured. found: predictions with what came out (value) beside them."""
-    cost = found[found["contrast"] == "mono cost"].set_index("target")["value"]
-    said = []
-    if "turn0" in cost and cost["turn0"] <= -FAILS_AT:
-        said.append(f"without rotation the mono cost is {cost['turn0']:+.3f}, {FAILS_AT} or more")
-    turned = cost[cost.index.str.startswith("turn") & (cost.index != "turn0")]
-    if "turn0" in cost and len(turned) and turned.iloc[-1] >= cost["turn0"]:
-        said.append(f"the mono cost does not grow with rotation ({turned.iloc[-1]:+.3f} at most)")
-    return said
-
-
-def answer(points: pd.DataFrame, said: pd.DataFrame, found: pd.DataFrame) -> str:
-    """What was found, in three sentences: on rungs from scratch, of predictions, of the law."""
+def answer(
+    points: pd.DataFrame, said: pd.DataFrame, found: pd.DataFrame, growth: pd.DataFrame
+) -> str:
+    """What was found, in three sentences: on rungs from scratch, of predictions, of the law. found:
+    predictions with what came out (value) beside them; growth: of lib.study.lawpage."""
     last = points[points["budget"] == points.groupby("rung")["budget"].transform("max")]
     ends = [_rung(last, "mono cost"), _rung(last, "cross gain")]
     first = f"From scratch, {ends[0]}; {ends[1]}.{_control(last)}"
@@ -135,22 +125,30 @@ def answer(points: pd.DataFrame, said: pd.DataFrame, found: pd.DataFrame) -> str
         f"{error['constant']:.3f} where alignment does not matter, {error['dose only']:.3f} where "
         "only the dose does."
     )
-    return f"{first} {second} {_verdict(found)}"
+    return f"{first} {second} {verdict(found, growth)}"
 
 
-def _verdict(found: pd.DataFrame) -> str:
-    """Whether the law fails, as a sentence; where not all that it may fail by was measured, it does
-    not stand yet."""
-    if why := failures(found):
-        return f"**The law fails**: {'; '.join(why)}."
-    targets = found.loc[found["contrast"] == "mono cost", "target"]
-    turned = targets[targets.str.startswith("turn")].nunique()
-    if "turn0" in set(targets) and turned > 1:
-        return "**The law stands** by the rule set."
-    return (
-        "**The law has not failed, but half of its test has not run**: whether the mono cost grows "
-        "as the encoder is rotated."
-    )
+def verdict(found: pd.DataFrame, growth: pd.DataFrame) -> str:
+    """Whether the law fails, as a sentence, by what was fixed before any result (docs/law.md).
+    Where not all that it may fail by was measured, it does not stand yet."""
+    cost = found[found["contrast"] == "mono cost"].set_index("target")["value"]
+    if "turn0" in cost and cost["turn0"] <= -FAILS_AT:
+        shown = f"{cost['turn0']:+.3f}, {FAILS_AT} or more"
+        return f"**The law fails**: without rotation the mono cost is {shown}."
+    own = growth[growth["contrast"] == "mono cost"] if len(growth) else growth
+    if own.empty:
+        return (
+            "**The law has not failed, but half of its test has not run**: whether the mono cost "
+            "grows as the encoder is rotated."
+        )
+    most = own.iloc[-1]
+    change = stats.signed(most["growth"], most["low"], most["high"])
+    behind = f"as the encoder is rotated (by {change} at {most['target']})"
+    if most["low"] >= -stats.MARGIN:
+        return f"**The law fails**: the mono cost does not grow by {stats.MARGIN} {behind}."
+    if most["high"] < 0:
+        return f"**The law stands** by the rule set: the mono cost grows {behind}."
+    return f"**Whether the law stands is not decided**: whether the mono cost grows {behind}."
 
 
 _ASKED = ("estimate", *NULLS)
