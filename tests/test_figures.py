@@ -219,6 +219,24 @@ def test_mechanism_by_hand():
     assert not len(contrasts.mechanism(study(GAINS))) and not forests.mechanism(table[:0]).panels
 
 
+def test_maps_after_training_by_hand():
+    """An encoder less itself; hybrid less mono, both changed, and as it is; no others."""
+    gains = {"mono": 0.1, "mono, centred": 0.16, "hybrid(0.5)": 0.15, "hybrid(0.5), centred": 0.18}
+    table = contrasts.posthoc(study(gains | {"x-x, centred": 0.05, "mix(0.5)": 0.3}))
+    multi = table[table["setting"] == "multi"].set_index(["arm", "versus"])["difference"]
+    assert multi.to_dict() == pytest.approx(
+        {
+            ("mono, centred", "mono"): 0.06,
+            ("hybrid(0.5), centred", "hybrid(0.5)"): 0.03,
+            ("hybrid(0.5), centred", "mono, centred"): 0.02,
+            ("hybrid(0.5)", "mono, centred"): -0.01,
+        }
+    )
+    figure = forests.posthoc(table)
+    assert figure.panels and "mono, centred is 0.060 higher than mono" in figure.alts[""]
+    assert not len(contrasts.posthoc(study(GAINS))) and not forests.posthoc(table[:0]).panels
+
+
 # --- forests -----------------------------------------------------------------------------------
 
 

@@ -67,6 +67,7 @@ def study(gains: dict, seeds=5) -> Results:
         strategy, _, alpha = name.rstrip(")").partition("(")
         part = {"negatives": "in_language"} if "in_language" in left_out else {}
         part |= {"most_negatives": 7} if "7 negatives" in left_out else {}
+        part |= {"maps": "centred", "steps": 0} if "centred" in left_out else {}
         for seed in range(seeds):
             train = Train(strategy=strategy, alpha=float(alpha or 0.5), seed=seed, **part)
             runs.append(ScoredRun(f"arm={arm},seed={seed}", arm, train, None))
@@ -199,6 +200,18 @@ def test_labels_are_short_where_clear():
     trains["arm=wide,seed=0"] = Train(strategy="mono", width=256)
     assert arm_labels(trains)["arm=b,seed=0"] == "arm=b"
     assert arm_labels(trains)["arm=wide,seed=0"] == "arm=wide"
+
+
+def test_labels_of_maps_after_training_name_the_encoder():
+    """That of the run that they start from; a rotation before training is a rung, no arm."""
+    trains = {
+        "arm=a,seed=0": Train(strategy="mono"),
+        "arm=b,seed=0": Train(steps=0, model="outputs/x/runs/arm=a,seed=0/model", maps="centred"),
+        "arm=c,seed=0": Train(steps=0, model="some/model", maps="projected", directions=1),
+        "arm=d,seed=0": Train(steps=0, model="some/model", maps="rotated", angle=0.5),
+    }
+    labels = ["mono", "mono, centred", "untrained, projected", "untrained"]
+    assert [*arm_labels(trains).values()] == labels
 
 
 def test_labels_say_what_a_softmax_leaves_out():

@@ -115,6 +115,11 @@ def mechanism(table: pd.DataFrame) -> str:
     )
 
 
+def posthoc(table: pd.DataFrame) -> str:
+    """Each difference, setting by setting."""
+    return _sentence(f"{row.arm} is {_apart(row)} in {row.setting}" for row in table.itertuples())
+
+
 def maps(frames: dict[str, pd.DataFrame]) -> dict[str, str]:
     """Mean and range within a language and across languages."""
     return {

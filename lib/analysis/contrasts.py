@@ -12,10 +12,11 @@ import pandas as pd
 
 from lib.analysis import stats
 from lib.analysis.claims import HYBRID, MIX
-from lib.analysis.results import WITH_ALPHA, Results, Select
+from lib.analysis.results import AFTER, WITH_ALPHA, Results, Select
 from lib.analysis.sums import THIN, headline
 from lib.languages import script
 from lib.metrics import CELL
+from lib.params import Train
 
 WITHOUT = "its batches alone"
 RIVALS = ("mono", "cross", "mix", WITHOUT)
@@ -30,14 +31,8 @@ def rivals(results: Results) -> pd.DataFrame:
     Rows: arm, rival, versus, setting, difference, low, high, seeds, detectable, p, p_holm, verdict.
     Intervals and p are of each comparison alone, p_holm is adjusted over all of a setting; the
     verdict follows from it, and `equivalent` from Bonferroni's over as many."""
-    rows = []
-    for setting in results.settings:
-        tables = {arm: results.table(arm, setting) for arm in results.arms}
-        pairs = [(r, a, v) for r in RIVALS for a, v in _against(results, r).items()]
-        gaps = _compared([stats.paired(tables[arm], tables[versus]) for _, arm, versus in pairs])
-        for (rival, arm, versus), gap in zip(pairs, gaps, strict=True):
-            rows.append({"arm": arm, "rival": rival, "versus": versus, "setting": setting} | gap)
-    return pd.DataFrame(rows)
+    pairs = [(r, a, v) for r in RIVALS for a, v in _against(results, r).items()]
+    return _family(results, [{"arm": a, "rival": r, "versus": v} for r, a, v in pairs])
 
 
 def _against(results: Results, rival: str) -> dict[str, str]:
@@ -90,14 +85,9 @@ MECHANISM = (
 def mechanism(results: Results) -> pd.DataFrame:
     """The cells between mix(0.5) and hybrid(0.5), of arms that are there: words, arm, versus,
     setting, and what `rivals` says of a difference, adjusted over all of a setting."""
-    cells, rows = _cells(results), []
+    cells = _cells(results)
     pairs = [(w, cells[a], cells[v]) for w, a, v in MECHANISM if a in cells and v in cells]
-    for setting in results.settings:
-        tables = {arm: results.table(arm, setting) for _, *both in pairs for arm in both}
-        gaps = _compared([stats.paired(tables[arm], tables[versus]) for _, arm, versus in pairs])
-        for (words, arm, versus), gap in zip(pairs, gaps, strict=True):
-            rows.append({"words": words, "arm": arm, "versus": versus, "setting": setting} | gap)
-    return pd.DataFrame(rows)
+    return _family(results, [{"words": w, "arm": a, "versus": v} for w, a, v in pairs])
 
 
 def _cells(results: Results) -> dict[tuple[str, str, bool], str]:
@@ -110,6 +100,37 @@ def _cells(results: Results) -> dict[tuple[str, str, bool], str]:
         for arm, t in trains.items()
         if arm in results.arms
     }
+
+
+def posthoc(results: Results) -> pd.DataFrame:
+    """What vectors gain when each language's mean, or its main directions, are taken away after
+    training (AFTER): each such encoder minus itself as it is; hybrid(0.5) so changed minus mono so
+    changed; and hybrid(0.5) as it is minus mono so changed.
+
+    Rows: arm, versus, setting, and what `rivals` says of a difference, adjusted over all of a
+    setting."""
+    every = {run.arm for run in results.runs}
+    pairs = [(run.arm, run.arm.rpartition(", ")[0]) for run in results.runs if _after(run.train)]
+    for name in AFTER:
+        pairs += [(f"{HYBRID}, {name}", f"mono, {name}"), (HYBRID, f"mono, {name}")]
+    there = dict.fromkeys(pair for pair in pairs if set(pair) <= every)
+    return _family(results, [{"arm": arm, "versus": versus} for arm, versus in there])
+
+
+def _after(train: Train) -> bool:
+    return train.maps in AFTER and not train.steps
+
+
+def _family(results: Results, rows: list[dict[str, str]]) -> pd.DataFrame:
+    """Rows of arm and versus, in every setting, with what is known of the difference; adjusted over
+    all of a setting."""
+    found = []
+    for setting in results.settings:
+        tables = {row[end]: None for row in rows for end in ("arm", "versus")}
+        tables = {arm: results.table(arm, setting) for arm in tables}
+        gaps = _compared([stats.paired(tables[r["arm"]], tables[r["versus"]]) for r in rows])
+        found += [r | {"setting": setting} | gap for r, gap in zip(rows, gaps, strict=True)]
+    return pd.DataFrame(found)
 
 
 def _compared(gaps: list[stats.Paired]) -> list[dict]:

@@ -98,6 +98,20 @@ def mechanism(table: pd.DataFrame):
     return _blocks(table, "words", "what it brings", _around_zero(table), WIDE)
 
 
+@figure(
+    "posthoc",
+    "Each language's mean (centred), or its main direction (projected), taken away from the "
+    "vectors of a trained encoder, without training. Lines: 95 % interval of each alone, "
+    "unadjusted. Filled marks: told from zero by a p value adjusted over all of a setting (Holm). "
+    "Grey: within .01 mAP.",
+    alts.posthoc,
+)
+def posthoc(table: pd.DataFrame):
+    """A block a setting. table: of lib.analysis.contrasts.posthoc."""
+    named = table.assign(pair=table["arm"] + f" {MINUS} " + table["versus"])
+    return _blocks(named, "pair", "difference", _around_zero(table), WIDE)
+
+
 def _blocks(table: pd.DataFrame, names: str, title: str, limits: tuple, width: float) -> plt.Figure:
     """Differences, a block a setting, one below the other."""
     parts = dict(list(table.groupby("setting", sort=False)))

@@ -19,6 +19,7 @@ from lib.sampler import ARMS, arm_name
 Select = Callable[[pd.DataFrame], pd.DataFrame]
 WITH_ALPHA = [name for name, shares in ARMS.items() if "alpha" in shares]
 # What a strategy is called at alpha 0 and at alpha 1.
+AFTER = ("centred", "projected")  # maps that change a trained encoder's vectors, untrained
 ENDS = {"hybrid": ("cross", "mono"), "hybrid-pair": ("cross-pair", "mono"), "mix": ("cross", "x-x")}
 
 
@@ -45,6 +46,11 @@ class ScoredRun:
 def arm_labels(trains: dict[str, Train]) -> dict[str, str]:
     """Run key -> name of its arm: short where that is clear, else the key without the seed."""
     short = {key: _label(train) for key, train in trains.items()}
+    short |= {
+        key: f"{short.get(_began(train), 'untrained')}, {train.maps}"
+        for key, train in trains.items()
+        if train.maps in AFTER and not train.steps
+    }
     meanings: dict[str, set] = {}
     for key, label in short.items():
         meanings.setdefault(label, set()).add(_without_seed(key))
@@ -52,6 +58,12 @@ def arm_labels(trains: dict[str, Train]) -> dict[str, str]:
         key: label if len(meanings[label]) == 1 else _without_seed(key)
         for key, label in short.items()
     }
+
+
+def _began(train: Train) -> str:
+    """Key of the run whose encoder a run starts from; "" where it names none."""
+    run = re.search(r"/runs/([^/]+)/", train.model)
+    return run[1] if run else ""
 
 
 def _label(train: Train) -> str:
