@@ -93,7 +93,7 @@ def make() -> Path:
     target = folder / NOTEBOOK
     papermill.execute_notebook(
         str(ROOT / "notebooks" / NOTEBOOK), str(target), kernel_name="python3", cwd=str(ROOT),
-        progress_bar=False,
+        progress_bar=False, extra_arguments=list(warm.ARGUMENTS),
     )  # fmt: skip
     return report.render_alone(report.Page(NAME, "analyse", "", target))
 

@@ -102,6 +102,7 @@ def _run_notebook(job: Job) -> None:
         progress_bar=False,
         stdout_file=sys.stdout,
         stderr_file=sys.stdout,
+        extra_arguments=list(warm.ARGUMENTS),
         **({"kernel_manager_class": warm.kernel_manager()} if forked else {}),
     )
 
