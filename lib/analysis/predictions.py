@@ -108,7 +108,7 @@ FAILS_AT = 0.03  # mono cost with no rotation from which on the law fails; fixed
 def answer(
     points: pd.DataFrame, said: pd.DataFrame, found: pd.DataFrame, growth: pd.DataFrame
 ) -> str:
-    """What was found, in three sentences: on rungs from scratch, of predictions, of the law. found:
+    """What was found, in three sentences: of the law, of predictions, on rungs from scratch. found:
     predictions with what came out (value) beside them; growth: of lib.study.lawpage."""
     last = points[points["budget"] == points.groupby("rung")["budget"].transform("max")]
     ends = [_rung(last, "mono cost"), _rung(last, "cross gain")]
@@ -116,7 +116,7 @@ def answer(
     blind = found[~found["known"]]
     if blind.empty:
         counts = f"{(~said['known']).sum()} predictions"
-        return f"{first} **{counts} of a pretrained encoder wait for their results.**"
+        return f"**{counts} of a pretrained encoder wait for their results.** {first}"
     inside = int(blind["value"].between(blind["low"], blind["high"]).sum())
     error = {n: float(np.sqrt(((blind["value"] - blind[n]) ** 2).mean())) for n in _ASKED}
     second = (
@@ -125,7 +125,7 @@ def answer(
         f"{error['constant']:.3f} where alignment does not matter, {error['dose only']:.3f} where "
         "only the dose does."
     )
-    return f"{first} {second} {verdict(found, growth)}"
+    return f"{verdict(found, growth)} {second} {first}"
 
 
 def verdict(found: pd.DataFrame, growth: pd.DataFrame) -> str:
