@@ -155,6 +155,22 @@ def test_the_answer_names_the_control():
     assert "control" not in without
 
 
+def test_everything_has_a_rung_for_each_encoder_measured_here():
+    """With its interval; what the paper published stays out."""
+    said = predictions.predict(points(), [Target("g", n, 0.9, False) for n in ("turn0", "labse")])
+    found = said[said["contrast"] == "mono cost"].assign(
+        value=[-0.02, 0.01], value_low=[-0.03, float("nan")], value_high=[-0.01, float("nan")]
+    )
+    table = predictions.everything(points(), found)
+    assert len(table) == len(points()) + 1
+    (last,) = table[table["rung"] == "turn0"].to_dict("records")
+    kept = {k: last[k] for k in ("contrast", "alignment", "missing", "value", "low", "high")}
+    assert kept == {
+        "contrast": "mono cost", "alignment": 0.9, "missing": 0.0, "value": -0.02, "low": -0.03,
+        "high": -0.01,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("cost", "growth", "expected"),
     [

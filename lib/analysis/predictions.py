@@ -79,6 +79,21 @@ def score(predicted: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def everything(points: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
+    """`points` with a rung more for each target that was measured here, at its largest budget, with
+    no skill missing: what a law is fitted to when nothing is left to predict. found: predictions
+    with what came out (value, value_low, value_high) beside them; the paper's have no interval."""
+    own = found.dropna(subset="value_low")
+    more = pd.DataFrame(
+        {
+            "rung": own["target"], "contrast": own["contrast"], "alignment": own["alignment"],
+            "missing": 0.0, "value": own["value"], "low": own["value_low"],
+            "high": own["value_high"],
+        }
+    )  # fmt: skip
+    return pd.concat([points, more], ignore_index=True)
+
+
 def published() -> pd.DataFrame:
     """What arXiv 2408.10536 measured: group, target (encoder, test, language), alignment, contrast,
     value. MIRACL's values are of nDCG@10, the others of mAP."""
@@ -201,6 +216,15 @@ def shown_scores(scores: pd.DataFrame) -> pd.DataFrame:
     for name in ("law", "no alignment", "dose only"):
         shown[name] = shown[name].map("{:.3f}".format)
     return shown.drop(columns="targets")
+
+
+def shown_growth(growth: pd.DataFrame) -> pd.DataFrame:
+    """lib.study.lawpage.growth, for people to read: a row a rotation, a column a contrast."""
+    if growth.empty:
+        return growth
+    shown = [stats.signed(r.growth, r.low, r.high) for r in growth.itertuples()]
+    wide = growth.assign(shown=shown).pivot(index="target", columns="contrast", values="shown")
+    return wide[growth["contrast"].unique()].reset_index().rename_axis(columns=None)
 
 
 def shown_points(points: pd.DataFrame) -> pd.DataFrame:
