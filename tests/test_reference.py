@@ -129,6 +129,7 @@ def test_the_ledger_gives_the_committed_tables(study, tmp_path):
 def test_the_law_follows_from_the_ledgers():
     """What the page is about: the rungs' contrasts, and results beside what was said of them."""
     made = {"points": predict.fitted(), "outcomes": lawpage.outcomes(predict.read())}
+    made["growth"] = lawpage.growth()
     for name, found in made.items():
         kept = pd.read_csv(REFERENCES / "law" / "tables" / f"{name}.csv")
         pd.testing.assert_frame_equal(found, kept, atol=2e-6, rtol=0, check_dtype=False, obj=name)

@@ -157,13 +157,16 @@ def verdict(found: pd.DataFrame, growth: pd.DataFrame) -> str:
             "grows as the encoder is rotated."
         )
     most = own.iloc[-1]
-    change = stats.signed(most["growth"], most["low"], most["high"])
-    behind = f"as the encoder is rotated (by {change} at {most['target']})"
+    more = (
+        "behind the largest rotation hybrid(0.5) costs "
+        f"{stats.signed(-most['growth'], -most['high'], -most['low'])} mAP more within a language "
+        "than without"
+    )
     if most["low"] >= -stats.MARGIN:
-        return f"**The law fails**: the mono cost does not grow by {stats.MARGIN} {behind}."
+        return f"**The law fails**: {more}, surely less than {stats.MARGIN}."
     if most["high"] < 0:
-        return f"**The law stands** by the rule set: the mono cost grows {behind}."
-    return f"**Whether the law stands is not decided**: whether the mono cost grows {behind}."
+        return f"**The law stands** by the rule set beforehand: {more}."
+    return f"**Whether the law stands is not decided**: {more}."
 
 
 _ASKED = ("estimate", *NULLS)
