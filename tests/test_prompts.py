@@ -250,7 +250,8 @@ def test_p_values_are_adjusted_over_a_measure():
 def test_few_seeds_decide_nothing_and_no_prompts_show_nothing():
     few = prompts.choices(loaded(3), SPECS, "plain")
     assert set(few["verdict"]) == {stats.NO_VERDICT}
-    assert "3 seeds: no verdict" in prompts.answer(few)
+    text = prompts.answer(few)
+    assert text.startswith("**Undecided: 3 seeds decide nothing; five are needed.** So far: right ")
     plain = {"plain": loaded(1)["plain"]}
     none = prompts.choices(plain, SPECS, "plain")
     assert none.empty and prompts.shown(none).empty and prompts.answer(none) == ""
@@ -260,11 +261,74 @@ def test_few_seeds_decide_nothing_and_no_prompts_show_nothing():
 def test_table_figure_and_words():
     table = told()
     shown = prompts.shown(table)
-    assert list(shown["trained"]) == ["without", "with these", "without"]
-    assert shown.loc[1, "mono mAP, right \N{MINUS SIGN} swapped"].startswith("+0.020 [")
+    assert list(shown["measure"]) == [name for name in prompts.MEASURES for _ in ARMS]
+    assert list(shown["trained"]) == ["without", "with these", "without"] * 3
+    assert shown.loc[4, "right \N{MINUS SIGN} swapped"].startswith("+0.020 [")
     assert set(forests.prompts(table).panels) == set(prompts.MEASURES) == set(alts.prompts(table))
     text = prompts.answer(table)
-    assert text.startswith('hybrid(0.5), "own": own-language advantage -0.020') and "higher" in text
+    assert text.startswith("**No: what is asked for comes less, not more.** Right prompt less ")
+    assert 'hybrid(0.5), "own": **own-language advantage -0.020 [' in text
+    assert "mono mAP +0.020 [" in text and "(higher)" in text and "Control" not in text
+
+
+@cache
+def controlled():
+    """The same, with a control: asked with "blue" its arm has .02 more, with "red" .01."""
+    own, other = 'hybrid(0.5), "own"', 'hybrid(0.5), "blue"'
+    gains = {"plain": {}, "own": {own: 0.03}, "any": {own: 0.01}}
+    gains |= {"blue": {other: 0.02}, "red": {other: 0.01}}
+    specs = SPECS | {
+        name: BenchmarkSpec(format="heldout", prompt=f"{name}: ") for name in ("blue", "red")
+    }
+    return prompts.choices({name: results(g) for name, g in gains.items()}, specs, "plain")
+
+
+def test_what_is_beyond_the_control_by_hand():
+    """In mono .02 less .01, in cross -.02 less -.01; a row for the arm with the words alone, and
+    the control has its own."""
+    table = controlled()
+    beyond = table[table["versus"] == prompts.CONTROL]
+    assert set(beyond["prompts"]) == {'"own" / "any"'} and set(beyond["arm"]) == {[*ARMS][1]}
+    found = beyond.set_index("measure")["difference"]
+    assert found["mono mAP"] == pytest.approx(0.01)
+    assert found["cross mAP"] == pytest.approx(-0.01)
+    blue = table[table["own"] & (table["prompts"] == '"blue" / "red"')]
+    found = blue.set_index(["measure", "versus"])["difference"]
+    assert found["mono mAP", "swapped"] == pytest.approx(0.01)
+    shown = prompts.shown(table)
+    last = shown["right \N{MINUS SIGN} swapped, less the control's"]
+    assert last.astype(bool).sum() == len(prompts.MEASURES)
+
+
+def told_by(words, control, beyond):
+    """A table of verdicts on the own-language advantage alone."""
+    rows = [
+        ("swapped", '"own" / "any"', "with words", 0.4, words),
+        ("swapped", '"blue" / "red"', "with marks", 0.3, control),
+        (prompts.CONTROL, '"own" / "any"', "with words", 0.1, beyond),
+    ]
+    table = pd.DataFrame(rows, columns=["versus", "prompts", "arm", "difference", "verdict"])
+    table = table.assign(measure="own-language advantage", own=True, seeds=8, detectable=0.05)
+    return table.assign(low=table["difference"] - 0.01, high=table["difference"] + 0.01)
+
+
+def test_the_answer_is_yes_or_no_beside_the_control():
+    """In full of words and control that both choose; then what is said first of other verdicts."""
+    assert prompts.answer(told_by("higher", "higher", "undecided")) == (
+        "**Yes, the question can choose; that it can do so better than with prompts that mean "
+        'nothing is not shown.** Right prompt less swapped, "own" / "any": with words: '
+        "**own-language advantage +0.400 [+0.390, +0.410]** (higher). Control, "
+        '"blue" / "red": with marks: **own-language advantage +0.300 [+0.290, +0.310]** (higher). '
+        "Beyond the control: with words: own-language advantage +0.100 [+0.090, +0.110] "
+        "(undecided, detectable 0.050)."
+    )
+    for verdicts, said in {
+        ("higher", "undecided", "higher"): "**Yes, the question can choose, and more than with pro",
+        ("higher", "higher", "lower"): "**Yes, the question can choose, but less than with prompt",
+        ("undecided", "higher", "lower"): "**That the question can choose is not shown.** Right",
+        ("lower", "higher", "lower"): "**No: what is asked for comes less, not more.** Right",
+    }.items():
+        assert prompts.answer(told_by(*verdicts)).startswith(said)
 
 
 def test_arms_are_named_after_what_they_are_asked_and_where():

@@ -118,6 +118,138 @@ def test_what_other_languages_bring_beside_one_alone():
     assert slope["hybrid beside alone"] == pytest.approx(0.01)
 
 
+def ends(first, last, contrast="cross gain"):
+    """Values at 1 and 8, with intervals .01 wide on each side."""
+    rows = [(contrast, x, y, y - 0.01, y + 0.01) for x, y in ((1.0, first), (8.0, last))]
+    return pd.DataFrame(rows, columns=["contrast", "x", "value", "low", "high"])
+
+
+def sloping(slope, p=0.001, seeds=8, contrast="cross gain"):
+    row = {"contrast": contrast, "slope": slope, "low": slope - 0.01, "high": slope + 0.01}
+    row |= {"detectable": 0.004, "seeds": seeds, "p": p, "p_holm": p}
+    return pd.DataFrame([row])
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "slope", "said"),
+    [
+        (0.05, 0.10, 0.02, "gains more across languages, by 0.020 [0.010, 0.030] mAP"),
+        (0.00, 0.10, 0.02, "gains more across languages"),
+        (0.10, 0.05, -0.02, "gains less across languages, by 0.020 [0.010, 0.030] mAP"),
+        (-0.05, -0.10, -0.02, "loses more across languages, by 0.020 [0.010, 0.030] mAP"),
+        (-0.10, 0.00, 0.02, "loses less across languages"),
+        (0.05, -0.05, -0.03, "turns from gain to loss across languages"),
+        (-0.05, 0.05, 0.03, "turns from loss to gain across languages"),
+        (-0.005, 0.005, 0.02, "rises across languages"),
+        (0.005, -0.005, -0.02, "falls across languages"),
+    ],
+)
+def test_a_change_is_said_as_gain_or_loss(first, last, slope, said):
+    """By both ends' intervals: .00 within .01 is neither."""
+    text = trends.answer(ends(first, last), sloping(slope), "size")
+    assert text.startswith("With each doubling of size (1 to 8), against mono hybrid(0.5) **")
+    assert f"**{said}" in text
+    assert f"(cross gain {first:+.3f} [" in text and f"{last:+.3f} [" in text
+
+
+def test_what_is_not_decided_is_said():
+    """Of too few seeds first; else with what could have been detected."""
+    text = trends.answer(ends(0.05, 0.06), sloping(0.003, p=0.3), "size")
+    assert (
+        "**does not change for certain across languages** (+0.003 [-0.007, +0.013] mAP a " in text
+    )
+    assert "0.004 could have been detected" in text
+    few = trends.answer(ends(0.05, 0.06), sloping(0.003, seeds=2), "size")
+    assert few.startswith(
+        "**Undecided: 2 seeds decide nothing; five are needed.** So far: with each"
+    )
+    assert "changes by +0.003 [-0.007, +0.013] mAP across languages" in few
+
+
+def test_whom_a_change_is_against_is_said_once():
+    names = ("mono cost", "cross gain", "batch effect", "multi gain")
+    own = pd.concat([ends(0.05, 0.10, name) for name in names])
+    slope = pd.concat([sloping(0.02, contrast=name) for name in names])
+    text = trends.answer(own, slope, "size")
+    assert text.count("against mono ") == 1 and text.count("hybrid(0.5)") == 1
+    assert "; against mix(0.5) it **gains more over all settings" in text
+
+
+def scarce(verdicts=("higher", "equivalent", "undecided"), seeds=8, last=0.02):
+    """Tables of a language alone at shares 1 and 4: hybrid beside alone, mono cost and mono beside
+    alone are .05 at 1; .02, 0 and .005 at 4, with these verdicts."""
+    rows, slopes = [], []
+    for name, verdict, end in zip(trends.ALONE, verdicts, (last, 0.0, 0.005), strict=True):
+        for x, y, told in ((1.0, 0.05, "higher"), (4.0, end, verdict)):
+            row = {"contrast": name, "x": x, "value": y, "low": y - 0.01, "high": y + 0.01}
+            told = told if seeds >= stats.SEEDS else stats.NO_VERDICT
+            rows.append(row | {"seeds": seeds, "detectable": 0.02, "verdict": told})
+        slopes.append(sloping(-0.02, seeds=seeds, contrast=name))
+    return pd.DataFrame(rows), pd.concat(slopes)
+
+
+def test_a_language_of_few_pairs_is_answered_share_by_share():
+    """Against that language alone and against mono, each share with its verdict; then doublings."""
+    assert trends.answer(*scarce(), "share") == (
+        "In mAP within the language of few pairs, hybrid(0.5) against training on that language "
+        "alone: **gains 0.050 [0.040, 0.060] at share 1**, **gains 0.020 [0.010, 0.030] at share "
+        "4**; hybrid(0.5) against mono over all languages: **gains 0.050 [0.040, 0.060] at share "
+        "1**, **within 0.01 at share 4** (+0.000 [-0.010, +0.010]); mono over all languages "
+        "against that language alone: **gains 0.050 [0.040, 0.060] at share 1**, undecided at "
+        "share 4 (+0.005 [-0.005, +0.015], detectable 0.020). Each doubling of share "
+        "changes these by -0.020 [-0.030, -0.010] (falls), -0.020 [-0.030, -0.010] (falls), -0.020 "
+        "[-0.030, -0.010] (falls)."
+    )
+    assert "**loses 0.020" in trends.answer(*scarce(last=-0.02), "share")
+    few = trends.answer(*scarce(seeds=2), "share")
+    assert few.startswith("**Undecided: 2 seeds decide nothing; five are needed.** So far: in mAP ")
+    assert "language alone: +0.050 [+0.040, +0.060] at share 1" in few and "(falls)" not in few
+
+
+def test_without_budgets_there_is_no_synergy():
+    """No half of what has no budgets: S_mono would be the mono cost under another name."""
+    found = trends.gaps({0: results({"hybrid(0.5)": 0.1})})
+    assert "mono cost" in found and not set(found) & set(trends.SYNERGY)
+
+
+def test_values_are_one_family(monkeypatch):
+    """All contrasts at every x: what is told from zero alone need not be among many."""
+    shape = pd.MultiIndex.from_product([range(8), "abcdef"], names=["seed", "cluster"])
+    noise = np.random.default_rng(0).normal(size=len(shape))
+
+    def made(mean):
+        table = shape.to_frame(index=False).assign(value=noise - noise.mean() + mean, weight=1.0)
+        return {"mono cost": table, "cross gain": table.assign(value=table["value"] + 2)}
+
+    monkeypatch.setattr(trends, "gaps", made)
+    alone = trends.values({1.0: 0.5})
+    table = trends.values(dict.fromkeys((1.0, 2.0, 4.0, 8.0), 0.5))
+    assert len(table) == 8
+    assert table["p_holm"].tolist() == stats.holm(table["p"].tolist()).tolist()
+    assert table["p_holm"].max() > alone["p_holm"].max() > 0
+    assert (table["verdict"] == "higher").tolist() == (table["p_holm"] < 0.05).tolist()
+
+
+def test_gains_by_relatives_are_of_two_studies_or_more():
+    """Hybrid and mono beside alone, of each; with a figure a study, of one scale."""
+    own, _ = scarce()
+    table = trends.gains({"zh": own, "da": own, "pt": pd.DataFrame()})
+    found = table.set_index(["study", "arm", "x"])["estimate"]
+    assert found.to_dict() == {
+        (study, arm, x): y
+        for study in ("zh", "da")
+        for arm, last in (("hybrid(0.5)", 0.02), ("mono", 0.005))
+        for x, y in ((1.0, 0.05), (4.0, last))
+    }
+    assert trends.gains({"zh": own}).empty and trends.gains({}).empty
+    figure = plots.donors(table, "share")
+    assert set(figure.panels) == {"zh", "da"}
+    limits = {drawn.axes[0].get_ylim() for drawn in figure.panels.values()}
+    assert len(limits) == 1 and [*limits][0] == pytest.approx((-0.00825, 0.06325))
+    assert "hybrid(0.5), gain over alone: +0.050 [+0.040, +0.060] at share 1" in figure.alts["zh"]
+    assert not plots.donors(trends.gains({}), "share").panels
+
+
 def test_without_an_axis_there_is_nothing():
     assert trends.values({}).empty and trends.slopes({}).empty and trends.arms({}).empty
     one = {1.0: {20: results({"hybrid(0.5)": 0.1})}}
@@ -129,7 +261,8 @@ def test_figures_and_words_say_where_it_begins_and_ends():
     found = series(lambda x: 0.01 * np.log2(x))
     own, slope = trends.values(found), trends.slopes(found)
     text = trends.answer(own, slope, "size")
-    assert "cross gain goes from +.000" in text.replace("+0.000", "+.000") and "a doubling" in text
+    assert text.startswith("With each doubling of size (1 to 8), against mono hybrid(0.5) ")
+    assert "cross gain +0.000 [" in text and "multi gain" not in text and "S_mono" not in text
     assert set(plots.trend(own, "size").panels) == set(trends.SHOWN)
     assert "+0.030 at 8" in alts.trend(own, "size")["cross gain"]
     by_arm = trends.arms(found)

@@ -119,6 +119,14 @@ def test_an_answer_needs_arms():
     assert text == "**Not answered here**: no arm hybrid(0.5); no arm hybrid(0.5), mix(0.5)."
 
 
+def test_a_study_with_an_answer_of_its_own_needs_no_contrasts():
+    """What it lacks is then not said; a ranker that is ahead is."""
+    none = contrast(float("nan"), claims.NOT_TESTED, why="no arm mono")
+    rows = pd.DataFrame([none] * 3)
+    assert "Not answered here" in words.answer(rows, " BM25.").data
+    assert words.answer(rows, " BM25.", "Yes.").data == "BM25."
+
+
 def test_the_answer_of_a_study_is_that_of_its_contrasts():
     """From scores to words: the figures are those of the table."""
     primary = claims.primary(made())

@@ -303,3 +303,18 @@ def series(table: pd.DataFrame, axis: str) -> dict[str, str]:
         )
         for setting, block in table.groupby("setting", sort=False)
     }
+
+
+def donors(table: pd.DataFrame, axis: str) -> dict[str, str]:
+    """The gain of each arm at every share, by study."""
+    return {
+        study: _sentence(
+            f"{arm}, gain over alone: "
+            + ", ".join(
+                f"{stats.signed(r.estimate, r.low, r.high)} at {axis} {r.x:g}"
+                for r in line.itertuples()
+            )
+            for arm, line in block.groupby("arm", sort=False)
+        )
+        for study, block in table.groupby("study", sort=False)
+    }

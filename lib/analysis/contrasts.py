@@ -128,23 +128,21 @@ def _family(results: Results, rows: list[dict[str, str]]) -> pd.DataFrame:
     for setting in results.settings:
         tables = {row[end]: None for row in rows for end in ("arm", "versus")}
         tables = {arm: results.table(arm, setting) for arm in tables}
-        gaps = _compared([stats.paired(tables[r["arm"]], tables[r["versus"]]) for r in rows])
+        gaps = compared([stats.paired(tables[r["arm"]], tables[r["versus"]]) for r in rows])
         found += [r | {"setting": setting} | gap for r, gap in zip(rows, gaps, strict=True)]
     return pd.DataFrame(found)
 
 
-def _compared(gaps: list[stats.Paired]) -> list[dict]:
-    """Differences of one family with their p values, alone and adjusted over it, and verdicts."""
+def compared(gaps: list[stats.Paired], bounded: bool = True) -> list[dict]:
+    """Differences of one family with their p values, alone and adjusted over it, and verdicts.
+
+    bounded: they are of mAP, which lies in 0..1, and for which the margin was fixed."""
     adjusted, rows = stats.holm([gap.p for gap in gaps]), []
     for gap, p_holm in zip(gaps, adjusted, strict=True):
-        found = gap.difference.within(-1, 1)
-        if found.seeds < stats.SEEDS or pd.isna(gap.p):
-            verdict = stats.NO_VERDICT
-        elif p_holm < stats.LEVEL:
-            verdict = "higher" if found.estimate > 0 else "lower"
-        else:
-            near = len(gaps) * stats.equivalence(found) < stats.LEVEL
-            verdict = "equivalent" if near else "undecided"
+        found = gap.difference.within(-1, 1) if bounded else gap.difference
+        verdict = told(found, p_holm)
+        near = bounded and len(gaps) * stats.equivalence(found) < stats.LEVEL
+        verdict = "equivalent" if verdict == "undecided" and near else verdict
         rows.append(
             {
                 "difference": found.estimate,
@@ -158,6 +156,16 @@ def _compared(gaps: list[stats.Paired]) -> list[dict]:
             }
         )
     return rows
+
+
+def told(found: stats.Interval, p_holm: float) -> str:
+    """Whether a difference is told from zero by an adjusted p value: higher, lower, undecided, or a
+    dash where there are too few seeds or clusters for a verdict."""
+    if found.seeds < stats.SEEDS or pd.isna(p_holm):
+        return stats.NO_VERDICT
+    if p_holm < stats.LEVEL:
+        return "higher" if found.estimate > 0 else "lower"
+    return "undecided"
 
 
 def alphas(results: Results, quality: pd.DataFrame, fewest: int = ALPHAS) -> pd.DataFrame:
@@ -229,7 +237,7 @@ def by_script(results: Results) -> pd.DataFrame:
             if all(map(len, tables)):
                 gaps.append(stats.paired(*tables))
                 rows.append({"arm": arm, "versus": versus, "pair": words})
-    return pd.DataFrame([row | gap for row, gap in zip(rows, _compared(gaps), strict=True)])
+    return pd.DataFrame([row | gap for row, gap in zip(rows, compared(gaps), strict=True)])
 
 
 def _script_pairs(which: str) -> Select:

@@ -125,11 +125,22 @@ def show(figure: Figure, folder: Path) -> HTML:
     if not figure.panels:
         return HTML("")
     folder.mkdir(parents=True, exist_ok=True)
-    zoom = ZOOM if len(figure.panels) == 1 else 1
-    images = [
-        _image(_saved(drawing, folder / _file(figure.name, panel)), figure.alts[panel], zoom)
-        for panel, drawing in figure.panels.items()
-    ]
+    files = {panel: folder / _file(figure.name, panel) for panel in figure.panels}
+    return _html(figure, {n: _saved(drawing, files[n]) for n, drawing in figure.panels.items()})
+
+
+def inline(figure: Figure) -> HTML:
+    """The same HTML, and nothing saved."""
+    vectors = {panel: _vector(drawing) for panel, drawing in figure.panels.items()}
+    for drawing in figure.panels.values():
+        plt.close(drawing)
+    return _html(figure, vectors) if vectors else HTML("")
+
+
+def _html(figure: Figure, vectors: Mapping[str, str]) -> HTML:
+    """A figure on a page. vectors: its panels' SVG."""
+    zoom = ZOOM if len(vectors) == 1 else 1
+    images = [_image(svg, figure.alts[panel], zoom) for panel, svg in vectors.items()]
     return HTML(
         f'<figure id="{figure.name}"><div style="{ROW}">{"".join(images)}</div>'
         f"<figcaption>{html.escape(figure.caption)}</figcaption></figure>"
@@ -142,14 +153,19 @@ def _file(name: str, panel: str) -> str:
 
 
 def _saved(drawing: Drawing, file: Path) -> str:
-    """Write a drawing as SVG and PNG; its SVG. The same drawing gives the same bytes."""
-    vector = BytesIO()
-    drawing.savefig(vector, format="svg", metadata={"Date": None, "Creator": None})
+    """Write a drawing as SVG and PNG; its SVG."""
+    text = _vector(drawing)
     drawing.savefig(f"{file}.png", format="png", metadata={"Software": None})
     plt.close(drawing)
-    text = _compact(vector.getvalue().decode())
     Path(f"{file}.svg").write_text(text, encoding="utf-8")
     return text
+
+
+def _vector(drawing: Drawing) -> str:
+    """A drawing as SVG. The same drawing gives the same bytes."""
+    vector = BytesIO()
+    drawing.savefig(vector, format="svg", metadata={"Date": None, "Creator": None})
+    return _compact(vector.getvalue().decode())
 
 
 def _compact(svg: str) -> str:

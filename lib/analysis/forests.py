@@ -173,9 +173,12 @@ def prompts(table: pd.DataFrame):
     panels = {}
     for measure, rows in table[table["versus"] == "swapped"].groupby("measure", sort=False):
         limits = _around_zero(rows)
-        fig = _blocks(rows.assign(setting=rows["prompts"]), "arm", "", limits, 1.5 * PANEL)
+        fig = _blocks(rows.assign(setting=rows["prompts"]), "arm", "", limits, PANEL)
+        fig.set_figheight(1.6 * fig.get_figheight())  # names and titles of two lines
         for ax, pair in zip(fig.axes, dict.fromkeys(rows["prompts"]), strict=True):
-            ax.set_title(f"asked with {pair}", loc="left")
+            ax.set_title(f"asked with {pair}".replace(" / ", " /\n"), loc="left", fontsize=9)
+            names = [name.get_text().replace(", ", ",\n") for name in ax.get_yticklabels()]
+            ax.set_yticks(ax.get_yticks(), names, fontsize=8)
         fig.axes[-1].set_xlabel(f"{measure}: right {MINUS} swapped")
         panels[measure] = fig
     return panels

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from lib.analysis import claims, predictions, stats, tables, trends, words
+from lib.analysis import answers, claims, predictions, stats, tables, words
 from lib.metrics import REFERENCES, SETTINGS
 from lib.params import Analyse, Prepare, Train
 
@@ -62,18 +62,12 @@ def answer(kept: Kept) -> str:
     that has a result."""
     if "laws" in kept.tables:
         return predictions.answer(*(kept.table(n) for n in LAW))
-    along = _primary_alone(kept.table("trend"))
-    if said := trends.answer(along, _primary_alone(kept.table("slopes")), kept.analyse.axis):
-        return f"Along {kept.analyse.axis}: {said}"
+    own = (kept.table(name) for name in ("choices", "trend", "slopes"))
+    if said := answers.first_sentence(*own, kept.analyse.axis):
+        return said
     primary = kept.table("primary")
     primary = primary.assign(why=primary["why"].astype(object).fillna(""))
     return words.in_short(primary) + _behind(kept)
-
-
-def _primary_alone(table: pd.DataFrame) -> pd.DataFrame:
-    """Of a table by contrast, the rows of the three that were fixed beforehand."""
-    names = [name.lower() for name in PRIMARY.values()]
-    return table[table["contrast"].isin(names)] if len(table) else table
 
 
 def together(studies: Iterable[Kept]) -> str:
@@ -219,17 +213,14 @@ def _in_all(found: list[str]) -> str:
 
 def comparisons(studies: Iterable[Kept]) -> pd.DataFrame:
     """For people to read: every comparison that decides a claim, a row each, claims together."""
-    parts = [k.table("comparisons").assign(study=k.name) for k in studies if len(_compared(k))]
+    found = [(k.name, k.table("comparisons")) for k in studies]
+    parts = [table.assign(study=name) for name, table in found if len(table)]
     if not parts:
         return pd.DataFrame()
     whole = pd.concat(parts, ignore_index=True)
     order = {claim: place for place, claim in enumerate(dict.fromkeys(whole["claim"]))}
     whole = whole.sort_values("claim", key=lambda c: c.map(order), kind="stable", ignore_index=True)
     return pd.concat([whole[["study"]], tables.compared(whole)], axis=1)
-
-
-def _compared(kept: Kept) -> pd.DataFrame:
-    return kept.table("comparisons")
 
 
 def untested(studies: Iterable[Kept]) -> dict[str, str]:
@@ -314,6 +305,7 @@ def _start(run: Train) -> str:
 
 def seeds(kept: Kept) -> str:
     """How many seeds its contrasts rest on; a dash where none is known."""
-    table = kept.table("points" if "laws" in kept.tables else "primary")
-    found = table["seeds"].dropna() if "seeds" in table else []
+    names = ["points"] if "laws" in kept.tables else ["primary", "trend", "choices"]
+    parts = [kept.table(name) for name in names]
+    found = [s for table in parts if "seeds" in table for s in table["seeds"].dropna()]
     return _range(map(int, found)) if len(found) else "\N{EM DASH}"

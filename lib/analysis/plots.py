@@ -447,6 +447,30 @@ def series(table: pd.DataFrame, axis: str):
     return panels
 
 
+@figure(
+    "donors",
+    "mAP within a language of few training pairs, less that of training on it alone, over the "
+    "share of its pairs that is kept, in doublings; bands: 95 % intervals of each alone. Above "
+    "zero the other languages' pairs help. Languages differ in more than their relatives.",
+    alts.donors,
+)
+def donors(table: pd.DataFrame, axis: str):
+    """A panel a study, all of one scale. table: of lib.analysis.trends.gains."""
+    low, high = min(0, table["low"].min()), max(0, table["high"].max())
+    room, panels = 0.05 * (high - low), {}
+    for study, block in table.groupby("study", sort=False):
+        fig, ax = plt.subplots(figsize=(PANEL, 2.9), layout="constrained")
+        ax.axhline(0, color="black", lw=0.8)
+        for arm, line in block.groupby("arm", sort=False):
+            _band(ax, line["x"], line, "--" if arm == "mono" else "-", look(arm))
+        _doublings(ax, block["x"], axis)
+        ax.set(ylabel="gain in mAP over alone", ylim=(low - room, high + room))
+        ax.set_title(study, loc="left")
+        fig.legend(loc="outside lower left", ncols=2, handlelength=2.4)
+        panels[study] = fig
+    return panels
+
+
 def _doublings(ax, x: pd.Series, axis: str) -> None:
     """An axis of numbers whose doublings are equally far apart."""
     ticks = sorted(set(x))

@@ -7,22 +7,34 @@ at every x, the slope of each seed and cluster is known, and its interval is tha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
 
-from lib.analysis import stats, tables
-from lib.analysis.claims import CONTRASTS, HYBRID, gap, lacking
+from lib.analysis import contrasts, stats, tables, words
+from lib.analysis.claims import CONTRASTS, HYBRID, MIX, gap, lacking
 from lib.analysis.results import Results
 
 Series = Mapping[float, Mapping[int, Results]]
 # What hybrid(0.5) of T steps has beyond the specialist of T / 2: lib.analysis.budgets.
 SYNERGY = {"S_mono": "mono", "S_cross": "cross"}
 # Beside an arm that is trained on one language alone: what other languages' pairs bring to it.
-BESIDE_ALONE = {"mono beside alone": "mono", "hybrid beside alone": HYBRID}
+BESIDE_ALONE = {"hybrid beside alone": HYBRID, "mono beside alone": "mono"}
 SHOWN = ("mono cost", "cross gain", "batch effect", "multi gain", *SYNERGY)
-ORDER = (*SHOWN, *BESIDE_ALONE)
+ORDER = (*BESIDE_ALONE, *SHOWN)
+# The primary contrasts, whose changes answer a study: whom hybrid(0.5) is compared with, and where.
+ANSWERS = {
+    "mono cost": ("mono", "within a language"),
+    "cross gain": ("mono", "across languages"),
+    "batch effect": (MIX, "over all settings"),
+}
+# The same of a study with an arm of one language alone: who stands against whom.
+ALONE = {
+    "hybrid beside alone": f"{HYBRID} against training on that language alone",
+    "mono cost": f"{HYBRID} against mono over all languages",
+    "mono beside alone": "mono over all languages against that language alone",
+}
 
 
 def gaps(by_budget: Mapping[int, Results]) -> dict[str, pd.DataFrame]:
@@ -40,7 +52,7 @@ def gaps(by_budget: Mapping[int, Results]) -> dict[str, pd.DataFrame]:
         if arm in whole.arms and "mono" in whole.settings:
             own, only = whole.table(arm, "mono"), whole.table(alone[0], "mono")
             found[name] = stats.difference(own, only)
-    half = by_budget.get(last // 2) if last % 2 == 0 else None
+    half = by_budget.get(last // 2) if last and last % 2 == 0 else None  # 0: no budgets
     for name, setting in SYNERGY.items() if half else ():
         if HYBRID in whole.arms and setting in half.arms and setting in whole.settings:
             own, alone = whole.table(HYBRID, setting), half.table(setting, setting)
@@ -49,14 +61,17 @@ def gaps(by_budget: Mapping[int, Results]) -> dict[str, pd.DataFrame]:
 
 
 def values(series: Series) -> pd.DataFrame:
-    """One row a contrast and x: contrast, x, value, low, high, seeds (95 % intervals)."""
-    rows = []
+    """One row a contrast and x: contrast, x, value, low, high (95 %), seeds, detectable, p, p_holm
+    (adjusted over all rows), verdict (as of lib.analysis.contrasts.rivals)."""
+    about, gap_of_each = [], []
     for x, by_budget in sorted(series.items()):
         for name, table in gaps(by_budget).items():
             own = stats.interval(table)
-            about = {"contrast": name, "x": x, "value": own.estimate}
-            rows.append(about | {"low": own.low, "high": own.high, "seeds": own.seeds})
-    return _ordered(pd.DataFrame(rows))
+            about.append({"contrast": name, "x": x})
+            gap_of_each.append(stats.Paired(own, stats.two_sided(own)))
+    found = contrasts.compared(gap_of_each)
+    rows = [one | own for one, own in zip(about, found, strict=True)]
+    return _ordered(pd.DataFrame(rows).rename(columns={"difference": "value"}))
 
 
 def slopes(series: Series) -> pd.DataFrame:
@@ -87,6 +102,18 @@ def _factors(x: np.ndarray) -> np.ndarray:
     return away / (away**2).sum()
 
 
+def gains(tables_of: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """What other languages' pairs bring to one alone, study by study: study, arm, x, estimate, low,
+    high. Empty of fewer than two studies. tables_of: words for a study -> `values`."""
+    parts = [table.assign(study=study) for study, table in tables_of.items() if len(table)]
+    if not parts:
+        return pd.DataFrame()
+    whole = pd.concat(parts, ignore_index=True).rename(columns={"value": "estimate"})
+    whole = whole.assign(arm=whole["contrast"].map(BESIDE_ALONE)).dropna(subset="arm")
+    table = whole[["study", "arm", "x", "estimate", "low", "high"]]
+    return table if table["study"].nunique() > 1 else pd.DataFrame()
+
+
 def arms(series: Series) -> pd.DataFrame:
     """mAP of each arm at each x and its largest budget: arm, x, setting, mAP, low, high."""
     parts = []
@@ -112,27 +139,111 @@ def _ordered(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def answer(found: pd.DataFrame, slope: pd.DataFrame, axis: str) -> str:
-    """How the primary contrasts change along the axis, in one sentence each; "" without a slope."""
-    said = []
-    for row in slope.itertuples() if len(slope) else ():
-        own = found[found["contrast"] == row.contrast].sort_values("x")
-        first, last = own.iloc[0], own.iloc[-1]
-        ends = (
-            f"from {stats.signed(first.value, first.low, first.high)} at {axis} {first.x:g} to "
-            f"{stats.signed(last.value, last.low, last.high)} at {last.x:g}"
-        )
-        change = f"{stats.signed(row.slope, row.low, row.high)} a doubling"
-        said.append(f"{row.contrast} goes {ends} ({change}, {_verdict(row)})")
-    return "; ".join(said) + "." if said else ""
+    """What the axis does, in a sentence or two, `**` around what counts: how the primary contrasts
+    change with it, or what other languages bring to one that few pairs are in; "" without a slope.
+
+    found, slope: of `values` and `slopes`."""
+    if slope.empty:
+        return ""
+    if set(BESIDE_ALONE) & set(slope["contrast"]):
+        return _beside_alone(found, slope, axis)
+    rows = _of(slope, ANSWERS)
+    parts, last = [], ""
+    for name, row in rows.items():
+        rival, where = ANSWERS[name]
+        parts.append(f"against {rival} it " * (rival != last) + _change(row, found, where))
+        last = rival
+    said = "; ".join(parts).replace(" it ", f" {HYBRID} ", 1)
+    ends = f"{found['x'].min():g} to {found['x'].max():g}"
+    lead = _undecided(rows.values())
+    return words.following(lead, f"With each doubling of {axis} ({ends}), {said}.")
 
 
-def _verdict(row) -> str:
+def _of(slope: pd.DataFrame, names: Iterable[str]) -> dict[str, dict]:
+    """Contrast -> its row of `slopes`, in the order of the names, of those that are there."""
+    rows = {row["contrast"]: row for row in slope.to_dict("records")}
+    return {name: rows[name] for name in names if name in rows}
+
+
+def _undecided(rows: Iterable[dict]) -> str:
+    """Why no change has a verdict, to come first; "" where one has."""
+    told = [row | {"why": "", "verdict": _told(row)} for row in rows]
+    return words.nothing_decided(told) if told else ""
+
+
+def _change(row: dict, found: pd.DataFrame, where: str) -> str:
+    """What a doubling does to one contrast, as the rest of a sentence: a verb, a size, its ends."""
+    own = found[found["contrast"] == row["contrast"]].sort_values("x")
+    shown = [f"{stats.signed(r.value, r.low, r.high)} at {r.x:g}" for r in own.itertuples()]
+    ends = f"{row['contrast']} {shown[0]}, {shown[-1]}"
+    change = stats.signed(row["slope"], row["low"], row["high"])
+    told = _told(row)
+    if told == stats.NO_VERDICT:
+        return f"changes by {change} mAP {where} ({ends})"
+    if told == "undecided":
+        open_ = f"{change} mAP a doubling; {row['detectable']:.3f} could have been detected"
+        return f"**does not change for certain {where}** ({open_}; {ends})"
+    size = words.size(row | {"difference": row["slope"]})
+    return f"**{_verb(row, own)} {where}, by {size} mAP** ({ends})"
+
+
+def _verb(row: dict, own: pd.DataFrame) -> str:
+    """What a change told from none makes of gain or loss, by the intervals of both ends: one that
+    holds zero is neither."""
+    ends = own.iloc[[0, -1]]
+    gains, loses = (ends["low"] > 0).any(), (ends["high"] < 0).any()
+    up = row["slope"] > 0
+    if gains and loses:
+        return "turns from loss to gain" if up else "turns from gain to loss"
+    if gains or loses:
+        return f"{'gains' if gains else 'loses'} {'more' if up == gains else 'less'}"
+    return "rises" if up else "falls"
+
+
+def _beside_alone(found: pd.DataFrame, slope: pd.DataFrame, axis: str) -> str:
+    """What other languages' pairs bring to one language, label by label of the axis, and with each
+    doubling."""
+    rows = found[found["contrast"].isin(list(ALONE))].assign(why="")
+    parts, changes = [], []
+    for name, row in _of(slope, ALONE).items():
+        own = rows[rows["contrast"] == name]
+        parts.append(f"{ALONE[name]}: {', '.join(_at(r, axis) for r in own.itertuples())}")
+        told = "" if _told(row) == stats.NO_VERDICT else f" ({_verdict(row)})"
+        changes.append(f"{stats.signed(row['slope'], row['low'], row['high'])}{told}")
+    said = (
+        f"In mAP within the language of few pairs, {'; '.join(parts)}. Each doubling of {axis} "
+        f"changes these by {', '.join(changes)}."
+    )
+    return words.following(words.nothing_decided(rows.to_dict("records")), said)
+
+
+def _at(row, axis: str) -> str:
+    """One difference of `values`, with its interval and verdict."""
+    shown, where = stats.signed(row.value, row.low, row.high), f"at {axis} {row.x:g}"
+    if row.verdict in words.DECIDED:
+        verb = "gains" if row.value > 0 else "loses"
+        size = words.size({"difference": row.value, "low": row.low, "high": row.high})
+        return f"**{verb} {size} {where}**"
+    if row.verdict == "equivalent":
+        return f"**within {stats.MARGIN:g} {where}** ({shown})"
+    if row.verdict == "undecided":
+        return f"undecided {where} ({shown}, detectable {row.detectable:.3f})"
+    return f"{shown} {where}"
+
+
+def _told(row: dict) -> str:
     """Whether the change is told from none, by p adjusted over all contrasts."""
-    if row.seeds < stats.SEEDS or pd.isna(row.p_holm):
+    if row["seeds"] < stats.SEEDS or pd.isna(row["p_holm"]):
         return stats.NO_VERDICT
-    if row.p_holm < stats.LEVEL:
-        return "rises" if row.slope > 0 else "falls"
-    return f"undecided, detectable {row.detectable:.3f}"
+    if row["p_holm"] < stats.LEVEL:
+        return "rises" if row["slope"] > 0 else "falls"
+    return "undecided"
+
+
+def _verdict(row: dict) -> str:
+    """The same, and of an undecided one what could have been detected."""
+    told = _told(row)
+    return f"undecided, detectable {row['detectable']:.3f}" if told == "undecided" else told
 
 
 def shown(found: pd.DataFrame, slope: pd.DataFrame) -> pd.DataFrame:

@@ -17,6 +17,8 @@ from lib.analysis.sums import stratum
 from lib.metrics import REFERENCES, SETTINGS
 from lib.params import Analyse, BenchmarkSpec, Train
 
+MARKUP = r"([!-/:-@\[-`{-~])"  # what Markdown or HTML may read as more than itself
+DECIDED = ("supported", "contradicted", "higher", "lower")
 NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight"}
 
 
@@ -44,7 +46,7 @@ def about(results: Results, spec: BenchmarkSpec, source: str, rows: dict[str, in
 
 def _plain(text: str) -> str:
     """A user's text as Markdown that shows it as it is: no HTML, no markup."""
-    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(text.split()))
+    return re.sub(MARKUP, r"\\\1", " ".join(text.split()))
 
 
 def left_out(runs: list[ScoredRun]) -> Markdown:
@@ -67,22 +69,26 @@ def question(p: Analyse) -> Markdown:
 def asked(p: Analyse) -> HTML | Markdown:
     """What was asked for, beside what was measured, and which study file runs all of it."""
     table = pd.DataFrame(p.asked.items(), columns=["asked for", "measured here"])
-    full = f" All of it: `{p.full}`." if p.full else ""
+    full = f" All of it: {p.full}." if p.full else ""
     return show(table, f"What was asked for, and what could be run here.{full}")
 
 
-def trend(answer: str, p: Analyse, runs: list[ScoredRun]) -> Markdown:
-    """What the axis does, and of which runs the rest of the report is; nothing without an axis."""
+def first(answer: str) -> Markdown:
+    """The answer of a study along an axis or with prompts, of lib.analysis.answers."""
+    return Markdown(_strong(answer))
+
+
+def rest(p: Analyse, runs: list[ScoredRun]) -> Markdown:
+    """Of which runs of an axis all that follows is; nothing without an axis."""
     if not p.axis:
         return Markdown("")
     last = next(part for part in runs[0].folder.name.split(",") if part.startswith(f"{p.axis}="))
-    rest = f"All below the curves is of `{last}` alone."
-    return Markdown(f"**Along {p.axis}**: {answer} {rest}")
+    return Markdown(f"**All below is of `{last}` alone.**")
 
 
-def chosen(answer: str) -> Markdown:
-    """Whether the question can choose, of lib.analysis.prompts.answer; nothing without prompts."""
-    return Markdown(f"**Right minus swapped.** {_plain(answer)}" if answer else "")
+def _strong(text: str) -> str:
+    """Text of which nothing but `**words**` is markup."""
+    return "**".join(re.sub(MARKUP, r"\\\1", part) for part in text.split("**"))
 
 
 STRATEGIES = {
@@ -131,21 +137,22 @@ def arms(results: Results) -> Markdown:
 # --- the answer --------------------------------------------------------------------------------
 
 
-def answer(primary: pd.DataFrame, ahead: str = "") -> Markdown:
+def answer(primary: pd.DataFrame, ahead: str = "", special: str = "") -> Markdown:
     """The report's question answered in a sentence, from the table of lib.analysis.claims.primary:
-    what is decided, what is not, or why nothing is. ahead: of `ahead_untrained`, to follow it."""
+    what is decided, what is not, or why nothing is. ahead: of `ahead_untrained`, to follow it.
+    special: the answer of a study that need not have these contrasts, which stands above."""
     rows = dict(zip(("cost", "gain", "batch"), primary.to_dict("records"), strict=True))
     if all(row["why"] for row in rows.values()):
         why = "; ".join(dict.fromkeys(row["why"] for row in rows.values()))
-        return Markdown(f"**Not answered here**: {why}.{ahead}")
+        return Markdown(ahead.strip() if special else f"**Not answered here**: {why}.{ahead}")
     arm, mono, mix = rows["cost"]["arm"], rows["cost"]["versus"], rows["batch"]["versus"]
     against_mono = _against_mono(rows["cost"], rows["gain"])
-    undecided = _nothing_decided(rows.values())
+    undecided = nothing_decided(rows.values())
     text = (
         f"{'t' if undecided else 'T'}raining on batches half of which are in one language and half "
         f"across languages ({arm}) {against_mono}, against one language a batch throughout "
         f"({mono}); against mixing both kinds inside every batch ({mix}) it "
-        f"{_effect(rows['batch'], 'over all settings')}."
+        f"{effect(rows['batch'], 'over all settings')}."
     )
     return Markdown(undecided + text + ahead)
 
@@ -156,28 +163,28 @@ def in_short(primary: pd.DataFrame) -> str:
     reasons = [row["why"] for row in (cost, gain, batch)]
     if all(reasons):
         return f"**Not answered here**: {'; '.join(dict.fromkeys(reasons))}."
-    undecided = _nothing_decided((cost, gain, batch))
+    undecided = nothing_decided((cost, gain, batch))
     return (
         f"{undecided}{cost['arm']} {_against_mono(cost, gain)}, against {cost['versus']}; against "
-        f"{batch['versus']} it {_effect(batch, 'over all settings')}."
+        f"{batch['versus']} it {effect(batch, 'over all settings')}."
     )
 
 
 def _against_mono(cost: dict, gain: dict) -> str:
-    effects = _effect(cost, "within a language"), _effect(gain, "across languages")
+    effects = effect(cost, "within a language"), effect(gain, "across languages")
     return " and ".join(effects)
 
 
-def _effect(row: dict, where: str) -> str:
+def effect(row: dict, where: str) -> str:
     """What a contrast says of `arm`, as the rest of a sentence: a verb, a size, its interval."""
     if row["why"]:
         return f"was not compared {where} ({row['why']})"
     signed = stats.signed(row["difference"], row["low"], row["high"])
-    if row["verdict"] in ("supported", "contradicted"):
+    if row["verdict"] in DECIDED:
         verb = "gains" if row["difference"] > 0 else "loses"
         small = f", below the margin of {stats.MARGIN:g} fixed beforehand"
         small *= abs(row["difference"]) < stats.MARGIN
-        return f"**{verb} {_size(row)} mAP {where}**{small}"
+        return f"**{verb} {size(row)} mAP {where}**{small}"
     if row["verdict"] == "equivalent":
         return f"**differs by no more than {stats.MARGIN:g} mAP {where}** ({signed})"
     if row["verdict"] == stats.NO_VERDICT:
@@ -186,7 +193,7 @@ def _effect(row: dict, where: str) -> str:
     return f"**neither gains nor loses for certain {where}** ({signed} mAP{detectable})"
 
 
-def _size(row: dict) -> str:
+def size(row: dict) -> str:
     """A difference told from zero without its sign, with its interval: of a loss turned round. As
     many digits as show that the interval is without zero, three or more."""
     ends = row["low"], row["high"]
@@ -195,7 +202,7 @@ def _size(row: dict) -> str:
     return f"{abs(row['difference']):.3f} [{low:.{digits}f}, {high:.3f}]"
 
 
-def _nothing_decided(rows: Iterable[dict]) -> str:
+def nothing_decided(rows: Iterable[dict]) -> str:
     """Why none of the contrasts has a verdict, as a sentence to come first; empty where one has."""
     tested = [row for row in rows if not row["why"]]
     if any(row["verdict"] != stats.NO_VERDICT for row in tested):
@@ -205,6 +212,11 @@ def _nothing_decided(rows: Iterable[dict]) -> str:
         return "**Undecided: one cluster of questions decides nothing.** So far: "
     which = f"{seeds} seeds decide" if seeds > 1 else "one seed decides"
     return f"**Undecided: {which} nothing; {NUMBERS[stats.SEEDS]} are needed.** So far: "
+
+
+def following(lead: str, text: str) -> str:
+    """A sentence after another, or after its own beginning: `So far: `."""
+    return lead + (text[0].lower() + text[1:] if lead.endswith(": ") else text)
 
 
 def beside(results: Results, quality: pd.DataFrame, note: str = "") -> Markdown:

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+import matplotlib.pyplot as plt
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup, escape
 
 from lib import store
-from lib.analysis import overview
+from lib.analysis import drawing, overview, plots, trends
 from lib.analysis.overview import Kept, Trained
 from lib.store import ROOT
 from lib.study import grid, paths, report
@@ -94,6 +95,12 @@ QUESTIONS = (
         "the paper's own figures: its training data is not public; what large encoders reach",
     ),
 )
+# Studies of one language of few pairs, with its relatives among the others.
+RELATIVES = {
+    "rq4_zh": "Chinese (no relative)",
+    "rq4_da": "Danish (Swedish)",
+    "rq4_pt": "Portuguese (Spanish, Italian)",
+}
 PAGE = "index.html"
 
 
@@ -168,6 +175,7 @@ def _content(studies: list[Kept], folder: Path) -> dict[str, Any]:
 
     return {
         "questions": [_question(one, studies, links) for one in (QUESTIONS[-1], *QUESTIONS[:-1])],
+        "relatives": _relatives(studies),
         "contrasts": linked(overview.contrasts(studies)),
         "advice": linked(overview.advice(studies)),
         "ranker": linked(overview.ranker(studies)),
@@ -176,6 +184,19 @@ def _content(studies: list[Kept], folder: Path) -> dict[str, Any]:
         "untested": overview.untested(studies),
         "studies": [_study(kept, links[kept.name]) for kept in studies],
     }
+
+
+def _relatives(studies: list[Kept]) -> Markup:
+    """What other languages bring to one of few pairs, by its relatives; nothing of one study."""
+    kept = {one.name: one for one in studies if one.name in RELATIVES}
+    own = {words: kept[name].table("trend") for name, words in RELATIVES.items() if name in kept}
+    table = trends.gains(own)
+    if table.empty:
+        return Markup("")
+    with plt.rc_context(), pd.option_context("display.max_colwidth", None):
+        drawing.style()
+        axis = next(iter(kept.values())).analyse.axis
+        return Markup(drawing.inline(plots.donors(table, axis)).data)
 
 
 def _leading(verdicts: pd.DataFrame, links: dict) -> dict[str, Any]:
