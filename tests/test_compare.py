@@ -185,11 +185,15 @@ def test_agnosticism_of_planted_vectors():
     assert list(dict.fromkeys(means.index.get_level_values(1))) == [
         "bitext", "strong", "strong_each", "own_top10"
     ]  # fmt: skip
-    assert means.loc[("b", "bitext"), ["estimate", "low", "high"]].tolist() == pytest.approx([1] * 3)
+    assert means.loc[("b", "bitext"), ["estimate", "low", "high"]].tolist() == pytest.approx(
+        [1] * 3
+    )
     assert means.loc[("a", "bitext"), "estimate"] == pytest.approx(0.5)
     assert means.loc[("b", "strong"), "estimate"] == pytest.approx(1)
     assert means.loc[("a", "strong"), "high"] == 0
-    assert means.loc[("a", "own_top10"), "estimate"] == pytest.approx(3)  # ten of ten, of a third of the pool
+    assert means.loc[("a", "own_top10"), "estimate"] == pytest.approx(
+        3
+    )  # ten of ten, of a third of the pool
     gaps = found.agnostic_differences().set_index("metric")
     assert gaps.loc["bitext", "difference"] == pytest.approx(0.5)
     half = student.ppf(0.975, 11) * np.std([0] * 6 + [1] * 6, ddof=1) / np.sqrt(12)
