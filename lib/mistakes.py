@@ -105,6 +105,8 @@ def require_fit(p: Any) -> None:
         (p.layers_kept and not p.model, "layers_kept", "model ''", "0"),
         (p.frozen and not p.model, "frozen", "model ''", "0"),
         (p.lora and not p.model, "lora", "model ''", "0"),
+        (p.weights != "fp32" and not p.lora, "weights", "lora 0", "fp32"),
+        (p.weights != p.precision == "fp32", "weights", "precision 'fp32'", "fp32"),
         (p.lora and p.frozen, "lora", f"frozen {p.frozen}", "one of the two"),
         (p.angle and p.maps not in ("rotated", "free"), "angle", f"maps {p.maps!r}",
          "rotated or free"),

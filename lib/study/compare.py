@@ -334,13 +334,13 @@ def _parts(
         ],
         "Language bias": [
             *_biases(made["bias"], unit),
-            showing.show(readable(made["bias_differences"]), BIASES, "bias_differences"),
+            showing.show(readable(made["bias_differences"]), FAMILY, "bias_differences"),
         ],
         "Language-agnosticism": [
             showing.show(
                 tables.biases(made["agnostic"]), f"{ALIGNED} {unit.capitalize()}.", "agnostic"
             ),
-            showing.show(readable(made["agnostic_differences"]), BIASES, "agnostic_differences"),
+            showing.show(readable(made["agnostic_differences"]), FAMILY, "agnostic_differences"),
             showing.show(vectors_of.against_first(made["vectors"]), VECTORS, "vectors"),
         ],
         "Other measures": [
@@ -357,7 +357,7 @@ DIFFERENCES = (
     "Each encoder minus the first, question by question, with its 95 % interval. Detectable: the "
     "true difference that is found four times in five. p (Holm): adjusted for all rows."
 )
-BIASES = "As above, in measures of language bias, a family of their own."
+FAMILY = "Each minus the first, as above, in these measures, which are a family of their own."
 AS_OTHERS = (
     "As other papers measure it. Own language first: how often the best ranked relevant passage is "
     "in the question's language. TLR@20: recall of those in other languages. MRC@10: how alike "
