@@ -104,6 +104,7 @@ def require_fit(p: Any) -> None:
         (p.objective == "lakda" and p.cross_prompt, "cross_prompt", "objective 'lakda'", "none"),
         (p.layers_kept and not p.model, "layers_kept", "model ''", "0"),
         (p.frozen and not p.model, "frozen", "model ''", "0"),
+        (p.remote_code and not p.model, "remote_code", "model ''", "False"),
         (p.lora and not p.model, "lora", "model ''", "0"),
         (p.weights != "fp32" and not p.lora, "weights", "lora 0", "fp32"),
         (p.weights != p.precision == "fp32", "weights", "precision 'fp32'", "fp32"),

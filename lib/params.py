@@ -202,6 +202,7 @@ class Train(Stage):
     came_later = {"layers_kept": 0, "frozen": 0, "lora": 0, "recompute": False, "only": ""}
     came_later |= {"maps": "", "angle": 0.0, "directions": 0, "look_every": 0, "weights": "fp32"}
     came_later |= {"objective": "", "objective_weight": 1.0, "mono_prompt": "", "cross_prompt": ""}
+    came_later |= {"remote_code": False}
 
     corpus: str = Field("base", description="the run of 01_prepare to train on")
     strategy: Literal[tuple(ARMS)] = Field("hybrid", description="how batches are made")
@@ -219,6 +220,7 @@ class Train(Stage):
     objective: Objective = Field("", description="added to the loss: lib.training.objectives")
     objective_weight: float = Field(1.0, gt=0, description="of what is added")
     model: str = Field("", description="checkpoint's name or folder; empty: small, from scratch")
+    remote_code: bool = Field(False, description="checkpoint: run the code that it brings")
     width: Size = Field(64, description="from scratch: size of hidden states")
     layers: Size = Field(1, description="from scratch: number of layers")
     heads: Size = Field(2, description="from scratch: attention heads, a divisor of width")

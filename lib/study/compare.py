@@ -76,7 +76,7 @@ class Named:
     def load(self) -> Encoder:
         """The encoder, as it is meant. Raises ValueError in one line."""
         if (self.folder / "encoder.json").is_file():
-            return load_encoder(self.folder)
+            return load_encoder(self.folder, code=False)
         name, length = str(self.folder), pretrained.longest(self.folder)
         if self.asked == packaged.NAME:  # with what its folder does not say
             name, length = self.asked, 0
