@@ -336,13 +336,7 @@ def _parts(
             *_biases(made["bias"], unit),
             showing.show(readable(made["bias_differences"]), FAMILY, "bias_differences"),
         ],
-        "Language-agnosticism": [
-            showing.show(
-                tables.biases(made["agnostic"]), f"{ALIGNED} {unit.capitalize()}.", "agnostic"
-            ),
-            showing.show(readable(made["agnostic_differences"]), FAMILY, "agnostic_differences"),
-            showing.show(vectors_of.against_first(made["vectors"]), VECTORS, "vectors"),
-        ],
+        "Language-agnosticism": _alignment(made, unit),
         "Other measures": [
             showing.show(tables.wide(part, "setting"), f"{LABELS[metric]}, {unit}.")
             for metric, part in others.groupby("metric", sort=False)
@@ -395,6 +389,16 @@ def _biases(table: pd.DataFrame, unit: str) -> list[Any]:
     return [
         showing.show(tables.biases(table[own]), f"{OWN} {unit.capitalize()}.", "bias"),
         showing.show(tables.biases(table[~own]), f"{AS_OTHERS} {unit.capitalize()}.", "field"),
+    ]
+
+
+def _alignment(made: dict[str, pd.DataFrame], unit: str) -> list[Any]:
+    """Language-agnosticism, of questions and of vectors."""
+    own = tables.biases(made["agnostic"])
+    return [
+        showing.show(own, f"{ALIGNED} {unit.capitalize()}.", "agnostic"),
+        showing.show(readable(made["agnostic_differences"]), FAMILY, "agnostic_differences"),
+        showing.show(vectors_of.against_first(made["vectors"]), VECTORS, "vectors"),
     ]
 
 
