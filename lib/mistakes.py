@@ -83,6 +83,19 @@ def nearest(name: Any, options: Iterable[str]) -> str:
     return f" (did you mean {near[0]}?)" if near else f" (expected one of {', '.join(options)})"
 
 
+def _of_checkpoints(p: Any) -> tuple[tuple, ...]:
+    """The rows of `require_fit` about what only checkpoints have."""
+    return (
+        (p.layers_kept and not p.model, "layers_kept", "model ''", "0"),
+        (p.frozen and not p.model, "frozen", "model ''", "0"),
+        (p.remote_code and not p.model, "remote_code", "model ''", "False"),
+        (p.lora and not p.model, "lora", "model ''", "0"),
+        (p.weights != "fp32" and not p.lora, "weights", "lora 0", "fp32"),
+        (p.weights != p.precision == "fp32", "weights", "precision 'fp32'", "fp32"),
+        (p.lora and p.frozen, "lora", f"frozen {p.frozen}", "one of the two"),
+    )
+
+
 def require_fit(p: Any) -> None:
     """Raises ValueError for parameters of the stage `train` (lib.params.Train) that are right by
     themselves and do not go with each other."""
@@ -102,10 +115,7 @@ def require_fit(p: Any) -> None:
         (p.objective == "distil" and p.maps, "maps", "objective 'distil'", "none"),
         (p.objective == "lakda" and p.mono_prompt, "mono_prompt", "objective 'lakda'", "none"),
         (p.objective == "lakda" and p.cross_prompt, "cross_prompt", "objective 'lakda'", "none"),
-        (p.layers_kept and not p.model, "layers_kept", "model ''", "0"),
-        (p.frozen and not p.model, "frozen", "model ''", "0"),
-        (p.lora and not p.model, "lora", "model ''", "0"),
-        (p.lora and p.frozen, "lora", f"frozen {p.frozen}", "one of the two"),
+        *_of_checkpoints(p),
         (p.angle and p.maps not in ("rotated", "free"), "angle", f"maps {p.maps!r}",
          "rotated or free"),
         ((p.directions > 0) != (p.maps == "projected"), "directions",

@@ -200,8 +200,9 @@ class Train(Stage):
         "log_every",
     )
     came_later = {"layers_kept": 0, "frozen": 0, "lora": 0, "recompute": False, "only": ""}
-    came_later |= {"maps": "", "angle": 0.0, "directions": 0, "look_every": 0}
+    came_later |= {"maps": "", "angle": 0.0, "directions": 0, "look_every": 0, "weights": "fp32"}
     came_later |= {"objective": "", "objective_weight": 1.0, "mono_prompt": "", "cross_prompt": ""}
+    came_later |= {"remote_code": False}
 
     corpus: str = Field("base", description="the run of 01_prepare to train on")
     strategy: Literal[tuple(ARMS)] = Field("hybrid", description="how batches are made")
@@ -219,6 +220,7 @@ class Train(Stage):
     objective: Objective = Field("", description="added to the loss: lib.training.objectives")
     objective_weight: float = Field(1.0, gt=0, description="of what is added")
     model: str = Field("", description="checkpoint's name or folder; empty: small, from scratch")
+    remote_code: bool = Field(False, description="checkpoint: run the code that it brings")
     width: Size = Field(64, description="from scratch: size of hidden states")
     layers: Size = Field(1, description="from scratch: number of layers")
     heads: Size = Field(2, description="from scratch: attention heads, a divisor of width")
@@ -251,6 +253,7 @@ class Train(Stage):
     )
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="of products, not of weights")
+    weights: Literal["fp32", "bf16"] = Field("fp32", description="lora: of the frozen matrices")
     compile: bool = Field(False, description="by torch.compile: other last bits after a stop")
     chunk: Count = Field(0, description="texts in memory at a time, for another forward; 0: all")
     recompute: bool = Field(False, description="layers' inner states made again for gradients")
@@ -259,9 +262,7 @@ class Train(Stage):
     keep_checkpoints: Positive = Field(1, description="how many of the latest are kept")
     log_every: Positive = Field(50, description="steps between lines of the log")
     validate_every: Count = Field(0, description="steps between validations, best kept; 0: none")
-    patience: Count = Field(
-        0, description="stop after so many validations without a better one; 0: train all steps"
-    )
+    patience: Count = Field(0, description="validations without a better one, then stop; 0: never")
     look_every: Count = Field(
         0, description="steps between looks at gradients of mono and cross batches; 0: none"
     )

@@ -118,7 +118,7 @@ class Training:
         self.encoder = models.build_encoder(params, corpus.tokenizer_file)
         self.texts = prompts.texts(corpus, self.encoder, params, self.schedule)
         frozen.freeze(self.encoder, params.frozen)
-        self.encoder.model = adapters.put_in(self.encoder.model, params.lora, params.seed)
+        self.encoder.model = adapters.put_in(self.encoder.model, params)
         if params.recompute:
             models.recompute(self.encoder.model)
         vocabulary.train_only(self.encoder, vocabulary.used(self.encoder, self.texts, dev))

@@ -115,9 +115,54 @@ def test_recomputed_states_give_the_same_run(corpus, checkpoint, tmp_path):
     assert results(tmp_path / "again") == results(tmp_path / "kept")
 
 
+def test_matrices_in_bf16_are_trained_beside_to_the_same_bits(corpus, checkpoint, tmp_path):
+    """Products in bf16 round them anyway: losses and adapters are those of fp32 matrices. Adapters,
+    biases, norms and words stay fp32; what is saved is the rounded matrix and what was learned."""
+    p = asked(checkpoint(), steps=7, precision="bf16")
+    half = p.model_copy(update={"weights": "bf16"})
+    whole, done = train(corpus, p, tmp_path / "whole"), train(corpus, half, tmp_path / "half")
+    assert whole.log["loss"].tolist() == done.log["loss"].tolist()
+    kept = [next((tmp_path / x).glob("checkpoints/*/model.safetensors")) for x in ("whole", "half")]
+    ours, theirs = map(load_file, kept)
+    assert all(torch.equal(ours[n], theirs[n]) and ours[n].dtype == torch.float32 for n in ours)
+    start = build_encoder(p, corpus.tokenizer_file).model
+    rounded = {f"{n}.weight" for n in adapters.targets(start)}
+    states = (x.encoder.model.state_dict() for x in (whole, done))
+    for (name, before), full, found in zip(
+        start.state_dict().items(), *(s.values() for s in states), strict=True
+    ):
+        assert found.dtype == torch.float32
+        lost = before.to(torch.bfloat16).float() - before if name in rounded else 0
+        torch.testing.assert_close(found, full + lost, atol=1e-7, rtol=0)
+        assert name not in rounded or not torch.equal(found, full)
+
+
+def test_matrices_in_bf16_are_half_of_their_bytes(corpus, checkpoint, tmp_path):
+    """And validation, whose products are fp32, is that of the rounded matrices."""
+    p = asked(checkpoint(), precision="bf16", weights="bf16")
+    encoder = Training(corpus, p, tmp_path, {"device": "cpu"}).encoder
+    plain = Training(corpus, asked(checkpoint()), tmp_path, {"device": "cpu"}).encoder
+    found = adapters.beside(encoder.model)
+    matrices = {id(x.base_layer.weight) for x in found.values()}
+    for x in encoder.model.parameters():
+        assert x.dtype == (torch.bfloat16 if id(x) in matrices else torch.float32)
+    for module in adapters.beside(plain.model).values():
+        module.base_layer.weight.data = module.base_layer.weight.bfloat16().float()
+    texts = ["aaaa bbbb", "x", "one two three"]
+    assert np.array_equal(encoder.encode(texts, "question"), plain.encode(texts, "question"))
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [
+        (
+            {"weights": "bf16", "model": "a", "precision": "bf16"},
+            "train.weights: bf16 does not go with lora 0 (expected fp32)",
+        ),
+        (
+            {"weights": "bf16", "model": "a", "lora": 4},
+            "train.weights: bf16 does not go with precision 'fp32' (expected fp32)",
+        ),
         ({"lora": 4}, "train.lora: 4 does not go with model '' (expected 0)"),
         ({"lora": 4, "model": "a", "frozen": 2}, "train.lora: 4 does not go with frozen 2"),
     ],

@@ -184,6 +184,32 @@ def test_one_language_has_nothing_to_tell():
     assert agnostic.measures(benchmark, np.eye(5)).empty
 
 
+# --- bitext ------------------------------------------------------------------------------------
+
+
+def test_bitext_by_hand():
+    """Questions m0 and m1 in two languages as angles: a 0 and 90, b 40 and 10. From a, m0 finds
+    b's m1 (10 is nearer than 40), and m1 finds b's m0; from b, m0 (40) finds a's m0, m1 too."""
+    benchmark = parallel(2, "ab", per_group=1)
+    angles = np.radians([0, 90, 40, 10])
+    vectors = np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
+    found = agnostic.bitext(benchmark, vectors)
+    assert found.values.tolist() == [[0, "a", "b", 0], [1, "a", "b", 0], [2, "b", "a", 1],
+                                     [3, "b", "a", 0]]  # fmt: skip
+
+
+def test_bitext_of_planted_vectors():
+    """Translations alike: all are found, of 200 questions at most; all vectors one: none is, since
+    a tie is no find; questions that nobody translated are not asked."""
+    benchmark = parallel(210, "ab")
+    meaning = pd.factorize(benchmark.questions["question_id"])[0]
+    alike = agnostic.bitext(benchmark, np.eye(210, dtype=np.float32)[meaning])
+    assert len(alike) == 400 and set(alike["bitext"]) == {1}
+    same = np.eye(1, 210, dtype=np.float32).repeat(420, 0)
+    assert set(agnostic.bitext(benchmark, same)["bitext"]) == {0}
+    assert agnostic.bitext(parallel(5, "a"), np.eye(5, dtype=np.float32)).empty
+
+
 # --- strong alignment --------------------------------------------------------------------------
 
 

@@ -7,14 +7,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import t as student
+from test_agnostic import parallel
 from test_lareqa import paragraph
 
 from lib import store
+from lib.analysis import agnostic as report
 from lib.analysis import comparison, stats
+from lib.benchmarks import agnostic
 from lib.encoder import Encoder
 from lib.params import BadParameter, Train
 from lib.study import compare
 from lib.study.__main__ import main
+from lib.study.evaluate import annotate
 from lib.training.export import save_encoder
 from lib.training.models import build_encoder
 from lib.training.tokenizer import train_tokenizer
@@ -157,6 +161,61 @@ def test_sentences():
     assert "less than 0.01 either way" in same and "either way" not in open_
 
 
+# --- language-agnosticism ----------------------------------------------------------------------
+
+
+def test_agnosticism_of_planted_vectors():
+    """Of 12 meanings in three languages, b says nothing else: each translation is found and
+    strongly aligned. a adds the language: half of the translations lost, every passage of the own
+    language first. The difference is told, and what clusters do not repeat has no interval."""
+    benchmark = parallel(12, "xyz", per_group=1)
+    meaning = pd.factorize(benchmark.questions["question_id"])[0]
+    told = np.eye(15)[meaning]
+    apart = told + 2 * np.eye(15)[12 + benchmark.question_language]
+    apart[:, :12] *= np.where(meaning < 6, 1, 0)[:, None]  # the others' questions are all alike
+    made = {"a": apart, "b": told}
+    units = {
+        x: (v / np.linalg.norm(v, axis=1, keepdims=True)).astype("f4") for x, v in made.items()
+    }
+    scores = {x: compare._of_vectors(benchmark, v, v) for x, v in units.items()}
+    scores = {x: annotate(table, benchmark, None) for x, table in scores.items()}
+    measured = {x: agnostic.measures(benchmark, v) for x, v in units.items()}
+    found = comparison.Comparison("made", scores, measured)
+    means = found.agnostic().set_index(["arm", "metric"])
+    assert list(dict.fromkeys(means.index.get_level_values(1))) == [
+        "bitext", "strong", "strong_each", "own_top10"
+    ]  # fmt: skip
+    assert means.loc[("b", "bitext"), ["estimate", "low", "high"]].tolist() == pytest.approx(
+        [1] * 3
+    )
+    assert means.loc[("a", "bitext"), "estimate"] == pytest.approx(0.5)
+    assert means.loc[("b", "strong"), "estimate"] == pytest.approx(1)
+    assert means.loc[("a", "strong"), "high"] == 0
+    assert means.loc[("a", "own_top10"), "estimate"] == pytest.approx(
+        3
+    )  # ten of ten, of a third of the pool
+    gaps = found.agnostic_differences().set_index("metric")
+    assert gaps.loc["bitext", "difference"] == pytest.approx(0.5)
+    half = student.ppf(0.975, 11) * np.std([0] * 6 + [1] * 6, ddof=1) / np.sqrt(12)
+    assert gaps.loc["bitext", "high"] == pytest.approx(0.5 + half)
+    assert gaps.loc["strong", "verdict"] == "higher"
+    table = found.vectors().set_index("arm")
+    assert table.loc["a", "probe"] == 1 and table.loc["b", "between"] == pytest.approx(0)
+    shown = report.against_first(found.vectors())
+    assert shown.loc["a", "chance"] == "0.333" == shown.loc["b", "chance"]
+    assert shown.loc["a", "language-ID probe"] == "1.000"
+    gap = table.loc["b", "probe"] - 1
+    assert shown.loc["b", "language-ID probe"] == f"{1 + gap:.3f} ({gap:+.3f})"
+
+
+def test_questions_without_translations_have_no_bitext_accuracy():
+    """The other measures stay, and nothing is said of vectors that were not measured."""
+    tables = {x: scores({"x": [0.1], "y": [0.2]}, "multi").assign(strong=[0.0, 1.0]) for x in "ab"}
+    found = comparison.Comparison("toy", tables)
+    assert set(found.agnostic()["metric"]) == {"strong"}
+    assert found.vectors().empty and report.against_first(found.vectors()).empty
+
+
 # --- the command -------------------------------------------------------------------------------
 
 
@@ -189,6 +248,14 @@ def test_the_command_writes_a_page_and_its_tables(made, outputs, capsys):
         own = scores[scores["setting"] == "mono"]
         assert mono.loc[name, "estimate"] == pytest.approx(own["ap"].mean(), abs=1e-6)
         assert mono.loc[name, "clusters"] == 6
+    made = {x: pd.read_csv(folder / f"tables/{x}.csv") for x in ("agnostic", "vectors")}
+    bitext = made["agnostic"].query("metric == 'bitext'").set_index("arm")["estimate"]
+    own = scores[scores["setting"] == "cross"]
+    assert bitext["c"] == pytest.approx(own["bitext"].mean(), abs=1e-6)
+    assert set(made["agnostic"]["clusters"]) == {6} and made["vectors"]["arm"].tolist() == [*"abc"]
+    between = made["vectors"].set_index("arm")["between"]
+    assert f"{between['b']:.3f} ({between['b'] - between['a']:+.3f})" in page
+    assert "no intervals and no verdicts" in page
 
 
 def test_vectors_are_kept(made, outputs, encoded):

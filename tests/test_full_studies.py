@@ -1,13 +1,21 @@
-"""Studies of public checkpoints and data: they expand, and name what they need exactly."""
+"""Studies of public checkpoints and data: they expand, and name what they need exactly.
 
+A run of each kind of encoder goes from start to report in tests/test_real_data_end_to_end.py.
+"""
+
+import json
 import re
 from pathlib import Path
 
 import pytest
+from test_mmarco import simple, world
+from test_real_data_end_to_end import SMALL, checkpoint
 
-from lib import benchmarks, sources
+from lib import benchmarks, sources, trainer
 from lib.checkpoint import COMMIT
-from lib.study import grid
+from lib.sources import mmarco
+from lib.study import evaluate, grid, inputs, paths, prepare
+from lib.training.models import load_encoder
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "params" / "full").glob("*.yaml"))
@@ -70,3 +78,47 @@ def test_commits_are_those_that_mteb_pins():
     assert len(known) >= 5
     for name, commit in pinned:
         assert name not in known or known[name][0] == commit, name
+
+
+def put_mkqa(folder):
+    """MKQA's own file in two languages, over six passages of which each answers one question."""
+    folder.mkdir()
+    asked = [{"example_id": n, "queries": {"en": f"what {n}", "de": f"was {n}"}} for n in range(6)]
+    found = [{"id": f"p{n}", "text": f"that is {n}"} for n in range(6)]
+    for name, rows in (("mkqa", asked), ("passages", found)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    judged = "".join(f"{n}\tp{n}\t1\n" for n in range(6))
+    (folder / "qrels.tsv").write_text("question_id\tpassage_id\tgrade\n" + judged)
+
+
+def test_instructions_with_negatives_on_files_of_mmarco_and_mkqa(tmp_path, outputs):
+    """The study of question 5 as it stands but for sizes and weights: two negatives a row of
+    mMARCO's triples, prompts by kind of row, held-out questions and MKQA asked with a prompt."""
+    study = grid.load_study(str(ROOT / "params/full/rq5_instruct.yaml"))
+    run = study.runs["arm=hybrid50-words,seed=0"]
+    p = study.corpora[run.train.corpus]
+    world(tmp_path / "mmarco", simple(40), [mmarco.NAMES[code] for code in p.languages])
+    small = {"folder": str(tmp_path / "mmarco"), "folds": 4, "vocabulary": 400}
+    corpus = prepare.prepare(p.model_copy(update=small))
+    assert corpus.languages == tuple(p.languages)
+    words = [run.train.mono_prompt, run.train.cross_prompt, *corpus.rows["passage"][:50]]
+    model = checkpoint(tmp_path / "model", "XLMRoberta", words)
+    asked = run.train.model_copy(update=SMALL | {"model": model, "chunk": 8})
+    assert trainer.schedule(corpus.index, asked).batch(0).negatives.shape == (8, 2)
+    folder = paths.run_dir(asked.study, asked.run)
+    inputs.remember(folder, asked)
+    assert len(trainer.train(corpus, asked, folder).log) == SMALL["steps"]
+    put_mkqa(tmp_path / "mkqa")
+    specs = {n: run.evaluate.benchmarks[n] for n in ("same-language", "mkqa-any-language")}
+    assert all(spec.prompt for spec in specs.values())
+    specs["mkqa-any-language"] = specs["mkqa-any-language"].model_copy(
+        update={"folder": str(tmp_path / "mkqa")}
+    )
+    e, encoder = (
+        run.evaluate.model_copy(update={"benchmarks": specs}),
+        load_encoder(folder / "model"),
+    )
+    for name, settings in (("same-language", 3), ("mkqa-any-language", 3)):
+        scores = evaluate.evaluate(name, e, encoder, corpus, folder).scores
+        own = scores[scores["setting"].isin(["mono", "cross", "multi"])]
+        assert own["setting"].nunique() == settings and own["ap"].between(0, 1).all()

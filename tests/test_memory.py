@@ -43,7 +43,7 @@ def measured(p):
     """The most bytes that tensors take in a step: weights and AdamW's state, which are there, and
     the highest sum of what torch allocates and frees."""
     model = models._bare(transformers.AutoModel.from_pretrained(p.model)).train()
-    encoder = Bare(adapters.put_in(model, p.lora, 0))
+    encoder = Bare(adapters.put_in(model, p))
     if p.recompute:
         models.recompute(encoder.model)
     optimizer, generator = adamw(encoder, p), np.random.default_rng(0)
@@ -51,12 +51,13 @@ def measured(p):
     def step():
         texts = generator.integers(0, WORDS, (2 * p.batch_size, TOKENS)).astype(np.int32)
         optimizer.zero_grad()
-        vectors = embed(encoder, list(texts), p.chunk)
+        with torch.autocast("cpu", torch.bfloat16, enabled=p.precision == "bf16"):
+            vectors = embed(encoder, list(texts), p.chunk)
         info_nce(*vectors.split(p.batch_size), 0.1).backward()
         optimizer.step()
 
     step()
-    held = sum(4 * x.numel() * (4 if x.requires_grad else 1) for x in encoder.parameters())
+    held = sum(x.nbytes * (4 if x.requires_grad else 1) for x in encoder.parameters())
     with torch.profiler.profile(profile_memory=True) as profile:
         step()
     every = profile.profiler.kineto_results.events()
@@ -71,6 +72,8 @@ def measured(p):
         {"batch_size": 32, "chunk": 16},
         {"batch_size": 32, "lora": 8},
         {"batch_size": 32, "recompute": True},
+        {"batch_size": 32, "lora": 8, "precision": "bf16"},
+        {"batch_size": 32, "lora": 8, "precision": "bf16", "weights": "bf16"},
     ],
     ids=lambda more: " ".join(more),
 )
@@ -99,6 +102,11 @@ def test_numbers_of_weights_by_hand(checkpoint):
     beside = needs(Train(model=checkpoint, max_length=TOKENS, lora=8), 0)
     matrices = layers * 8 * (4 * 2 * width + 2 * (width + inner))
     assert (beside.trainable, beside.parameters) == (matrices, tables + layers * layer + matrices)
+    half = {"lora": 8, "precision": "bf16", "weights": "bf16"}
+    halved = needs(Train(model=checkpoint, max_length=TOKENS, **half), 0)
+    squares = layers * (4 * width**2 + 2 * width * inner)
+    assert beside.weights - halved.weights == 2 * squares
+    assert halved.gradients == beside.gradients and halved.moments == beside.moments
 
 
 @pytest.mark.parametrize(

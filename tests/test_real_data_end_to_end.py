@@ -1,4 +1,8 @@
-"""Files in the formats of real data, from the command line to the report's tables, at toy size."""
+"""Files in the formats of real data, from the command line to the report's tables, at toy size.
+
+So are studies of params/full: a run of each kind, with all that its file sets but sizes, and a tiny
+random checkpoint of its encoder's type.
+"""
 
 import json
 import random
@@ -9,8 +13,14 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import torch
+import transformers
 
+from lib.params import Train
 from lib.store import ROOT
+from lib.study import grid
+from lib.training.models import build_encoder
+from lib.training.tokenizer import train_tokenizer
 
 ELEVEN = "ar de el en es hi ru th tr vi zh".split()
 TRAINED = ["de", "en", "es"]
@@ -28,6 +38,16 @@ vary:
     mono:   {{train.strategy: mono}}
     hybrid: {{train.strategy: hybrid}}
 """
+# arm: study of params/full, its run, and the model that stands in for its encoder
+KINDS = {
+    "bert": ("lareqa", "arm=x-x,seed=0", "Bert"),
+    "mt5": ("mt5", "encoder=base,arm=mix50,seed=0", "MT5"),
+    "decoder": ("decoders_7b_13b", "encoder=llama-7b,arm=cross,seed=0", "Llama"),
+    "instruct": ("rq5_instruct", "arm=hybrid50-words,seed=0", "XLMRoberta"),
+}
+SMALL = {"steps": 3, "batch_size": 8, "max_length": 100}
+# Of the data and not of the encoder: mMARCO's negatives (tests/test_full_studies.py has them).
+OF_THE_DATA = {"study", "run", "corpus", "seed", "negatives", "explicit"}
 
 
 def sentence(language: str, number: int) -> str:
@@ -85,13 +105,44 @@ def write_data(folder) -> None:
             write(folder, {f"tatoeba/tatoeba.{name}-eng.{side}": text})
 
 
+def checkpoint(folder, kind: str, texts: list[str]) -> str:
+    """A folder with a tiny random model of a class of transformers, and a tokenizer of texts."""
+    folder.mkdir()
+    train_tokenizer(texts, 400).save(str(folder / "words.json"))
+    words = build_encoder(Train(width=16), folder / "words.json").tokenizer
+    words.save_pretrained(folder)
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=len(words), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=32, max_position_embeddings=120, pad_token_id=words.pad_token_id,
+        **{"d_kv": 8, "d_ff": 32} if kind == "MT5" else {},
+    )  # fmt: skip
+    torch.manual_seed(0)
+    encoder = "MT5EncoderModel" if kind == "MT5" else f"{kind}Model"
+    getattr(transformers, encoder)(config).save_pretrained(folder)
+    return str(folder)
+
+
+def stand_in(folder, arm: str) -> dict:
+    """What an arm of KINDS sets: as the full study does, but for sizes, data and weights."""
+    name, key, kind = KINDS[arm]
+    p = grid.load_study(str(ROOT / f"params/full/{name}.yaml")).runs[key].train
+    own = {n: v for n, v in p.known().items() if v != p.defaults()[n] and n not in OF_THE_DATA}
+    words = [sentence(language, n) for language in TRAINED for n in range(80)]
+    words += [v for n, v in own.items() if n.endswith("prompt")]
+    own |= SMALL | {"model": checkpoint(folder / arm, kind, words)}
+    own |= {"chunk": 8} if p.chunk else {}
+    return {f"train.{n}": v for n, v in own.items()}
+
+
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     """The study, run once: its folder of outputs, and the report's tables as they are shown."""
     folder = tmp_path_factory.mktemp("real")
     write_data(folder)
     file, outputs = folder / "real.yaml", folder / "outputs"
-    file.write_text(STUDY.format(folder))
+    arms = {arm: stand_in(folder, arm) for arm in KINDS}
+    lines = [f"    {arm}: {json.dumps(settings)}\n" for arm, settings in arms.items()]
+    file.write_text(STUDY.format(folder) + "".join(lines))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BATCHES_OUTPUTS", str(outputs))
         done = subprocess.run(
@@ -104,7 +155,7 @@ def study(tmp_path_factory):
     assert done.returncode == 0, done.stdout + done.stderr
     report = outputs / "real/report"
     html = (report / "index.html").read_text(encoding="utf-8")
-    return SimpleNamespace(runs=outputs / "real/runs", report=report, html=html)
+    return SimpleNamespace(runs=outputs / "real/runs", report=report, html=html, arms=arms)
 
 
 def shown(html: str, heading: str) -> list[str]:
@@ -168,6 +219,27 @@ def test_sentence_search_is_shown_as_it_was_scored(study):
         for mean in scores.groupby("direction")["accuracy"].mean():
             assert f"{mean:.3f} [" in study.html
     assert "tatoeba, to_en" in study.html and "tatoeba, from_en" in study.html
+
+
+def test_full_studies_end_in_the_report(study):
+    """Each kind trained as its file says (asked again from what the run recorded), was evaluated,
+    and has its row in the report."""
+    quality = pd.read_csv(study.report / "tables/quality.csv").query("metric == 'ap'")
+    names = {"bert": "x-x", "mt5": "mix(0.5)", "decoder": "cross"}
+    for arm, settings in study.arms.items():
+        run = study.runs / f"arm={arm}"
+        kept = json.loads((run / "params.json").read_text())
+        assert all(kept[n.removeprefix("train.")] == v for n, v in settings.items())
+        log = pd.read_parquet(run / "train_log.parquet")
+        assert len(log) == SMALL["steps"] and log["loss"].notna().all()
+        found = [x for x in set(quality["arm"]) if x == names.get(arm, x)]
+        found = found if arm in names else [x for x in found if x.startswith("hybrid(0.5), ")]
+        assert len(found) == 1 and len(quality[quality["arm"] == found[0]]) == 3
+        assert f"{found[0]}".replace('"', "&quot;") in study.html or found[0] in study.html
+    config = {arm: json.loads((study.runs / f"arm={arm}/model/config.json").read_text())
+              for arm in KINDS}  # fmt: skip
+    types = [config[arm]["model_type"] for arm in KINDS]
+    assert types == ["bert", "mt5", "llama", "xlm-roberta"]
 
 
 def test_no_figure_of_a_page_is_missing(study):

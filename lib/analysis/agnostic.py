@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lib.analysis import stats
-from lib.analysis.bias import AGNOSTIC
+from lib.analysis.bias import AGNOSTIC, BITEXT
 from lib.analysis.results import Results
 
 VECTORS = {
@@ -20,7 +20,7 @@ VECTORS = {
     "between": "between languages",
     "excess": "over expected",
 }  # measure of vectors -> what tables call it
-QUESTIONS = {"bitext": "bitext accuracy", **AGNOSTIC}  # of questions
+QUESTIONS = BITEXT | AGNOSTIC  # of questions
 BOUNDS = {"excess": (-1.0, 1.0), "own_top10": (0.0, np.inf)}  # the others': 0..1
 
 
@@ -38,7 +38,7 @@ def table(results: Results, measured: pd.DataFrame, bitext: bool = False) -> pd.
     ask for, so that hit@1 in cross is bitext accuracy, and each finds itself first"""
     if not len(measured):
         return pd.DataFrame()
-    measured = measured.assign(excess=measured["between"] - measured["expected"])
+    measured = _with_excess(measured)
     unasked = "own_first" if bitext else "bitext"
     wanted = [name for name in VECTORS | QUESTIONS if name != unasked]
     rows = [_row(results, measured, arm, name) for arm in arms(results) for name in wanted]
@@ -65,6 +65,39 @@ def _row(results: Results, measured: pd.DataFrame, arm: str, name: str) -> dict:
         "seeds": interval.seeds,
         "clusters": 0 if name in VECTORS else interval.clusters,
     }
+
+
+def _with_excess(measured: pd.DataFrame) -> pd.DataFrame:
+    return measured.assign(excess=measured["between"] - measured["expected"])
+
+
+def as_they_are(measured: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """arm, and the columns VECTORS, passages and languages, a row for each encoder that nobody
+    trained again; empty where nothing was measured. There are no intervals: a row is one value of
+    a whole encoder, which neither clusters nor seeds repeat.
+
+    measured: name -> of lib.benchmarks.agnostic.measures"""
+    found = [_with_excess(one).assign(arm=name) for name, one in measured.items() if len(one)]
+    columns = ["arm", *VECTORS, "passages", "languages"]
+    return pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame()
+
+
+def against_first(table: pd.DataFrame) -> pd.DataFrame:
+    """`as_they_are` for people to read: each value, and in brackets its difference from the first
+    encoder's."""
+    rows = {row["arm"]: row for row in table.to_dict("records")}
+    return pd.DataFrame.from_dict(
+        {arm: _against(row, next(iter(rows.values()))) for arm, row in rows.items()}, "index"
+    )
+
+
+def _against(row: dict, first: dict) -> dict[str, str | float]:
+    """The cells of a row by the names of its measures; NaN where there is no value."""
+    cells = {}
+    for name, label in VECTORS.items():
+        gap = f" ({row[name] - first[name]:+.3f})" * (row is not first and name != "chance")
+        cells[label] = np.nan if np.isnan(row[name]) else f"{row[name]:.3f}{gap}"
+    return cells
 
 
 def shown(tables: dict[str, pd.DataFrame], names: dict[str, str]) -> dict[str, pd.DataFrame]:

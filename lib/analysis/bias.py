@@ -33,6 +33,7 @@ AGNOSTIC = {
     "own_first": FIELD["own_first"],
     "own_top10": "own language in top 10 / pool",
 }  # column -> what tables call it; of studies too
+BITEXT = {"bitext": "bitext accuracy"}  # the same, of lib.benchmarks.agnostic.bitext
 BOUNDS = dict.fromkeys(FIELD, (0.0, 1.0)) | {"mrc10": (-1.0, 1.0)}
 TLR_CUT = 20  # SHIFT's default
 MRC_CUT = 10  # MIMO's default

@@ -4,7 +4,9 @@ A published encoder has no seeds. What is uncertain of its mean is which questio
 interval is over clusters of questions alone (`stats.interval`, fixed), and a difference of two
 encoders is taken question by question, where what makes a question hard for both cancels. Every
 encoder is compared with the first. Holm's method adjusts over all differences in mAP, another time
-over all in measures of language bias, and another time over all pairs of languages.
+over all in measures of language bias, over all in those of language-agnosticism, and over all
+pairs of languages. What is one value of a whole encoder (lib.benchmarks.agnostic.measures) has no
+interval: nothing repeats it.
 
 Left out is what training again would change: a verdict is about these two files of weights.
 """
@@ -12,22 +14,23 @@ Left out is what training again would change: a verdict is about these two files
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
-from lib.analysis import regions, stats
+from lib.analysis import agnostic, regions, stats
 from lib.analysis.alts import p_value
-from lib.analysis.bias import BOUNDS
+from lib.analysis.bias import BITEXT, BOUNDS, FIELD
 from lib.analysis.results import Results
 from lib.analysis.sums import THIN, headline, language_cells, summed
 from lib.languages import script
 from lib.metrics import CELL, LABELS, QUALITY
 
 CLUSTERS = 5  # fewer decide nothing: so few means need not be anywhere near a normal distribution
-IN = dict.fromkeys(QUALITY, (0.0, 1.0)) | BOUNDS  # ends of a measure, where it has any
+IN = dict.fromkeys((*QUALITY, *agnostic.QUESTIONS), (0.0, 1.0))  # ends of a measure, if it has any
+IN |= BOUNDS | agnostic.BOUNDS
 MINUS = "\N{MINUS SIGN}"
 PAIR = ["setting", *CELL]
 
@@ -35,10 +38,14 @@ PAIR = ["setting", *CELL]
 @dataclass(frozen=True)
 class Comparison:
     """The encoders of `scores` (name -> table of lib.study.evaluate.annotate), the first of which
-    the others are compared with. benchmark: its name."""
+    the others are compared with.
+
+    benchmark  its name
+    measured   name -> table of lib.benchmarks.agnostic.measures"""
 
     benchmark: str
     scores: dict[str, pd.DataFrame]
+    measured: dict[str, pd.DataFrame] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
@@ -81,7 +88,22 @@ class Comparison:
 
     def bias(self) -> pd.DataFrame:
         """Language bias over the whole pool; empty where no question has parallel passages."""
-        found = pd.DataFrame(sum((self.means("multi", x) for x in self.results.biases), []))
+        return self._all([("multi", metric) for metric in self.results.biases])
+
+    def agnostic(self) -> pd.DataFrame:
+        """As `bias`, of how alike languages are to an encoder, question by question."""
+        return self._all(self._agnostic)
+
+    @property
+    def _agnostic(self) -> list[tuple[str, str]]:
+        """(setting, measure) of agnostic.QUESTIONS that `bias` lacks and all encoders have."""
+        having = self.results.sums.groupby("metric", observed=True)["arm"].nunique()
+        found = [x for x in agnostic.QUESTIONS if having.get(x, 0) == len(self.names)]
+        return [("cross" if x in BITEXT else "multi", x) for x in found if x not in FIELD]
+
+    def _all(self, measures: Sequence[tuple[str, str]]) -> pd.DataFrame:
+        """`means` of each (setting, measure), with the column `measure`; empty of none."""
+        found = pd.DataFrame(sum((self.means(*x) for x in measures), []))
         return found.assign(measure=found["metric"]) if len(found) else found
 
     def differences(self) -> pd.DataFrame:
@@ -92,6 +114,14 @@ class Comparison:
     def bias_differences(self) -> pd.DataFrame:
         """As `differences`, in each measure of language bias."""
         return self._against_first([("multi", metric) for metric in self.results.biases])
+
+    def agnostic_differences(self) -> pd.DataFrame:
+        """As `differences`, in each measure of `agnostic`."""
+        return self._against_first(self._agnostic)
+
+    def vectors(self) -> pd.DataFrame:
+        """What vectors say of language, one value an encoder (agnostic.as_they_are)."""
+        return agnostic.as_they_are(self.measured)
 
     def _against_first(self, measures: Sequence[tuple[str, str]]) -> pd.DataFrame:
         first, *others = self.names

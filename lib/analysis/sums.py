@@ -10,13 +10,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from lib.analysis.bias import AGNOSTIC, FIELD
+from lib.analysis.bias import AGNOSTIC, BITEXT, FIELD
 from lib.metrics import BIAS, CELL, QUALITY, SETTINGS
 
 # What a headline figure is a mean of, where a benchmark has the stratum.
 HEADLINE = {"hops": "2-hop", "wording": "held-out", "names": "different"}
 STRATA = ("hops", "wording", "cell", "names", "trained", "script")
-ALL_MEASURES = tuple(dict.fromkeys((*QUALITY, *BIAS, *FIELD, *AGNOSTIC)))
+ALL_MEASURES = tuple(dict.fromkeys((*QUALITY, *BIAS, *FIELD, *AGNOSTIC, *BITEXT)))
 THIN = 20  # questions that a pair of languages needs to weigh as much as any other
 QUESTION = ["question_id", "question_language"]
 

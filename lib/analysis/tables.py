@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from lib.analysis import claims, contrasts, published, regions, stats
-from lib.analysis.bias import FIELD
+from lib.analysis.bias import AGNOSTIC, BITEXT, FIELD
 from lib.analysis.results import Results, Select
 from lib.analysis.sums import headline, language_cells, means
 from lib.metrics import BIAS, CELL, LABELS, QUALITY, REFERENCES
@@ -29,7 +29,7 @@ STRATA = (
     ("cross", ["script"]),
 )
 BESIDE = ("hit1", "r10", "r100", "ndcg10")  # measures beside mAP
-NAMES = LABELS | FIELD  # what tables call each measure
+NAMES = LABELS | FIELD | AGNOSTIC | BITEXT  # what tables call each measure
 DIGITS = {"rank_distance": 1, "max_at_r": 1}  # places that are shown, of other measures three
 
 TRAINED = (

@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from lib import metrics, search
 from lib.benchmark import Benchmark
 from lib.sources.assemble import united
 from lib.sources.text import share
@@ -50,16 +51,41 @@ def sample(benchmark: Benchmark) -> tuple[np.ndarray, np.ndarray]:
     """Rows int64 [n] of the candidates that answer the QUESTIONS ids with the least hashes, and the
     group (str [n]) of each: questions that share a passage are of one group, and so are those whose
     groups the benchmark has as one. So a passage and its translations have the same."""
-    ids = benchmark.questions["question_id"]
-    answered = ids.iloc[np.unique(benchmark.question)].unique()
-    least = sorted(answered, key=lambda name: share(f"agnostic {name}"))[:QUESTIONS]
-    chosen = ids.isin(least).to_numpy()[benchmark.question]
+    chosen = _asked(benchmark)[benchmark.question]
     candidate = benchmark.candidate[chosen]
     groups = benchmark.questions["group"].to_numpy()[benchmark.question[chosen]]
     # The least name of what is linked is a group's, whatever the numbers of passages.
     name = united((f"group {g}", f"passage {c}") for c, g in zip(candidate, groups, strict=True))
     rows = np.unique(candidate)
     return rows, np.array([name[f"passage {row}"] for row in rows])
+
+
+def _asked(benchmark: Benchmark) -> np.ndarray:
+    """bool [Q]: the questions of the QUESTIONS answered ids with the least hashes."""
+    ids = benchmark.questions["question_id"]
+    answered = ids.iloc[np.unique(benchmark.question)].unique()
+    least = sorted(answered, key=lambda name: share(f"agnostic {name}"))[:QUESTIONS]
+    return ids.isin(least).to_numpy()
+
+
+def bitext(benchmark: Benchmark, vectors: np.ndarray) -> pd.DataFrame:
+    """question (row number), question_language, candidate_language, bitext: whether the translation
+    of a question is nearest to it among the questions of that language, a tie counting as no.
+
+    As in lib.benchmarks.parallel, of questions in place of passages: those of the same ids that
+    `sample` takes, so that chance is 1 / QUESTIONS at the least. Empty where none is translated.
+    vectors: float32 [Q, d], of the questions"""
+    rows = np.flatnonzero(_asked(benchmark))
+    own = benchmark.questions.iloc[rows].reset_index(drop=True)
+    row = own["question_id"].rename_axis("row").reset_index()
+    pairs = pd.merge(row, row, on="question_id", suffixes=("", "_other"))
+    candidates = own.rename(columns={"question_id": "candidate_id"})
+    made = Benchmark.from_pairs("bitext", own, candidates, pairs["row"], pairs["row_other"])
+    ranks = search.relevant_ranks(search.tiles(vectors[rows], vectors[rows]), made)
+    scores = metrics.question_scores(made, ranks)
+    cross = scores[scores["setting"] == "cross"].rename(columns={"hit1": "bitext"})
+    cross["question"] = rows[cross["question"]]
+    return cross[["question", *metrics.CELL, "bitext"]].astype(dict.fromkeys(metrics.CELL, str))
 
 
 def probe_accuracy(vectors: np.ndarray, language: np.ndarray, group: np.ndarray) -> float:

@@ -407,7 +407,7 @@ def _obey(options: argparse.Namespace) -> pd.DataFrame:
     from lib.encoder import pick_device
     from lib.training.models import load_encoder
 
-    encoder = load_encoder(options.model).to(pick_device("auto"))
+    encoder = load_encoder(options.model, code=False).to(pick_device("auto"))
     folder = options.out or options.model.resolve().parent / "mteb"
     own = _own_benchmarks(options.model.resolve().parent)
     return run(

@@ -23,9 +23,11 @@ from markupsafe import Markup
 from safetensors import SafetensorError
 
 from lib import benchmarks, metrics, search, store
+from lib.analysis import agnostic as vectors_of
 from lib.analysis import alts, bias, drawing, encoders, heatmaps, showing, stats, tables
 from lib.analysis.comparison import Comparison, maps, sentences
 from lib.benchmark import Benchmark
+from lib.benchmarks import agnostic
 from lib.checkpoint import COMMIT, loading
 from lib.encoder import Encoder, pick_device
 from lib.metrics import BIAS, LABELS, QUALITY
@@ -74,7 +76,7 @@ class Named:
     def load(self) -> Encoder:
         """The encoder, as it is meant. Raises ValueError in one line."""
         if (self.folder / "encoder.json").is_file():
-            return load_encoder(self.folder)
+            return load_encoder(self.folder, code=False)
         name, length = str(self.folder), pretrained.longest(self.folder)
         if self.asked == packaged.NAME:  # with what its folder does not say
             name, length = self.asked, 0
@@ -91,10 +93,10 @@ def compare(names: Sequence[str], benchmark: str) -> Path:
     found = _distinct([_named(name) for name in names])
     with _bad(f"benchmark {benchmark}"):
         asked = _benchmark(benchmark)
-    scores, about = {}, {}
+    scores, measured, about = {}, {}, {}
     for label, one in found.items():
-        scores[label], about[label] = _scored(label, one, asked)
-    result = Comparison(asked.name, scores)
+        scores[label], measured[label], about[label] = _scored(label, one, asked)
+    result = Comparison(asked.name, scores, measured)
     key = store.digest([asked.digest, *(one.content for one in found.values())])[:8]
     folder = paths.outputs() / "compare" / f"{asked.name}-{key}"
     words = sentences(result.differences())
@@ -216,20 +218,33 @@ def _spec(folder: str) -> BenchmarkSpec:
 # --- vectors and scores ------------------------------------------------------------------------
 
 
-def _scored(label: str, named: Named, benchmark: Benchmark) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Per-question scores of an encoder, and what it is."""
+def _scored(
+    label: str, named: Named, benchmark: Benchmark
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
+    """Per-question scores of an encoder, what its vectors say of languages, and what it is."""
     with _bad(f"encoder {named.asked}"):
         encoder = named.load().to(pick_device("auto"))
     print(f"{label}: searching ...", flush=True)
     sides = {"question": benchmark.questions, "passage": benchmark.candidates}
     vectors = {kind: _vectors(encoder, named, list(t["text"]), kind) for kind, t in sides.items()}
-    tops: list[np.ndarray] = []
-    scored = bias.noting_tops(search.tiles(*vectors.values()), tops)
-    ranks = search.relevant_ranks(scored, benchmark)
+    scores = _of_vectors(benchmark, *vectors.values())
+    measured = agnostic.measures(benchmark, vectors["passage"])
     about = {"encoder": named.asked, "content": named.content, "width": encoder.width}
+    return annotate(scores, benchmark, None), measured, about | asdict(encoder.settings)
+
+
+def _of_vectors(benchmark: Benchmark, *vectors: np.ndarray) -> pd.DataFrame:
+    """Scores of lib.metrics.question_scores, with the columns of FIELD, AGNOSTIC and BITEXT."""
+    tops, aligned = [], []
+    scored = bias.noting_alignment(search.tiles(*vectors), benchmark, aligned)
+    ranks = search.relevant_ranks(bias.noting_tops(scored, tops), benchmark)
     scores = metrics.question_scores(benchmark, ranks)
-    scores = bias.with_field(scores, benchmark, ranks, tops, [*vectors.values()])
-    return annotate(scores, benchmark, None), about | asdict(encoder.settings)
+    scores = bias.with_alignment(scores, benchmark, ranks, aligned)
+    scores = bias.with_field(scores, benchmark, ranks, tops, vectors)
+    found = agnostic.bitext(benchmark, vectors[0]).assign(setting="cross")
+    keys = ["setting", "question", *metrics.CELL]
+    found = found.astype({x: scores[x].dtype for x in keys})
+    return scores.merge(found, "left", keys)
 
 
 def _vectors(encoder: Encoder, named: Named, texts: list[str], kind: str) -> np.ndarray:
@@ -268,6 +283,9 @@ def _write(
         "bias": result.bias(),
         "bias_differences": result.bias_differences(),
         "by_pair": result.by_pair(),
+        "agnostic": result.agnostic(),
+        "agnostic_differences": result.agnostic_differences(),
+        "vectors": result.vectors(),
     }
     facts = {"benchmark": benchmark.name, "digest": benchmark.digest, "encoders": about}
     title = f"{', '.join(result.names)} on {benchmark.name}"
@@ -316,8 +334,9 @@ def _parts(
         ],
         "Language bias": [
             *_biases(made["bias"], unit),
-            showing.show(readable(made["bias_differences"]), BIASES, "bias_differences"),
+            showing.show(readable(made["bias_differences"]), FAMILY, "bias_differences"),
         ],
+        "Language-agnosticism": _alignment(made, unit),
         "Other measures": [
             showing.show(tables.wide(part, "setting"), f"{LABELS[metric]}, {unit}.")
             for metric, part in others.groupby("metric", sort=False)
@@ -332,12 +351,24 @@ DIFFERENCES = (
     "Each encoder minus the first, question by question, with its 95 % interval. Detectable: the "
     "true difference that is found four times in five. p (Holm): adjusted for all rows."
 )
-BIASES = "As above, in measures of language bias, a family of their own."
+FAMILY = "Each minus the first, as above, in these measures, which are a family of their own."
 AS_OTHERS = (
     "As other papers measure it. Own language first: how often the best ranked relevant passage is "
     "in the question's language. TLR@20: recall of those in other languages. MRC@10: how alike "
     "translations of a question order the top. PEER: p value of equal ranks in all languages; it "
     "has none where a language has one relevant passage."
+)
+ALIGNED = (
+    "Bitext accuracy: how often a question is nearest to its translation among up to "
+    f"{agnostic.QUESTIONS} questions of that language. Strong alignment: how often every relevant "
+    "passage in another language, or each of them, outscores all irrelevant ones in the question's "
+    "own. Top 10 / pool: the share of the question's language there, over its share of the pool."
+)
+VECTORS = (
+    "What vectors of passages say of their language: how often a linear probe tells it, and which "
+    "share of their variance lies between languages, also over what labels dealt out at random "
+    "give. In brackets the difference from the first encoder. One value of a whole encoder, which "
+    "no cluster of questions repeats, so there are no intervals and no verdicts."
 )
 TITLED = "A map an encoder; intervals and adjusted p values of each pair are in by_pair.csv."
 
@@ -358,6 +389,16 @@ def _biases(table: pd.DataFrame, unit: str) -> list[Any]:
     return [
         showing.show(tables.biases(table[own]), f"{OWN} {unit.capitalize()}.", "bias"),
         showing.show(tables.biases(table[~own]), f"{AS_OTHERS} {unit.capitalize()}.", "field"),
+    ]
+
+
+def _alignment(made: dict[str, pd.DataFrame], unit: str) -> list[Any]:
+    """Language-agnosticism, of questions and of vectors."""
+    own = tables.biases(made["agnostic"])
+    return [
+        showing.show(own, f"{ALIGNED} {unit.capitalize()}.", "agnostic"),
+        showing.show(readable(made["agnostic_differences"]), FAMILY, "agnostic_differences"),
+        showing.show(vectors_of.against_first(made["vectors"]), VECTORS, "vectors"),
     ]
 
 

@@ -10,7 +10,7 @@ GIB = 2**30
 # Parameters that decide what a step takes.
 DECIDES = (
     "model", "layers_kept", "frozen", "lora", "recompute", "width", "layers", "heads", "max_length",
-    "batch_size", "explicit", "chunk", "precision", "dropout",
+    "batch_size", "explicit", "chunk", "precision", "weights", "dropout",
 )  # fmt: skip
 
 

@@ -5,6 +5,10 @@ arXiv 2106.09685, as the package peft makes them; on all of them as in Dettmers 
 2305.14314, section 4). Theirs is the only state of AdamW and the only weights in checkpoints. What
 is saved is an ordinary checkpoint, with what they learned added to the matrices beside them, so
 that nothing that reads it has to know.
+
+`train.weights: bf16` keeps the frozen matrices in two bytes a number. Products under
+`precision: bf16` round them to that anyway, so training is the same to the bit; what is saved is
+the rounded matrix, with what was learned added in fp32.
 """
 
 from __future__ import annotations
@@ -12,6 +16,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 import torch
+
+from lib.params import Train
 
 PACKAGE = "peft"
 SCALE = 2  # lora_alpha over the rank: what is learned counts twice, as is usual
@@ -37,28 +43,51 @@ def targets(model: torch.nn.Module) -> list[str]:
     ]
 
 
-def put_in(model: torch.nn.Module, rank: int, seed: int) -> torch.nn.Module:
+def put_in(model: torch.nn.Module, p: Train) -> torch.nn.Module:
     """The model, frozen, with adapters beside its matrices, which change nothing at first; as it
-    was for rank 0. Random numbers follow from the seed, and nobody else's change."""
-    if not rank:
+    was for p.lora 0. Random numbers follow from the seed, and nobody else's change."""
+    if not p.lora:
         return model
     from peft import LoraConfig, inject_adapter_in_model
 
     config = LoraConfig(
-        r=rank, lora_alpha=SCALE * rank, lora_dropout=0.0, target_modules=targets(model)
+        r=p.lora, lora_alpha=SCALE * p.lora, lora_dropout=0.0, target_modules=targets(model)
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return inject_adapter_in_model(config, model.requires_grad_(False))
+        torch.manual_seed(p.seed)
+        model = inject_adapter_in_model(config, model.requires_grad_(False))
+    for module in beside(model).values() if p.weights == "bf16" else ():
+        module.base_layer = Halved(module.base_layer)  # only now: adapters would be in bf16 too
+    return model
+
+
+def beside(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
+    """Name -> each matrix with the adapter beside it."""
+    return {name: x for name, x in model.named_modules() if hasattr(x, "base_layer")}
+
+
+class Halved(torch.nn.Module):
+    """A frozen linear layer whose matrix is kept in bf16 and its bias as it was."""
+
+    def __init__(self, linear: torch.nn.Linear):
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.weight = torch.nn.Parameter(linear.weight.to(torch.bfloat16), requires_grad=False)
+        self.bias = linear.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Its product in bf16 where all are, and else, as in validation, in the precision of x."""
+        half = torch.is_autocast_enabled(x.device.type)
+        return torch.nn.functional.linear(
+            x, self.weight if half else self.weight.to(x.dtype), self.bias
+        )
 
 
 @torch.no_grad()
 def merged(model: torch.nn.Module) -> dict[str, torch.Tensor] | None:
     """The weights of the model as it was loaded, with what adapters learned added: named as there.
     None where it has no adapters."""
-    from_adapters = {
-        name: module for name, module in model.named_modules() if hasattr(module, "base_layer")
-    }
+    from_adapters = beside(model)
     if not from_adapters:
         return None
     weights = {

@@ -7,7 +7,7 @@ from lib.benchmark import Benchmark
 from lib.corpus import ParallelCorpus
 from lib.encoder import pick_device
 from lib.params import Train
-from lib.training import objectives
+from lib.training import objectives, pretrained
 
 
 def identity_of(corpus: ParallelCorpus, params: Train, dev: Benchmark | None) -> dict:
@@ -23,9 +23,16 @@ def identity_of(corpus: ParallelCorpus, params: Train, dev: Benchmark | None) ->
             "validation: set prepare.dev, or validate_every to 0"
         )
     tokenizer = "" if params.model else store.sha256(corpus.tokenizer_file)
-    return params.of_the_work() | {
-        "validation content": "" if dev is None else dev.digest,
-        "device": pick_device(params.device),
-        "corpus content": corpus.content_hash,
-        "tokenizer": tokenizer,
-    }
+    code = {}
+    if params.remote_code:
+        code = {"code": pretrained.code_of(pretrained.here(params.model, code=True))}
+    return (
+        params.of_the_work()
+        | code
+        | {
+            "validation content": "" if dev is None else dev.digest,
+            "device": pick_device(params.device),
+            "corpus content": corpus.content_hash,
+            "tokenizer": tokenizer,
+        }
+    )

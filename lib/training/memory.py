@@ -68,7 +68,7 @@ def needs(p: Train, vocabulary: int) -> Needs:
         model = kind(config)
         frozen.check(model, p.model, p.frozen)
         adapters.check(p.lora, p.model, model)
-        model = adapters.put_in(model, p.lora, p.seed).train()
+        model = adapters.put_in(model, p).train()
     below = _cut(model, p.frozen)
     with FakeTensorMode():
         # What to_empty does, which does not take tensors of another mode.
@@ -80,7 +80,7 @@ def needs(p: Train, vocabulary: int) -> Needs:
             parameters=below + sum(x.numel() for x in every),
             trainable=trainable,
             below=FLOAT * below,
-            weights=FLOAT * sum(x.numel() for x in every),
+            weights=sum(x.nbytes for x in every),
             gradients=FLOAT * trainable,
             moments=FLOAT * MOMENTS * trainable,
             text=_a_text(model, p),

@@ -31,12 +31,12 @@ def build_encoder(params: Train, tokenizer_file: Path) -> Encoder:
 
     New weights depend on params.seed alone, and nobody else's random numbers change. Raises
     ValueError for a model or tokenizer that will not do."""
-    asked, said = settings(params), _own(params.model)  # before anything large is loaded
+    asked, said = settings(params), _own(params)  # before anything large is loaded
     with _seeded(params.seed):
         if params.model:
             own = params.model == packaged.NAME
             name = str(packaged.folder()) if own else params.model
-            model, tokenizer = _checkpoint(name, params.layers_kept)
+            model, tokenizer = _checkpoint(name, params.layers_kept, params.remote_code)
             if said.causal and not said.pooling:
                 decoders.end_with_eos(tokenizer, params.model)
             frozen.check(model, params.model, params.frozen)
@@ -50,11 +50,14 @@ def build_encoder(params: Train, tokenizer_file: Path) -> Encoder:
 def settings(params: Train) -> Settings:
     """Pooling, prompts and length of what `params` asks for: the checkpoint's own where it does not
     say. Raises ValueError where the two differ."""
-    return Settings(**pretrained.applied(_own(params.model), params))
+    return Settings(**pretrained.applied(_own(params), params))
 
 
-def load_encoder(folder: Path) -> Encoder:
+def load_encoder(folder: Path, code: bool = True) -> Encoder:
     """Read what `export.save_encoder` wrote: gives the same vectors.
+
+    code: whether a run whose study said `remote_code` may run what it saved: only of runs that were
+    made here, since a folder from elsewhere says so of itself.
 
     Raises ValueError where the folder holds no saved encoder, store.Damaged where it has a
     manifest that does not verify."""
@@ -63,9 +66,11 @@ def load_encoder(folder: Path) -> Encoder:
     if not (Path(folder) / "encoder.json").is_file():
         raise ValueError(f"{folder} holds no saved encoder (encoder.json is missing)")
     settings = Settings(**store.read_json(Path(folder) / "encoder.json"))
-    dense = export.heads(pretrained.own(Path(folder), str(folder)).dense)
-    encoder = Encoder(*_checkpoint(str(Path(folder).resolve())), settings, dense)
-    frozen.freeze(encoder, manifest.get("identity", {}).get("frozen", 0))  # has its states
+    identity = manifest.get("identity", {})
+    code = code and identity.get("remote_code", False)
+    dense = export.heads(pretrained.own(Path(folder), str(folder), code).dense)
+    encoder = Encoder(*_checkpoint(str(Path(folder).resolve()), code=code), settings, dense)
+    frozen.freeze(encoder, identity.get("frozen", 0))  # has its states
     encoder.maps = maps.load(Path(folder))
     return encoder
 
@@ -137,41 +142,40 @@ def configuration(params: Train, vocabulary: int):
     own = params.model == packaged.NAME
     name = str(packaged.folder()) if own else params.model
     with loading(name):
-        config = AutoConfig.from_pretrained(**checkpoint_source(name), trust_remote_code=False)
+        source = checkpoint_source(name) | {"trust_remote_code": params.remote_code}
+        config = AutoConfig.from_pretrained(**source)
     kind = _encoder_class(name, config)
     if params.layers_kept:
         _keep(config, params.layers_kept, params.model)
-    return config, lambda config: _bare(kind.from_config(config))
+    return config, lambda config: _bare(
+        kind.from_config(config, trust_remote_code=params.remote_code)
+    )
 
 
-def _own(name: str) -> pretrained.Own:
+def _own(params: Train) -> pretrained.Own:
     """What a checkpoint says of itself, on the hub too. Raises ValueError for what is not applied:
     it would lose some of what it is."""
+    name, code = params.model, params.remote_code
     if name in ("", packaged.NAME):
         return pretrained.Own(packaged.POOLING if name else "")
-    source = checkpoint_source(name)
-    folder = source["pretrained_model_name_or_path"]
-    if "revision" in source:
-        from huggingface_hub import snapshot_download
-
-        with loading(name):
-            folder = snapshot_download(
-                folder, revision=source["revision"], allow_patterns=pretrained.FILES
-            )
-    return pretrained.own(Path(folder), name)
+    return pretrained.own(pretrained.here(name, code), name, code)
 
 
-def _checkpoint(name: str, layers: int = 0):
+def _checkpoint(name: str, layers: int = 0, code: bool = False):
     """Model, of which the first so many layers (0: all), and tokenizer, of a folder or of hub
     name@revision.
 
-    No code that comes with a model is run and no pickle is read. Raises ValueError in one line."""
+    No code that comes with a model is run, unless `code`, and no pickle is read. Raises ValueError
+    in one line."""
     from transformers import AutoConfig, AutoTokenizer
 
-    source = checkpoint_source(name) | {"trust_remote_code": False}
+    source = checkpoint_source(name) | {"trust_remote_code": code}
     with loading(name):
         config = AutoConfig.from_pretrained(**source)
     kind = _encoder_class(name, config)
+    if code:  # where a hub's name stands before each: a saved encoder has its code beside it
+        own = getattr(config, "auto_map", None) or {}
+        config.auto_map = {auto: place.rpartition("--")[2] for auto, place in own.items()}
     if layers:
         _keep(config, layers, name)
     with loading(name):
@@ -253,6 +257,8 @@ def _encoder_class(name: str, config):
 
     if config.model_type in ("t5", "mt5", "umt5"):
         return AutoModelForTextEncoding
+    if "AutoModel" in (getattr(config, "auto_map", None) or {}):  # of which was said that it is run
+        return AutoModel
     masked = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
     if config.model_type in decoders.KINDS or (masked and not config.is_encoder_decoder):
         return AutoModel

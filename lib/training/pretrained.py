@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lib import store
-from lib.checkpoint import checkpoint_source
+from lib.checkpoint import checkpoint_source, loading
 from lib.params import Train
 from lib.presets import NONE
 from lib.training import decoders, packaged
@@ -29,6 +29,7 @@ FILES = [
     "[0-9]*_*/config.json",
     "[0-9]*_Dense/model.safetensors",
 ]
+CODE = "*.py"  # the same of code that a checkpoint brings
 LONGEST = 2**17  # tokenizers without a limit state one beyond all use
 # sentence-transformers' own names of what it puts before texts, the first that there is.
 PROMPTS = {"question": ("query",), "passage": ("document", "passage", "corpus")}
@@ -65,7 +66,7 @@ def check(p: Train) -> None:
     elif p.model:
         source = checkpoint_source(p.model)
         if "revision" not in source:
-            applied(own(Path(source["pretrained_model_name_or_path"]), p.model), p)
+            applied(own(here(p.model, p.remote_code), p.model, p.remote_code), p)
 
 
 def applied(said: Own, p: Train) -> dict[str, Any]:
@@ -91,11 +92,32 @@ def applied(said: Own, p: Train) -> dict[str, Any]:
     return values
 
 
-def own(folder: Path, model: str) -> Own:
-    """What the files in the folder of the checkpoint `model` say.
+def here(model: str, code: bool = False) -> Path:
+    """The folder with what a checkpoint says of itself, and its code if that is asked for; of the
+    hub it is fetched. Raises ValueError."""
+    source = checkpoint_source(model)
+    folder = source["pretrained_model_name_or_path"]
+    if "revision" in source:
+        from huggingface_hub import snapshot_download
+
+        wanted = [*FILES, *[CODE] * code]
+        with loading(model):
+            folder = snapshot_download(folder, revision=source["revision"], allow_patterns=wanted)
+    return Path(folder)
+
+
+def code_of(folder: Path) -> str:
+    """Hex sha256 of the code that a checkpoint brings, by the names of its files."""
+    files = sorted(folder.glob(CODE))
+    return store.digest({file.name: store.sha256(file) for file in files})
+
+
+def own(folder: Path, model: str, code: bool = False) -> Own:
+    """What the files in the folder of the checkpoint `model` say. code: whether it may bring some.
 
     Raises ValueError in one line for what is not applied here, and for damaged files."""
     try:
+        _check_code(model, folder, code)
         return _own(folder, model)
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         what = f"{type(error).__name__}: {error}"
@@ -105,7 +127,6 @@ def own(folder: Path, model: str) -> Own:
 def _own(folder: Path, model: str) -> Own:
     modules = _read(folder / "modules.json") or []
     about = _read(folder / "config_sentence_transformers.json")
-    _check_code(model, folder)
     if (what := about.get("model_type", "SentenceTransformer")) != "SentenceTransformer":
         _refuse(model, f"is a {what}")
     kinds = [_kind(model, module) for module in modules]
@@ -165,15 +186,20 @@ def _pooling(model: str, config: dict[str, Any], prompted: bool) -> str:
     return modes[0]
 
 
-def _check_code(model: str, folder: Path) -> None:
-    """Raises ValueError for a checkpoint with a class of its own: it would be another model without
-    it, also where transformers has one of that type."""
+def _check_code(model: str, folder: Path, allowed: bool) -> None:
+    """Raises ValueError for a checkpoint with a class of its own, unless that is allowed: it would
+    be another model without it, also where transformers has one of that type. Never allowed are
+    code that lies with another checkpoint, whose commit nobody named, and that of a tokenizer."""
     for name in ("config.json", "tokenizer_config.json"):
-        if _read(folder / name).get("auto_map"):
-            raise ValueError(
-                f"model {model!r} brings code of its own (auto_map in {name}), which is not run "
-                "(expected a class of transformers; where that is the same, take the entry out)"
-            )
+        classes = _read(folder / name).get("auto_map")
+        ways = "expected a class of transformers; where that is the same, take the entry out"
+        ways += "; to run the code, train.remote_code: true" * (name == "config.json")
+        if classes and not (allowed and name == "config.json"):
+            what = f"brings code of its own (auto_map in {name}), which is not run"
+            raise ValueError(f"model {model!r} {what} ({ways})")
+        if "--" in str(classes):
+            what = f"names code of another checkpoint (auto_map in {name})"
+            raise ValueError(f"model {model!r} {what} (expected its files beside {name})")
 
 
 def _check_dense(model: str, place: Path) -> None:
