@@ -3,17 +3,20 @@
 import os
 import shutil
 import tempfile
+from multiprocessing.util import Finalize
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 
 def pytest_configure(config):
     """Temporary files of the tests, and of all programs they start, lie in one folder that goes
-    with them; xdist's workers have it from whoever starts them."""
+    with them, after multiprocessing has removed its own from it (priority -100); xdist's workers
+    have it from whoever starts them."""
     if not hasattr(config, "workerinput"):
-        os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="tests-")
-        config.add_cleanup(lambda: shutil.rmtree(tempfile.tempdir, ignore_errors=True))
+        folder = os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="tests-")
+        Finalize(None, shutil.rmtree, [folder], {"ignore_errors": True}, exitpriority=-200)
 
 
 @pytest.fixture
@@ -60,3 +63,20 @@ def place(tmp_path, monkeypatch):
     for name in ("BATCHES_OUTPUTS", "BATCHES_NOTEBOOKS"):
         monkeypatch.setenv(name, made.environment[name])
     return made
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Studies that `main` runs take their stages one by one in this process, where Snakemake would
+    start one for each and all imports with it. Notebooks go through papermill as ever, and all
+    their kernels are forked from one process. What a stage raises is raised."""
+    from lib.study import run, stage
+
+    def schedule(folder, progress, where, lock, places):
+        with mock.patch.dict(os.environ, places):
+            for job in progress.jobs.values():
+                stage.run_stage(folder.name, job.stage, job.key)
+        return 0
+
+    monkeypatch.setattr(run, "_schedule", schedule)
+    monkeypatch.setattr(run, "WORTH", 1)
