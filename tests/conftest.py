@@ -2,10 +2,10 @@
 
 import os
 import shutil
+import sys
 import tempfile
 from multiprocessing.util import Finalize
 from pathlib import Path
-from unittest import mock
 
 import pytest
 
@@ -17,6 +17,13 @@ def pytest_configure(config):
     if not hasattr(config, "workerinput"):
         folder = os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="tests-")
         Finalize(None, shutil.rmtree, [folder], {"ignore_errors": True}, exitpriority=-200)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def small_products():
+    """Each run of the trainer times a matrix product, of no use here: a small one."""
+    if cost := sys.modules.get("lib.training.cost"):
+        cost.MATMUL["cpu"] = 64
 
 
 @pytest.fixture
@@ -67,16 +74,7 @@ def place(tmp_path, monkeypatch):
 
 @pytest.fixture
 def in_process(monkeypatch):
-    """Studies that `main` runs take their stages one by one in this process, where Snakemake would
-    start one for each and all imports with it. Notebooks go through papermill as ever, and all
-    their kernels are forked from one process. What a stage raises is raised."""
-    from lib.study import run, stage
+    """See `stages_in_process` of test_study_run.py."""
+    from test_study_run import stages_in_process
 
-    def schedule(folder, progress, where, lock, places):
-        with mock.patch.dict(os.environ, places):
-            for job in progress.jobs.values():
-                stage.run_stage(folder.name, job.stage, job.key)
-        return 0
-
-    monkeypatch.setattr(run, "_schedule", schedule)
-    monkeypatch.setattr(run, "WORTH", 1)
+    stages_in_process(monkeypatch)

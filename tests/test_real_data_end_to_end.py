@@ -1,16 +1,15 @@
-"""Files in the formats of real data, from the command line to the report's tables, at toy size."""
+"""Files in the formats of real data, from a study file to the report's tables, at toy size."""
 
 import json
 import random
 import re
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from test_study_run import stages_in_process
 
-from lib.store import ROOT
+from lib.study.__main__ import main
 
 ELEVEN = "ar de el en es hi ru th tr vi zh".split()
 TRAINED = ["de", "en", "es"]
@@ -94,14 +93,8 @@ def study(tmp_path_factory):
     file.write_text(STUDY.format(folder))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BATCHES_OUTPUTS", str(outputs))
-        done = subprocess.run(
-            [sys.executable, "-m", "lib.study", "run", str(file), "--cores", "2"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=400,
-        )
-    assert done.returncode == 0, done.stdout + done.stderr
+        stages_in_process(patch)
+        assert main(["run", str(file)]) == 0
     report = outputs / "real/report"
     html = (report / "index.html").read_text(encoding="utf-8")
     return SimpleNamespace(runs=outputs / "real/runs", report=report, html=html)

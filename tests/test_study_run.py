@@ -16,6 +16,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import nbformat
 import psutil
@@ -148,6 +149,21 @@ class Place:
         process = self.start(*arguments)
         text = process.communicate(timeout=120)[0]
         return process.returncode, text.splitlines()
+
+
+def stages_in_process(patch):
+    """Have studies that `main` runs take their stages one by one in this process, where Snakemake
+    would start one for each and all imports with it. Notebooks go through papermill as ever, and
+    all their kernels are forked from one process. What a stage raises is raised."""
+
+    def schedule(folder, progress, where, lock, places):
+        with mock.patch.dict(os.environ, places):
+            for job in progress.jobs.values():
+                stage.run_stage(folder.name, job.stage, job.key)
+        return 0
+
+    patch.setattr(run, "_schedule", schedule)
+    patch.setattr(run, "WORTH", 1)
 
 
 def wait_for(condition, seconds=60):
