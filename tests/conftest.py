@@ -9,6 +9,18 @@ from pathlib import Path
 
 import pytest
 
+LONGEST = (
+    "study explore compare trainer study_run reference families slurm ranks sentence_transformers "
+    "mteb real_data_end_to_end stats tune batch_sampler speed_training"
+).split()
+
+
+def pytest_collection_modifyitems(items):
+    """Files that take longest come first: `make test` gives each to one worker, so that its fixtures
+    are made once, and neither is left with a long one at the end."""
+    place = {f"test_{name}": number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
 
 def pytest_configure(config):
     """Temporary files of the tests, and of all programs they start, lie in one folder that goes
