@@ -16,8 +16,8 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items):
-    """Files that take longest come first: `make test` gives each to one worker, so that its fixtures
-    are made once, and neither is left with a long one at the end."""
+    """Files that take longest come first: `make test` gives a file to one worker, so that what its
+    tests share is made once, and neither is left with a long one at the end."""
     place = {f"test_{name}": number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(place)))
 
