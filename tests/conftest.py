@@ -85,8 +85,9 @@ def place(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def in_process(monkeypatch):
+def in_process(outputs, tmp_path):
     """See `stages_in_process` of test_study_run.py."""
     from test_study_run import stages_in_process
 
-    stages_in_process(monkeypatch)
+    with stages_in_process(tmp_path):
+        yield

@@ -93,8 +93,8 @@ def study(tmp_path_factory):
     file.write_text(STUDY.format(folder))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BATCHES_OUTPUTS", str(outputs))
-        stages_in_process(patch)
-        assert main(["run", str(file)]) == 0
+        with stages_in_process(folder):
+            assert main(["run", str(file)]) == 0
     report = outputs / "real/report"
     html = (report / "index.html").read_text(encoding="utf-8")
     return SimpleNamespace(runs=outputs / "real/runs", report=report, html=html)

@@ -275,42 +275,39 @@ def test_notebook_run_too_early_names_what_to_run_first(outputs, tmp_path):
         )
 
 
-def test_a_study_outlives_its_machine(toy, tmp_path, monkeypatch, capsys, in_process):
+def test_a_study_outlives_its_machine(toy, outputs, tmp_path, capsys, in_process):
     """The ledger of a study, kilobytes a run, gives the same tables where nothing else is; another
     machine takes from a ledger the runs that it has and makes the others, to the same tables."""
-    whole, read, other = (tmp_path / name for name in ("whole", "read", "other"))
+    study, reference = toy[0] / "toy.yaml", outputs / "reference/toy"
 
-    def said(folder, code, *arguments):
-        monkeypatch.setenv("BATCHES_OUTPUTS", str(folder / "outputs"))
+    def said(code, *arguments):
         found, both = main([*map(str, arguments)]), capsys.readouterr()
         assert found == code, both.out + both.err
         return both
 
-    shutil.copytree(toy[0] / "outputs", whole / "outputs")
-    said(whole, 0, "ledger", toy[0] / "toy.yaml")
-    reference = whole / "outputs/reference/toy"
+    shutil.copytree(toy[0] / "outputs", outputs)
+    said(0, "ledger", study)
+    shutil.rmtree(outputs / "toy")
     runs = sorted((reference / "ledger/runs").iterdir())
     assert len(runs) == 6
     sizes = [sum(f.stat().st_size for f in run.rglob("*") if f.is_file()) for run in runs]
     assert max(sizes) < 100_000
     assert not {".ipynb", ".safetensors"} & {f.suffix for f in reference.rglob("*")}
 
-    said(read, 0, "report", "--from", reference)
-    assert tables(read) == tables(whole) and "agnostic.csv" in tables(read)
-    assert (read / "outputs/toy/report/index.html").exists()
-    refused = said(read, 2, "run", toy[0] / "toy.yaml")
-    assert "has runs taken from" in refused.err
+    said(0, "report", "--from", reference)
+    assert tables(tmp_path) == tables(toy[0]) and "agnostic.csv" in tables(toy[0])
+    assert (outputs / "toy/report/index.html").exists()
+    assert "has runs taken from" in said(2, "run", study).err
+    shutil.rmtree(outputs / "toy")
 
     for lacking in runs[:2]:
         shutil.rmtree(lacking)
     elsewhere = tmp_path / "toy.yaml"
     elsewhere.write_text(TOY.replace("width: 16", "width: 20"))
-    refused = said(other, 2, "run", elsewhere, "--from", reference)
+    refused = said(2, "run", elsewhere, "--from", reference)
     assert "was made with width 16, now 20" in refused.err
-    added = said(other, 0, "run", toy[0] / "toy.yaml", "--from", reference)
+    added = said(0, "run", study, "--from", reference)
     assert "4 runs are taken from" in added.out
-    assert tables(other) == tables(whole)
-    made = [
-        f.parent.parent.name for f in (other / "outputs/toy/runs").glob("*/model/*.safetensors")
-    ]
+    assert tables(tmp_path) == tables(toy[0])
+    made = [f.parent.parent.name for f in (outputs / "toy/runs").glob("*/model/*.safetensors")]
     assert sorted(made) == [run.name for run in runs[:2]]
