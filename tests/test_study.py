@@ -272,6 +272,7 @@ def test_notebook_run_too_early_names_what_to_run_first(outputs, tmp_path):
             str(ROOT / "notebooks/02_train.ipynb"),
             str(tmp_path / "out.ipynb"),
             kernel_name="python3",
+            cwd=str(ROOT),
             progress_bar=False,
         )
 
