@@ -13,6 +13,7 @@ from lib.params import Prepare
 from lib.sources import axes, cldr
 from lib.sources import cldr_facts as graph
 from lib.store import ROOT
+from lib.training.tokenizer import tokenizer_texts, train_tokenizer
 
 ELEVEN = tuple("ar de el en es hi ru th tr vi zh".split())
 
@@ -24,6 +25,20 @@ def build(**changes):
 @pytest.fixture(scope="module")
 def corpus():
     return build()
+
+
+FEW = ["de", "en", "tr"]
+
+
+@pytest.fixture(scope="module")
+def few():
+    """The corpus in three languages: knobs do the same in all."""
+    return build(languages=FEW)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(corpus):
+    return train_tokenizer(tokenizer_texts(corpus), 8000)
 
 
 @pytest.fixture(scope="module")
@@ -168,21 +183,21 @@ def test_sentences_are_complete():
     assert sorted(cldr.sentences()) == sorted(ELEVEN)
 
 
-def test_distractors_put_facts_into_one_passage(corpus):
+def test_distractors_put_facts_into_one_passage(few):
     """With two distractors a passage tells three facts of one relation, all on one side of the
     split, and each of their questions finds it relevant."""
-    told = build(distractors=2)
+    told = build(distractors=2, languages=FEW)
     sizes = Counter(len(p.split("+")) for p in set(told.pool["passage_id"][:]))
     assert set(sizes) <= {1, 2, 3} and sizes[3] > 10 * (sizes[1] + sizes[2])
     assert not set(told.rows["group"][:]) & set(told.test["group"][:])
-    assert len(told.pool[0]["passage"]) > 2 * len(corpus.pool[0]["passage"])
+    assert len(told.pool[0]["passage"]) > 2 * len(few.pool[0]["passage"])
 
 
-def test_pool_size_is_a_knob(corpus):
+def test_pool_size_is_a_knob():
     """`pool` bounds the distractor passages a language; test passages always stay."""
-    small = build(pool=50)
+    small = build(pool=50, languages=FEW)
     tested = set(small.test["passage_id"][:])
-    for language in ELEVEN:
+    for language in FEW:
         own = [
             p
             for p, x in zip(small.pool["passage_id"][:], small.pool["language"][:], strict=True)
@@ -208,14 +223,12 @@ def test_removed_cells_never_occur_in_training():
     assert not any(e in seen[x] for e, x in removed)
 
 
-def test_keep_makes_a_language_scarce(corpus):
+def test_keep_makes_a_language_scarce(few):
     """`keep` leaves about that share of a language's training pairs, and no other language's."""
-    scarce = build(keep={"tr": 0.1})
-    whole, left = corpus.meta["counts"]["rows"], scarce.meta["counts"]["rows"]
+    scarce = build(keep={"tr": 0.1}, languages=FEW)
+    whole, left = few.meta["counts"]["rows"], scarce.meta["counts"]["rows"]
     assert 0.07 < left["tr"] / whole["tr"] < 0.13
-    assert (
-        left["de"] == whole["de"] and scarce.meta["counts"]["test"] == corpus.meta["counts"]["test"]
-    )
+    assert left["de"] == whole["de"] and scarce.meta["counts"]["test"] == few.meta["counts"]["test"]
 
 
 def test_cards_are_bare_names_in_each_languages_list_pattern():
@@ -269,22 +282,16 @@ def test_same_bytes_in_every_process(tmp_path):
     assert outputs[0] == outputs[1]
 
 
-def test_tokenizer_covers_every_script(corpus):
+def test_tokenizer_covers_every_script(corpus, tokenizer):
     """No character of the training texts is unknown."""
-    from lib.training.tokenizer import tokenizer_texts, train_tokenizer
-
     texts = tokenizer_texts(corpus)
-    tokenizer = train_tokenizer(texts, 8000)
     unknown = tokenizer.token_to_id("[UNK]")
     assert not any(unknown in code.ids for code in tokenizer.encode_batch(texts[::7]))
 
 
-def test_a_held_out_wording_is_made_of_known_tokens(corpus):
+def test_a_held_out_wording_is_made_of_known_tokens(corpus, tokenizer):
     """Chinese and Thai too, which have no spaces: below a tenth of the held-out wording's tokens
     occurs in no training question (a third did, when tokens could run over a whole sentence)."""
-    from lib.training.tokenizer import tokenizer_texts, train_tokenizer
-
-    tokenizer = train_tokenizer(tokenizer_texts(corpus), 8000)
     rows, test = corpus.rows.to_pandas(), corpus.test.to_pandas()
     test = test[test["wording"] == "held-out"]
     for language in ("en", "th", "zh"):

@@ -72,6 +72,12 @@ def encoded(monkeypatch):
     return calls
 
 
+@pytest.fixture
+def unseen(monkeypatch):
+    """Pages without figures and tables, for who does not look."""
+    monkeypatch.setattr(compare, "_parts", lambda *_: {})
+
+
 # --- the statistics ----------------------------------------------------------------------------
 
 
@@ -258,7 +264,7 @@ def test_the_command_writes_a_page_and_its_tables(made, outputs, capsys):
     assert "no intervals and no verdicts" in page
 
 
-def test_vectors_are_kept(made, outputs, encoded):
+def test_vectors_are_kept(made, outputs, encoded, unseen):
     """The second comparison of an encoder encodes nothing, with the same tables; another one both
     of its sides; changed weights are another encoder."""
     run(made, "a", "b")
@@ -271,7 +277,7 @@ def test_vectors_are_kept(made, outputs, encoded):
     assert len(encoded) == 6
 
 
-def test_damaged_vectors_are_made_again(made, outputs, tmp_path, encoded, capsys):
+def test_damaged_vectors_are_made_again(made, outputs, tmp_path, encoded, unseen, capsys):
     """What is kept is believed only as it was written."""
     run(made, "a", "b")
     file = min((tmp_path / "cache/vectors").glob("*/vectors.npy"))
@@ -280,7 +286,7 @@ def test_damaged_vectors_are_made_again(made, outputs, tmp_path, encoded, capsys
     assert len(encoded) == 5 and "making it again" in capsys.readouterr().out
 
 
-def test_a_run_and_a_plain_checkpoint(made, outputs, monkeypatch):
+def test_a_run_and_a_plain_checkpoint(made, outputs):
     """STUDY:RUN and a folder without encoder.json, which pools by the mean as
     sentence-transformers has it; what one states is shown."""
     run_folder = outputs / "s/runs/arm=mono,seed=0/model"

@@ -2,11 +2,10 @@
 
 import pandas as pd
 import pytest
-from test_results import scores
+from test_results import made_up
 
 from lib.analysis import budgets, drawing, plots
 from lib.analysis.results import Results, ScoredRun
-from lib.analysis.sums import language_cells, summed
 from lib.params import Train
 
 WSD = {"schedule": "wsd", "budgets": [150, 300, 600], "warmup_steps": 10}
@@ -34,9 +33,9 @@ def by_budget(arms=ARMS, seeds=2, **other):
             for seed in range(seeds):
                 train = Train(**WSD | what | other.get(arm, {}), seed=seed, corpus=f"seed={seed}")
                 runs.append(ScoredRun(f"arm={arm},seed={seed}", arm, train, None))
-                own = scores(GAINS[arm][budget], seed)
-                sums.append(summed(own).assign(arm=arm, seed=seed))
-                cells.append(language_cells(own).assign(arm=arm, seed=seed))
+                own = made_up(GAINS[arm][budget], seed)
+                sums.append(own[0].assign(arm=arm, seed=seed))
+                cells.append(own[1].assign(arm=arm, seed=seed))
         found[budget] = Results("made-up", runs, pd.concat(sums), pd.concat(cells))
     return found
 

@@ -196,7 +196,7 @@ SLIDING = {"sliding_window": 8, "query_pre_attn_scalar": 8}
 STEADY = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 FAMILIES = {
     "xlm-r": Family(xlmr_words, "XLMRobertaForMaskedLM"),
-    "xlm-v": Family(xlmr_words, "XLMRobertaModel", STEADY, 901_629, 8),
+    "xlm-v": Family(xlmr_words, "XLMRobertaModel", STEADY, 70_001, 8),
     "xlm-r-xl": Family(xlmr_words, "XLMRobertaXLModel"),
     "bert": Family(bert_words, "BertModel"),
     "labse": Family(bert_words, "BertModel", STEADY),

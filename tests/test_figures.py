@@ -101,16 +101,18 @@ def test_alphas_begin_at_five():
     figure = plots.alphas(table)
     assert figure.panels["mono"].axes[0].lines[0].get_xdata().tolist() == line["alpha"].tolist()
     assert "highest at 0.5" in figure.alts["mono"]
-    four = study(dict.fromkeys(list(FIVE)[:4], 0.0))
+    four = study(dict.fromkeys(list(FIVE)[:4], 0.0), seeds=2)
     assert plots.alphas(contrasts.alphas(four, tables.quality(four, ("ap",)))).panels == {}
 
 
 def test_paths_name_each_alpha():
     """Ends have names of their own, or are alphas of the strategy, or of another one."""
-    assert contrasts.paths(study(FIVE)) == {
+    assert contrasts.paths(study(FIVE, seeds=1)) == {
         "hybrid": dict(zip((0, 0.25, 0.5, 0.75, 1), FIVE, strict=True))
     }
-    named = contrasts.paths(study(dict.fromkeys(("hybrid(0)", "hybrid(1)", "mix(0.5)"), 0.0)))
+    named = contrasts.paths(
+        study(dict.fromkeys(("hybrid(0)", "hybrid(1)", "mix(0.5)"), 0.0), seeds=1)
+    )
     assert named == {
         "hybrid": {0: "hybrid(0)", 1: "hybrid(1)"},
         "mix": {0: "hybrid(0)", 0.5: "mix(0.5)"},
@@ -202,7 +204,8 @@ def test_mechanism_by_hand():
     that a study lacks, are left out."""
     gains = {"mix(0.5)": 0.0, "mix(0.25)": 0.3, "mix(0.5), in_language": 0.02, "mono": 0.1}
     gains |= {"mix(0.5), 7 negatives": -0.05, "hybrid(0.5)": 0.08, "hybrid-pair(0.5)": 0.06}
-    table = contrasts.mechanism(study(gains))
+    results = study(gains, seeds=2)
+    table = contrasts.mechanism(results)
     mono = table[table["setting"] == "mono"].set_index(["arm", "versus"])["difference"]
     assert mono.to_dict() == pytest.approx(
         {
@@ -212,11 +215,11 @@ def test_mechanism_by_hand():
         }
     )
     assert forests.mechanism(table).panels
-    elsewhere = {*contrasts.rivals(study(gains))["arm"]}
+    elsewhere = {*contrasts.rivals(results)["arm"]}
     assert elsewhere == {arm for arm in gains if ", " not in arm}
-    alone = study({arm: gain for arm, gain in gains.items() if ", " in arm})
+    alone = study({arm: gain for arm, gain in gains.items() if ", " in arm}, seeds=2)
     assert alone.compositions == alone.arms
-    assert not len(contrasts.mechanism(study(GAINS))) and not forests.mechanism(table[:0]).panels
+    assert not len(contrasts.mechanism(of_gains())) and not forests.mechanism(table[:0]).panels
 
 
 def test_maps_after_training_by_hand():

@@ -3,8 +3,6 @@ is on it."""
 
 import json
 import re
-import subprocess
-import sys
 
 import pandas as pd
 import pytest
@@ -16,6 +14,7 @@ from lib import params
 from lib.analysis import claims, overview
 from lib.analysis.overview import Kept, Trained
 from lib.store import ROOT
+from lib.study import __main__ as command
 from lib.study import index
 
 COST, GAIN, BATCH = (claim.words for claim in claims.PRIMARY)
@@ -245,14 +244,12 @@ def test_what_starts_from_another_study_names_it_once():
     )
 
 
-def test_nothing_kept_is_one_line(outputs):
+def test_nothing_kept_is_one_line(outputs, capsys):
     """And no page."""
     (outputs / "reference").mkdir(parents=True)
-    done = subprocess.run(
-        [sys.executable, "-m", "lib.study", "index"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
-    assert "no study is kept there" in done.stderr
+    assert command.main(["index"]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "no study is kept there" in said
 
 
 def test_the_committed_page_is_that_of_the_committed_studies():

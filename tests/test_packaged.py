@@ -3,7 +3,6 @@
 import importlib.util
 import re
 import struct
-import subprocess
 import sys
 
 import numpy as np
@@ -14,6 +13,7 @@ from lib.analysis import words
 from lib.encoder import Settings
 from lib.params import Train
 from lib.study import compare
+from lib.study.__main__ import main
 from lib.training import models, packaged, pretrained
 
 WIDTH, LAYERS, HEADS, INNER, WORDS, POSITIONS, TYPES = 32, 2, 2, 64, 16, 12, 2
@@ -302,15 +302,12 @@ def test_pooling_has_to_be_its_own(package):
     pretrained.check(Train(model=packaged.NAME))
 
 
-def test_a_study_that_names_it_can_be_checked(tmp_path):
+def test_a_study_that_names_it_can_be_checked(tmp_path, capsys):
     """Whether the package is there or not."""
     file = tmp_path / "own.yaml"
     file.write_text(f"prepare: {{source: cldr}}\ntrain: {{model: {packaged.NAME}, steps: 3}}\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "lib.study", "check", str(file)],
-        cwd=store.ROOT, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0 and "1 runs" in done.stdout, done.stderr
+    assert main(["check", str(file)]) == 0
+    assert "1 runs" in capsys.readouterr().out
 
 
 # --- the real one ------------------------------------------------------------------------------

@@ -7,13 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_results import scores
+from test_results import made_up
 from test_trainer import PARAMS
 from tokenizers import Tokenizer
 
 from lib.analysis import alts, forests, prompts, stats
 from lib.analysis.results import Results, ScoredRun, arm_labels
-from lib.analysis.sums import language_cells, summed
 from lib.benchmarks import heldout
 from lib.encoder import Encoder
 from lib.params import BadParameter, BenchmarkSpec, Evaluate, Train, checked
@@ -187,12 +186,6 @@ SPECS = {
     "any": BenchmarkSpec(format="heldout", prompt="any: "),
     "elsewhere": BenchmarkSpec(format="heldout", clusters="paragraph", prompt="red: "),
 }
-
-
-@cache
-def made_up(gain, seed):
-    table = scores(gain, seed)
-    return summed(table), language_cells(table)
 
 
 def results(gains, seeds=5):

@@ -1,4 +1,4 @@
-"""Files in the formats of real data, from the command line to the report's tables, at toy size.
+"""Files in the formats of real data, from a study file to the report's tables, at toy size.
 
 So are studies of params/full: a run of each kind, with all that its file sets but sizes, and a tiny
 random checkpoint of its encoder's type.
@@ -7,18 +7,18 @@ random checkpoint of its encoder's type.
 import json
 import random
 import re
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
 import transformers
+from test_study_run import stages_in_process
 
 from lib.params import Train
 from lib.store import ROOT
 from lib.study import grid
+from lib.study.__main__ import main
 from lib.training.models import build_encoder
 from lib.training.tokenizer import train_tokenizer
 
@@ -145,14 +145,8 @@ def study(tmp_path_factory):
     file.write_text(STUDY.format(folder) + "".join(lines))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BATCHES_OUTPUTS", str(outputs))
-        done = subprocess.run(
-            [sys.executable, "-m", "lib.study", "run", str(file), "--cores", "2"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=400,
-        )
-    assert done.returncode == 0, done.stdout + done.stderr
+        with stages_in_process(folder):
+            assert main(["run", str(file)]) == 0
     report = outputs / "real/report"
     html = (report / "index.html").read_text(encoding="utf-8")
     return SimpleNamespace(runs=outputs / "real/runs", report=report, html=html, arms=arms)

@@ -4,10 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from unittest import mock
 
 import pytest
+from test_trainer import preloaded
+
+from lib.params import Prepare
+from speed import training
 
 ROOT = Path(__file__).parents[1]
 TOY = ["--model", "toy", "--batch", "8", "--rounds", "2", "--threads", "1"]
@@ -17,15 +23,17 @@ needs_peer = pytest.mark.skipif(
 )
 
 
-def compare(*options):
-    """The finished process of speed/training.py."""
-    return subprocess.run(
-        [sys.executable, "-m", "speed.training", *options],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"TOKENIZERS_PARALLELISM": "false"},
-    )
+@pytest.fixture
+def compare(monkeypatch, capfd):
+    """A function of options: the lines that speed/training.py prints, run in this process."""
+
+    def lines(*options):
+        monkeypatch.setattr(sys, "argv", ["training.py", *options])
+        with mock.patch.dict(os.environ, {"TOKENIZERS_PARALLELISM": "false"}):
+            training.main()
+        return [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+
+    return lines
 
 
 def squad_files(folder: Path) -> str:
@@ -49,13 +57,11 @@ def squad_files(folder: Path) -> str:
 
 
 @needs_peer
-def test_trainers_agree(tmp_path):
+def test_trainers_agree(compare, tmp_path):
     """At toy size both give the same loss at each step, on files and batch sizes that were asked
     for, and every line is JSON."""
     texts = ("--folder", squad_files(tmp_path), "--passage", "paragraph")
-    done = compare(*TOY, "--steps", "2", *texts)
-    assert done.returncode == 0, done.stderr
-    ours, peer = map(json.loads, done.stdout.splitlines())
+    ours, peer = compare(*TOY, "--steps", "2", *texts)
     assert [ours["variant"], peer["variant"]] == ["ours", "peer"]
     assert ours["ratio"] == ours["ratio_low"] == ours["ratio_high"] == 1
     assert 0 < peer["ratio_low"] <= peer["ratio"] <= peer["ratio_high"]
@@ -67,16 +73,19 @@ def test_trainers_agree(tmp_path):
 
 
 @needs_peer
-def test_profiles_name_operations():
+def test_profiles_name_operations(compare, monkeypatch):
     """On the embedded corpus; the largest shares come first."""
-    done = compare(*TOY, "--steps", "1", "--profile")
-    assert done.returncode == 0, done.stderr
-    for line in map(json.loads, done.stdout.splitlines()):
+    monkeypatch.setattr(training, "Prepare", partial(Prepare, languages=["de", "en"], bridges=1))
+    monkeypatch.setattr(training, "get_context", lambda kind: preloaded())
+    lines = compare(*TOY, "--steps", "1", "--profile")
+    assert len(lines) == 2
+    for line in lines:
         shares = [one["percent"] for one in line["profile"]]
         assert 100 >= sum(shares) > 50 and shares == sorted(shares, reverse=True)
 
 
 def test_paragraphs_need_files():
-    """The embedded corpus has none; one line, before anything is loaded."""
-    done = compare("--passage", "paragraph")
+    """The embedded corpus has none; one line, before anything is loaded. From the command line."""
+    script = [sys.executable, "-m", "speed.training", "--passage", "paragraph"]
+    done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and "expected --folder" in done.stderr.splitlines()[-1]

@@ -18,6 +18,7 @@ import pytest
 from lib import store
 from lib.store import ROOT
 from lib.study import grid, plan
+from lib.study.__main__ import main
 
 TOY = """
 prepare: {languages: [de, en, zh], bridges: 1, pool: 100, vocabulary: 1500}
@@ -28,8 +29,8 @@ vary:
     hybrid50:  {train.strategy: hybrid, train.alpha: 0.5}
     untrained: {train.steps: 0}
   seed:
-    0: {train.seed: 0, prepare.fold: 0}
-    1: {train.seed: 1, prepare.fold: 1}
+    0: {train.seed: 0, prepare.fold: 1}  # fold 0 shows what each knob of cldr does
+    1: {train.seed: 1, prepare.fold: 2}
 """
 
 
@@ -72,26 +73,46 @@ def tables(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
-    """Two toy studies: one undisturbed; one that lacks an arm and the report, is killed while it
-    trains that arm, and then started again."""
+    """Two toy studies and what was said: one undisturbed; one that lacks an arm and is damaged, is
+    killed while it trains that arm, loses its report, and is then started again."""
     whole, killed = (tmp_path_factory.mktemp(name) for name in ("whole", "killed"))
     said = finish(start(whole))
     shutil.copytree(whole / "outputs", killed / "outputs")
-    for lacking in (killed / "outputs/toy").glob("runs/arm=hybrid50*"):
+    folder = killed / "outputs/toy"
+    for lacking in folder.glob("runs/arm=hybrid50*"):
         shutil.rmtree(lacking)
-    shutil.rmtree(killed / "outputs/toy/report")
+    damage(folder)
     victim = start(killed)
     deadline = time.monotonic() + 200
-    while not list((killed / "outputs/toy/runs").glob("arm=hybrid50*/checkpoints/step-*")):
+    while not list(folder.glob("runs/arm=hybrid50*/checkpoints/step-*")):
         assert victim.poll() is None and time.monotonic() < deadline, "no checkpoint was seen"
         time.sleep(0.02)
     kill_all(victim)
-    return whole, killed, said, finish(start(killed))
+    shutil.rmtree(folder / "report")
+    return whole, killed, said, victim.stdout.read(), finish(start(killed))
+
+
+def flip(file: Path, where: float = 0.5) -> None:
+    """Another bit of a byte."""
+    content = bytearray(file.read_bytes())
+    content[int(where * len(content))] ^= 1
+    file.write_bytes(content)
+
+
+def damage(folder: Path) -> None:
+    """Scores that were changed, a table and an exposure that are gone; an encoder with another bit,
+    and references."""
+    scores = folder / "runs/arm=mono,seed=0/scores/heldout.parquet"
+    pd.read_parquet(scores).assign(ap=1.0).to_parquet(scores, index=False)
+    (folder / "report/tables/quality.csv").unlink()
+    (folder / "runs/arm=untrained,seed=1/exposure.json").unlink()
+    flip(folder / "runs/arm=untrained,seed=1/model/model.safetensors")
+    flip(folder / "corpus/seed=0/benchmarks/heldout/references.parquet")
 
 
 def test_study_leaves_a_report(toy):
     """Every page is there, links to the others, and the figure and verdicts are on the first."""
-    whole, _, said, _ = toy
+    whole, _, said, *_ = toy
     report = whole / "outputs/toy/report"
     pages = {f.name for f in report.glob("*.html")}
     assert len(pages) == 2 + 2 + 6 + 6 and "explore.html" in pages
@@ -139,7 +160,7 @@ def test_training_beats_the_untrained_encoder(toy):
 def test_killed_study_ends_in_the_same_tables(toy):
     """After SIGKILL of everything while training, the second start finishes the remainder, and
     every result table is the same to the last digit."""
-    whole, killed, _, said = toy
+    whole, killed, *_, said = toy
     done = int(re.search(r"(\d+) of \d+ stages are done", said)[1])
     assert done >= 1
     assert tables(killed) == tables(whole) and len(tables(whole)) >= 7
@@ -152,24 +173,10 @@ def test_finished_study_runs_nothing(toy):
     assert "nothing to run" in said and time.monotonic() - begin < 20
 
 
-def flip(file: Path, where: float = 0.5) -> None:
-    """Another bit of a byte."""
-    content = bytearray(file.read_bytes())
-    content[int(where * len(content))] ^= 1
-    file.write_bytes(content)
-
-
 def test_damage_never_reaches_a_figure(toy):
-    """Scores that were changed, a table and an exposure that are gone: named and made again to the
-    same tables; so is an encoder with another bit, and references."""
-    folder = toy[1] / "outputs/toy"
-    scores = folder / "runs/arm=mono,seed=0/scores/heldout.parquet"
-    pd.read_parquet(scores).assign(ap=1.0).to_parquet(scores, index=False)
-    (folder / "report/tables/quality.csv").unlink()
-    (folder / "runs/arm=untrained,seed=1/exposure.json").unlink()
-    flip(folder / "runs/arm=untrained,seed=1/model/model.safetensors")
-    flip(folder / "corpus/seed=0/benchmarks/heldout/references.parquet")
-    said = finish(start(toy[1]))
+    """What is read at the start is named and made again, the rest when it is opened: the tables are
+    the same."""
+    said = toy[3]
     assert said.count("making it again") == 3 and "heldout.parquet: was altered" in said
     assert tables(toy[1]) == tables(toy[0])
 
@@ -201,7 +208,7 @@ def test_no_file_is_outside_of_a_sealed_set(toy, monkeypatch):
         file.write_bytes(content)
 
 
-def test_a_study_of_ones_own_pairs(tmp_path):
+def test_a_study_of_ones_own_pairs(outputs, tmp_path, in_process):
     """A file of pairs goes through all four notebooks: no names, no hops, partly parallel."""
     colours = {"en": "red green blue black white grey".split(),
                "de": "rot grün blau schwarz weiß grau".split(),
@@ -217,8 +224,8 @@ def test_a_study_of_ones_own_pairs(tmp_path):
         f"prepare: {{source: pairs, files: {{mine: '{pairs}'}}, vocabulary: 400}}\n"
         "train: {steps: 5, batch_size: 16, width: 16}\n"
     )
-    finish(start(tmp_path, study))
-    quality = pd.read_csv(tmp_path / "outputs/own/report/tables/quality.csv")
+    assert main(["run", str(study)]) == 0
+    quality = pd.read_csv(outputs / "own/report/tables/quality.csv")
     assert quality["estimate"].between(0, 1).all()
 
 
@@ -253,71 +260,56 @@ def test_papermill_commands_of_the_page(tmp_path):
         )
         assert done.returncode == 0, done.stderr[-2000:]
     assert list((tmp_path / "lab/report/tables").glob("quality.csv"))
+    assert list((tmp_path / "lab/corpus/base/figures").glob("knobs*.svg"))
 
 
-def test_notebook_run_too_early_names_what_to_run_first(tmp_path):
+def test_notebook_run_too_early_names_what_to_run_first(outputs, tmp_path):
     """02_train without a corpus says which notebook makes it."""
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "papermill",
+    import papermill
+
+    with pytest.raises(papermill.PapermillExecutionError, match="run 01_prepare first"):
+        papermill.execute_notebook(
             str(ROOT / "notebooks/02_train.ipynb"),
             str(tmp_path / "out.ipynb"),
-            "--no-progress-bar",
-        ],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"BATCHES_OUTPUTS": str(tmp_path)},
-    )
-    assert done.returncode != 0 and "run 01_prepare first" in done.stderr
+            kernel_name="python3",
+            cwd=str(ROOT),
+            progress_bar=False,
+        )
 
 
-def study_command(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    """The command line of studies, with outputs below `folder`."""
-    return subprocess.run(
-        [sys.executable, "-m", "lib.study", *arguments],
-        cwd=ROOT,
-        env=os.environ | {"BATCHES_OUTPUTS": str(folder / "outputs")},
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
-
-
-def test_a_study_outlives_its_machine(toy, tmp_path):
+def test_a_study_outlives_its_machine(toy, outputs, tmp_path, capsys, in_process):
     """The ledger of a study, kilobytes a run, gives the same tables where nothing else is; another
     machine takes from a ledger the runs that it has and makes the others, to the same tables."""
-    whole = tmp_path / "whole"
-    shutil.copytree(toy[0] / "outputs", whole / "outputs")
-    kept = study_command(whole, "ledger", str(toy[0] / "toy.yaml"))
-    assert kept.returncode == 0, kept.stderr
-    reference = whole / "outputs/reference/toy"
+    study, reference = toy[0] / "toy.yaml", outputs / "reference/toy"
+
+    def said(code, *arguments):
+        found, both = main([*map(str, arguments)]), capsys.readouterr()
+        assert found == code, both.out + both.err
+        return both
+
+    shutil.copytree(toy[0] / "outputs", outputs)
+    said(0, "ledger", study)
+    shutil.rmtree(outputs / "toy")
     runs = sorted((reference / "ledger/runs").iterdir())
     assert len(runs) == 6
     sizes = [sum(f.stat().st_size for f in run.rglob("*") if f.is_file()) for run in runs]
     assert max(sizes) < 100_000
     assert not {".ipynb", ".safetensors"} & {f.suffix for f in reference.rglob("*")}
 
-    read = tmp_path / "read"
-    report = study_command(read, "report", "--from", str(reference))
-    assert report.returncode == 0, report.stdout + report.stderr
-    assert tables(read) == tables(whole) and "agnostic.csv" in tables(read)
-    assert (read / "outputs/toy/report/index.html").exists()
-    refused = study_command(read, "run", str(toy[0] / "toy.yaml"))
-    assert refused.returncode == 2 and "has runs taken from" in refused.stderr
+    said(0, "report", "--from", reference)
+    assert tables(tmp_path) == tables(toy[0]) and "agnostic.csv" in tables(toy[0])
+    assert (outputs / "toy/report/index.html").exists()
+    assert "has runs taken from" in said(2, "run", study).err
+    shutil.rmtree(outputs / "toy")
 
     for lacking in runs[:2]:
         shutil.rmtree(lacking)
-    other, elsewhere = tmp_path / "other", tmp_path / "toy.yaml"
+    elsewhere = tmp_path / "toy.yaml"
     elsewhere.write_text(TOY.replace("width: 16", "width: 20"))
-    refused = study_command(other, "run", str(elsewhere), "--from", str(reference))
-    assert refused.returncode == 2 and "was made with width 16, now 20" in refused.stderr
-    added = study_command(other, "run", str(toy[0] / "toy.yaml"), "--from", str(reference))
-    assert added.returncode == 0, added.stdout + added.stderr
-    assert "4 runs are taken from" in added.stdout
-    assert tables(other) == tables(whole)
-    made = [
-        f.parent.parent.name for f in (other / "outputs/toy/runs").glob("*/model/*.safetensors")
-    ]
+    refused = said(2, "run", elsewhere, "--from", reference)
+    assert "was made with width 16, now 20" in refused.err
+    added = said(0, "run", study, "--from", reference)
+    assert "4 runs are taken from" in added.out
+    assert tables(tmp_path) == tables(toy[0])
+    made = [f.parent.parent.name for f in (outputs / "toy/runs").glob("*/model/*.safetensors")]
     assert sorted(made) == [run.name for run in runs[:2]]

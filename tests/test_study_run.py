@@ -6,6 +6,7 @@ one writes checkpoints, and records where each start took up the work.
 """
 
 import json
+import math
 import os
 import re
 import shutil
@@ -14,8 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import nbformat
 import psutil
@@ -24,7 +27,7 @@ import pytest
 from lib import store
 from lib.params import BadParameter
 from lib.store import ROOT
-from lib.study import cells, grid, paths, plan, run, stage
+from lib.study import cells, grid, paths, plan, run, stage, warm
 from lib.study import progress as telling
 from lib.study.__main__ import main
 
@@ -148,6 +151,26 @@ class Place:
         process = self.start(*arguments)
         text = process.communicate(timeout=120)[0]
         return process.returncode, text.splitlines()
+
+
+@contextmanager
+def stages_in_process(folder):
+    """Have studies that `main` runs take their stages one by one in this process, where Snakemake
+    would start one for each and all imports with it. Notebooks go through papermill as ever, and
+    their kernels are forked from one process, which has its socket in `folder` and today's place of
+    outputs. What a stage raises is raised."""
+
+    def schedule(folder, progress, where, lock, places):
+        with mock.patch.dict(os.environ, places):
+            for job in progress.jobs.values():
+                stage.run_stage(folder.name, job.stage, job.key)
+        return 0
+
+    with warm.kernels(str(folder), folder / "kernels.log", {}) as asked:
+        with mock.patch.dict(os.environ, asked), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(run, "_schedule", schedule)
+            patch.setattr(run, "WORTH", math.inf)
+            yield
 
 
 def wait_for(condition, seconds=60):

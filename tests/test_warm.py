@@ -145,20 +145,10 @@ def test_nothing_is_forked_beside_threads():
     thread.join()
 
 
-ENDED = """
-import os, sys
-from lib.study import warm
-os.chdir(sys.argv[1])
-for end in ("terminate", "kill"):
-    kernel = warm.Forked(["-f", f"{end}.json"], ".")
-    getattr(kernel, end)()
-    kernel.wait()
-    print(end, kernel.poll(), flush=True)
-"""
-
-
-def test_a_kernel_can_be_ended_as_processes_are(tmp_path):
+def test_a_kernel_can_be_ended_as_processes_are(asked, tmp_path):
     """By the names that jupyter_client calls."""
-    command = [sys.executable, "-c", DRIVER, str(tmp_path), ENDED]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.stdout.split() == ["terminate", "-1", "kill", "-1"], done.stderr
+    for end in ("terminate", "kill"):
+        kernel = warm.Forked(["-f", str(tmp_path / f"{end}.json")], str(tmp_path))
+        getattr(kernel, end)()
+        wait_for(lambda kernel=kernel: kernel.poll() == -1)
+        assert kernel.wait() == -1
