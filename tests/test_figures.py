@@ -25,6 +25,7 @@ from lib.analysis import (
     plots,
     tables,
 )
+from lib.analysis.answers import first_sentence
 from lib.analysis.results import Results
 from lib.analysis.sums import summed
 
@@ -235,6 +236,13 @@ def test_maps_after_training_by_hand():
             ("hybrid(0.5)", "mono, centred"): -0.01,
         }
     )
+    none = table[:0]
+    said = first_sentence(none, table, none, none, "")
+    first, second = said.split(". Against it, hybrid(0.5) as it is ")
+    assert first.startswith(
+        "Each language's mean taken away, without training, mono **gains 0.060 "
+    )
+    assert "**loses 0.010 [0.010, 0.010] mAP in multi**" in second
     figure = forests.posthoc(table)
     assert figure.panels and "mono, centred is 0.060 higher than mono" in figure.alts[""]
     assert not len(contrasts.posthoc(study(GAINS))) and not forests.posthoc(table[:0]).panels

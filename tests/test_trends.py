@@ -214,7 +214,7 @@ def test_without_budgets_there_is_no_synergy():
 
 def test_values_are_one_family(monkeypatch):
     """All contrasts at every x: what is told from zero alone need not be among many."""
-    shape = pd.MultiIndex.from_product([range(8), "abcdef"], names=["seed", "cluster"])
+    shape = pd.MultiIndex.from_product([range(8), list("abcdef")], names=["seed", "cluster"])
     noise = np.random.default_rng(0).normal(size=len(shape))
 
     def made(mean):

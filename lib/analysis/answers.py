@@ -1,7 +1,7 @@
 """The first sentence about a study: its report opens with it, the page of all studies repeats it.
 
-What a study was made to answer follows from what it varies: prompts, an axis of numbers, or how
-batches are composed.
+What a study was made to answer follows from what it varies: prompts, what is done to vectors after
+training, an axis of numbers, or how batches are composed.
 """
 
 from __future__ import annotations
@@ -9,13 +9,52 @@ from __future__ import annotations
 import pandas as pd
 
 from lib.analysis import prompts, trends
+from lib.analysis.claims import HYBRID
+from lib.analysis.words import effect
+
+MEANS = "mono, centred"
 
 
 def first_sentence(
-    choices: pd.DataFrame, along: pd.DataFrame, slopes: pd.DataFrame, axis: str
+    choices: pd.DataFrame,
+    changed: pd.DataFrame,
+    along: pd.DataFrame,
+    slopes: pd.DataFrame,
+    axis: str,
 ) -> str:
-    """Of a study with prompts or along an axis: what it found, in a sentence or two with intervals,
-    `**` around what counts; "" of any other, which its primary contrasts answer.
+    """Of a study with prompts, with maps after training or along an axis: what it found, in a
+    sentence or two with intervals, `**` around what counts; "" of any other, which its primary
+    contrasts answer.
 
-    choices: of lib.analysis.prompts; along, slopes: `values`, `slopes` of lib.analysis.trends."""
-    return prompts.answer(choices) or trends.answer(along, slopes, axis)
+    choices: of lib.analysis.prompts; changed: `posthoc` of lib.analysis.contrasts; along, slopes:
+    `values`, `slopes` of lib.analysis.trends."""
+    return (
+        prompts.answer(choices) or without_training(changed) or trends.answer(along, slopes, axis)
+    )
+
+
+def without_training(changed: pd.DataFrame) -> str:
+    """What mono gains when each language's mean is taken away, and what hybrid(0.5) is ahead of it
+    then; "" where that was not measured."""
+    if changed.empty:
+        return ""
+    gains = changed[(changed["arm"] == MEANS) & (changed["versus"] == "mono")]
+    leads = changed[(changed["arm"] == HYBRID) & (changed["versus"] == MEANS)]
+    said = []
+    if len(gains):
+        said.append(f"Each language's mean taken away, without training, mono {_effects(gains)}.")
+    if len(leads):
+        said.append(f"Against it, {HYBRID} as it is {_effects(leads)}.")
+    return " ".join(said)
+
+
+def _effects(rows: pd.DataFrame) -> str:
+    """What each setting's difference is, by its adjusted verdict, as the rest of a sentence."""
+    told = {"higher": "supported", "lower": "supported"}
+    return ", ".join(
+        effect(
+            row | {"why": "", "verdict": told.get(row["verdict"], row["verdict"])},
+            f"in {row['setting']}",
+        )
+        for row in rows.to_dict("records")
+    )

@@ -62,7 +62,7 @@ def answer(kept: Kept) -> str:
     that has a result."""
     if "laws" in kept.tables:
         return predictions.answer(*(kept.table(n) for n in LAW))
-    own = (kept.table(name) for name in ("choices", "trend", "slopes"))
+    own = (kept.table(name) for name in ("choices", "posthoc", "trend", "slopes"))
     if said := answers.first_sentence(*own, kept.analyse.axis):
         return said
     primary = kept.table("primary")

@@ -74,7 +74,7 @@ def asked(p: Analyse) -> HTML | Markdown:
 
 
 def first(answer: str) -> Markdown:
-    """The answer of a study along an axis or with prompts, of lib.analysis.answers."""
+    """The answer of a study that is not about its primary contrasts, of lib.analysis.answers."""
     return Markdown(_strong(answer))
 
 
