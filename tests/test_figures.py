@@ -240,7 +240,7 @@ def test_maps_after_training_by_hand():
     said = first_sentence(none, table, none, none, "")
     first, second = said.split(". Against it, hybrid(0.5) as it is ")
     assert first.startswith(
-        "Each language's mean taken away, without training, mono **gains 0.060 "
+        "With each language's mean taken away, without training, mono **gains 0.060 "
     )
     assert "**loses 0.010 [0.010, 0.010] mAP in multi**" in second
     figure = forests.posthoc(table)

@@ -42,7 +42,9 @@ def without_training(changed: pd.DataFrame) -> str:
     leads = changed[(changed["arm"] == HYBRID) & (changed["versus"] == MEANS)]
     said = []
     if len(gains):
-        said.append(f"Each language's mean taken away, without training, mono {_effects(gains)}.")
+        said.append(
+            f"With each language's mean taken away, without training, mono {_effects(gains)}."
+        )
     if len(leads):
         said.append(f"Against it, {HYBRID} as it is {_effects(leads)}.")
     return " ".join(said)

@@ -108,7 +108,10 @@ def mechanism(table: pd.DataFrame):
 )
 def posthoc(table: pd.DataFrame):
     """A block a setting. table: of lib.analysis.contrasts.posthoc."""
-    named = table.assign(pair=table["arm"] + f" {MINUS} " + table["versus"])
+    versus = [f"({name})" if ", " in name else name for name in table["versus"]]
+    named = table.assign(
+        pair=table["arm"] + f" {MINUS} " + pd.Series(versus, table.index, dtype=str)
+    )
     return _blocks(named, "pair", "difference", _around_zero(table), WIDE)
 
 
