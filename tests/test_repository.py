@@ -255,9 +255,52 @@ def _contrasts(study):
     rows = [rivals["hybrid(0.5)", *other] for other in less]
     batch_effect = reference_table(study, "primary")[2]
     for row in [*rows, batch_effect]:
-        numbers = [f"{float(row[k]):+.3f}" for k in ("difference", "low", "high")]
-        middle, low, high = (n.replace("0.", ".", 1) for n in numbers)
-        yield f"{middle} [{low}, {high}]"
+        yield signed(row)
+
+
+def signed(row, middle="difference", low="low", high="high"):
+    """`+.012 [+.002, +.021]` of a table's row."""
+    numbers = (f"{float(row[k]):+.3f}".replace("0.", ".", 1) for k in (middle, low, high))
+    return "{} [{}, {}]".format(*numbers)
+
+
+def test_what_maps_after_training_bring_is_as_committed():
+    """Each row of its table in docs/results.md, and what the README says of it."""
+    rows = {
+        (r["arm"], r["versus"], r["setting"]): signed(r)
+        for r in reference_table("pretrained-posthoc", "posthoc")
+    }
+    block = (
+        section("pretrained").split("| difference | mono | cross | multi |\n")[1].split("\n\n")[0]
+    )
+    table = [[c.strip() for c in line.split("|")[1:-1]] for line in block.splitlines()[1:]]
+    assert len(table) == 4
+    for name, *cells in table:
+        ends = name.replace("`", "").split(" \N{MINUS SIGN} ")
+        pair = [end[1:-1] if end.startswith("(") else end for end in ends]
+        assert cells == [rows[*pair, setting] for setting in ("mono", "cross", "multi")], name
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"has {rows['mono, centred', 'mono', 'multi']} of that" in readme
+
+
+def test_what_came_of_rotations_is_as_committed():
+    """Each row of its table in docs/law.md, predictions beside results."""
+    rows = {(r["target"], r["contrast"]): r for r in reference_table("law", "outcomes")}
+    block = (
+        (ROOT / "docs" / "law.md").read_text(encoding="utf-8").split("| alignment | mono cost |")[1]
+    )
+    table = block.split("\n\n")[0].splitlines()[2:]
+    assert len(table) == 3
+    for target, line in zip(("turn0", "turn40", "turn60"), table, strict=True):
+        alignment, *cells = (cell.strip() for cell in line.split("|")[1:-1])
+        own = [rows[target, name] for name in ("mono cost", "cross gain", "multi gain")]
+        assert alignment.split(",")[0] == f"{float(own[0]['alignment']):.2f}".lstrip("0")
+        expected = [
+            shown
+            for row in own
+            for shown in (signed(row, "value", "value_low", "value_high"), signed(row, "estimate"))
+        ]
+        assert cells == expected, target
 
 
 @studies
