@@ -81,7 +81,8 @@ def test_profiles_name_operations(compare, monkeypatch):
     assert len(lines) == 2
     for line in lines:
         shares = [one["percent"] for one in line["profile"]]
-        assert 100 >= sum(shares) > 50 and shares == sorted(shares, reverse=True)
+        assert len(shares) == 10 and shares == sorted(shares, reverse=True)
+        assert 100 >= sum(shares) > 20  # of over a hundred operations
 
 
 def test_paragraphs_need_files():
