@@ -82,7 +82,7 @@ def test_profiles_name_operations(compare, monkeypatch):
     for line in lines:
         shares = [one["percent"] for one in line["profile"]]
         assert len(shares) == 10 and shares == sorted(shares, reverse=True)
-        assert 100 >= sum(shares) > 20  # of over a hundred operations
+        assert 100 >= sum(shares) > 20
 
 
 def test_paragraphs_need_files():
