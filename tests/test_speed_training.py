@@ -10,7 +10,6 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from test_trainer import preloaded
 
 from lib.params import Prepare
 from speed import training
@@ -76,13 +75,11 @@ def test_trainers_agree(compare, tmp_path):
 def test_profiles_name_operations(compare, monkeypatch):
     """On the embedded corpus; the largest shares come first."""
     monkeypatch.setattr(training, "Prepare", partial(Prepare, languages=["de", "en"], bridges=1))
-    monkeypatch.setattr(training, "get_context", lambda kind: preloaded())
     lines = compare(*TOY, "--steps", "1", "--profile")
     assert len(lines) == 2
     for line in lines:
         shares = [one["percent"] for one in line["profile"]]
-        assert len(shares) == 10 and shares == sorted(shares, reverse=True)
-        assert 100 >= sum(shares) > 20
+        assert 100 >= sum(shares) > 50 and shares == sorted(shares, reverse=True)
 
 
 def test_paragraphs_need_files():

@@ -52,11 +52,4 @@ def without_training(changed: pd.DataFrame) -> str:
 
 def _effects(rows: pd.DataFrame) -> str:
     """What each setting's difference is, by its adjusted verdict, as the rest of a sentence."""
-    told = {"higher": "supported", "lower": "supported"}
-    return ", ".join(
-        effect(
-            row | {"why": "", "verdict": told.get(row["verdict"], row["verdict"])},
-            f"in {row['setting']}",
-        )
-        for row in rows.to_dict("records")
-    )
+    return ", ".join(effect(row, f"in {row['setting']}") for row in rows.to_dict("records"))

@@ -97,9 +97,8 @@ class Comparison:
     @property
     def _agnostic(self) -> list[tuple[str, str]]:
         """(setting, measure) of agnostic.QUESTIONS that `bias` lacks and all encoders have."""
-        having = self.results.sums.groupby("metric", observed=True)["arm"].nunique()
-        found = [x for x in agnostic.QUESTIONS if having.get(x, 0) == len(self.names)]
-        return [("cross" if x in BITEXT else "multi", x) for x in found if x not in FIELD]
+        found = self.results.in_all(x for x in agnostic.QUESTIONS if x not in FIELD)
+        return [("cross" if x in BITEXT else "multi", x) for x in found]
 
     def _all(self, measures: Sequence[tuple[str, str]]) -> pd.DataFrame:
         """`means` of each (setting, measure), with the column `measure`; empty of none."""

@@ -12,11 +12,10 @@ import pandas as pd
 
 from lib.analysis import stats
 from lib.analysis.claims import HYBRID, MIX
-from lib.analysis.results import AFTER, WITH_ALPHA, Results, Select
+from lib.analysis.results import AFTER, WITH_ALPHA, Results, Select, mapped_after
 from lib.analysis.sums import THIN, headline
 from lib.languages import script
 from lib.metrics import CELL
-from lib.params import Train
 
 WITHOUT = "its batches alone"
 RIVALS = ("mono", "cross", "mix", WITHOUT)
@@ -110,24 +109,21 @@ def posthoc(results: Results) -> pd.DataFrame:
     Rows: arm, versus, setting, and what `rivals` says of a difference, adjusted over all of a
     setting."""
     every = {run.arm for run in results.runs}
-    pairs = [(run.arm, run.arm.rpartition(", ")[0]) for run in results.runs if _after(run.train)]
+    pairs = [
+        (run.arm, run.arm.rpartition(", ")[0]) for run in results.runs if mapped_after(run.train)
+    ]
     for name in AFTER:
         pairs += [(f"{HYBRID}, {name}", f"mono, {name}"), (HYBRID, f"mono, {name}")]
     there = dict.fromkeys(pair for pair in pairs if set(pair) <= every)
     return _family(results, [{"arm": arm, "versus": versus} for arm, versus in there])
 
 
-def _after(train: Train) -> bool:
-    return train.maps in AFTER and not train.steps
-
-
 def _family(results: Results, rows: list[dict[str, str]]) -> pd.DataFrame:
     """Rows of arm and versus, in every setting, with what is known of the difference; adjusted over
     all of a setting."""
-    found = []
+    found, arms = [], {row[end] for row in rows for end in ("arm", "versus")}
     for setting in results.settings:
-        tables = {row[end]: None for row in rows for end in ("arm", "versus")}
-        tables = {arm: results.table(arm, setting) for arm in tables}
+        tables = {arm: results.table(arm, setting) for arm in arms}
         gaps = compared([stats.paired(tables[r["arm"]], tables[r["versus"]]) for r in rows])
         found += [r | {"setting": setting} | gap for r, gap in zip(rows, gaps, strict=True)]
     return pd.DataFrame(found)
@@ -140,7 +136,7 @@ def compared(gaps: list[stats.Paired], bounded: bool = True) -> list[dict]:
     adjusted, rows = stats.holm([gap.p for gap in gaps]), []
     for gap, p_holm in zip(gaps, adjusted, strict=True):
         found = gap.difference.within(-1, 1) if bounded else gap.difference
-        verdict = told(found, p_holm)
+        verdict = told(found.estimate, found.seeds, p_holm)
         near = bounded and len(gaps) * stats.equivalence(found) < stats.LEVEL
         verdict = "equivalent" if verdict == "undecided" and near else verdict
         rows.append(
@@ -158,13 +154,13 @@ def compared(gaps: list[stats.Paired], bounded: bool = True) -> list[dict]:
     return rows
 
 
-def told(found: stats.Interval, p_holm: float) -> str:
+def told(difference: float, seeds: int, p_holm: float) -> str:
     """Whether a difference is told from zero by an adjusted p value: higher, lower, undecided, or a
     dash where there are too few seeds or clusters for a verdict."""
-    if found.seeds < stats.SEEDS or pd.isna(p_holm):
+    if seeds < stats.SEEDS or pd.isna(p_holm):
         return stats.NO_VERDICT
     if p_holm < stats.LEVEL:
-        return "higher" if found.estimate > 0 else "lower"
+        return "higher" if difference > 0 else "lower"
     return "undecided"
 
 

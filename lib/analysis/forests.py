@@ -108,10 +108,8 @@ def mechanism(table: pd.DataFrame):
 )
 def posthoc(table: pd.DataFrame):
     """A block a setting. table: of lib.analysis.contrasts.posthoc."""
-    versus = [f"({name})" if ", " in name else name for name in table["versus"]]
-    named = table.assign(
-        pair=table["arm"] + f" {MINUS} " + pd.Series(versus, table.index, dtype=str)
-    )
+    versus = table["versus"].replace("(.*, .*)", r"(\1)", regex=True)
+    named = table.assign(pair=table["arm"] + f" {MINUS} " + versus)
     return _blocks(named, "pair", "difference", _around_zero(table), WIDE)
 
 

@@ -226,8 +226,7 @@ def shown_growth(growth: pd.DataFrame) -> pd.DataFrame:
     if growth.empty:
         return growth
     shown = [stats.signed(r.growth, r.low, r.high) for r in growth.itertuples()]
-    wide = growth.assign(shown=shown).pivot(index="target", columns="contrast", values="shown")
-    return wide[growth["contrast"].unique()].reset_index().rename_axis(columns=None)
+    return _by_contrast(growth.assign(shown=shown), ["target"])
 
 
 def shown_points(points: pd.DataFrame) -> pd.DataFrame:
@@ -236,11 +235,8 @@ def shown_points(points: pd.DataFrame) -> pd.DataFrame:
         shown=[stats.signed(r.value, r.low, r.high) for r in points.itertuples()],
         alignment=points["alignment"].map("{:.3f}".format),
     )
-    about = ["rung", "budget", "alignment"]
-    order = table["contrast"].unique()
-    wide = table.pivot(index=about, columns="contrast", values="shown")[order]
-    wide = wide.reset_index().sort_values(["budget", "alignment"], ignore_index=True)
-    return wide.rename_axis(columns=None)
+    wide = _by_contrast(table, ["rung", "budget", "alignment"])
+    return wide.sort_values(["budget", "alignment"], ignore_index=True)
 
 
 def shown(said: pd.DataFrame) -> pd.DataFrame:
@@ -250,7 +246,12 @@ def shown(said: pd.DataFrame) -> pd.DataFrame:
         shown=[stats.signed(r.estimate, r.low, r.high) for r in blind.itertuples()],
         alignment=blind["alignment"].map("{:.3f}".format),
     )
-    wide = table.pivot(index=["target", "alignment"], columns="contrast", values="shown")
+    return _by_contrast(table, ["target", "alignment"])
+
+
+def _by_contrast(table: pd.DataFrame, about: list[str]) -> pd.DataFrame:
+    """A row for each of `about`, a column a contrast, in their order, with what is `shown`."""
+    wide = table.pivot(index=about, columns="contrast", values="shown")
     return wide[table["contrast"].unique()].reset_index().rename_axis(columns=None)
 
 

@@ -172,7 +172,7 @@ def answer(table: pd.DataFrame) -> str:
     were trained with these prompts, beside the control; "" without prompts. table: of `choices`."""
     if table.empty or not (table["own"] & (table["versus"] == "swapped")).any():
         return ""
-    rows = table[table["own"]].assign(why="")
+    rows = table[table["own"]]
     own = rows[rows["versus"] == "swapped"]
     about = own["prompts"].iloc[0]
     mine, control = own[own["prompts"] == about], own[own["prompts"] != about]

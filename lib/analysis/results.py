@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +18,8 @@ from lib.sampler import ARMS, arm_name
 
 Select = Callable[[pd.DataFrame], pd.DataFrame]
 WITH_ALPHA = [name for name, shares in ARMS.items() if "alpha" in shares]
-# What a strategy is called at alpha 0 and at alpha 1.
 AFTER = ("centred", "projected")  # maps that change a trained encoder's vectors, untrained
+# What a strategy is called at alpha 0 and at alpha 1.
 ENDS = {"hybrid": ("cross", "mono"), "hybrid-pair": ("cross-pair", "mono"), "mix": ("cross", "x-x")}
 
 
@@ -49,7 +49,7 @@ def arm_labels(trains: dict[str, Train]) -> dict[str, str]:
     short |= {
         key: f"{short.get(_began(train), 'untrained')}, {train.maps}"
         for key, train in trains.items()
-        if train.maps in AFTER and not train.steps
+        if mapped_after(train)
     }
     meanings: dict[str, set] = {}
     for key, label in short.items():
@@ -58,6 +58,11 @@ def arm_labels(trains: dict[str, Train]) -> dict[str, str]:
         key: label if len(meanings[label]) == 1 else _without_seed(key)
         for key, label in short.items()
     }
+
+
+def mapped_after(train: Train) -> bool:
+    """Whether a run is an encoder as it was, behind a map that nobody trained."""
+    return train.maps in AFTER and not train.steps
 
 
 def _began(train: Train) -> str:
@@ -141,9 +146,13 @@ class Results:
     def biases(self) -> list[str]:
         """Those of BIAS and FIELD that all arms and references have: they need parallel passages,
         and FIELD is of encoders alone."""
+        return self.in_all((*BIAS, *FIELD))
+
+    def in_all(self, metrics: Iterable[str]) -> list[str]:
+        """Those that every arm and reference has."""
         having = self.sums.groupby("metric", observed=True)["arm"].nunique()
         every = self.sums["arm"].nunique()
-        return [metric for metric in (*BIAS, *FIELD) if having.get(metric, 0) == every]
+        return [metric for metric in metrics if having.get(metric, 0) == every]
 
     @property
     def references(self) -> list[str]:

@@ -151,12 +151,12 @@ def answer(found: pd.DataFrame, slope: pd.DataFrame, axis: str) -> str:
     parts, last = [], ""
     for name, row in rows.items():
         rival, where = ANSWERS[name]
-        parts.append(f"against {rival} it " * (rival != last) + _change(row, found, where))
+        whose = f"against {rival} {'it' if parts else HYBRID} " * (rival != last)
+        parts.append(whose + _change(row, found, where))
         last = rival
-    said = "; ".join(parts).replace(" it ", f" {HYBRID} ", 1)
     ends = f"{found['x'].min():g} to {found['x'].max():g}"
     lead = _undecided(rows.values())
-    return words.following(lead, f"With each doubling of {axis} ({ends}), {said}.")
+    return words.following(lead, f"With each doubling of {axis} ({ends}), {'; '.join(parts)}.")
 
 
 def _of(slope: pd.DataFrame, names: Iterable[str]) -> dict[str, dict]:
@@ -167,7 +167,7 @@ def _of(slope: pd.DataFrame, names: Iterable[str]) -> dict[str, dict]:
 
 def _undecided(rows: Iterable[dict]) -> str:
     """Why no change has a verdict, to come first; "" where one has."""
-    told = [row | {"why": "", "verdict": _told(row)} for row in rows]
+    told = [row | {"verdict": _told(row)} for row in rows]
     return words.nothing_decided(told) if told else ""
 
 
@@ -203,7 +203,7 @@ def _verb(row: dict, own: pd.DataFrame) -> str:
 def _beside_alone(found: pd.DataFrame, slope: pd.DataFrame, axis: str) -> str:
     """What other languages' pairs bring to one language, label by label of the axis, and with each
     doubling."""
-    rows = found[found["contrast"].isin(list(ALONE))].assign(why="")
+    rows = found[found["contrast"].isin(list(ALONE))]
     parts, changes = [], []
     for name, row in _of(slope, ALONE).items():
         own = rows[rows["contrast"] == name]
@@ -233,17 +233,15 @@ def _at(row, axis: str) -> str:
 
 def _told(row: dict) -> str:
     """Whether the change is told from none, by p adjusted over all contrasts."""
-    if row["seeds"] < stats.SEEDS or pd.isna(row["p_holm"]):
-        return stats.NO_VERDICT
-    if row["p_holm"] < stats.LEVEL:
-        return "rises" if row["slope"] > 0 else "falls"
-    return "undecided"
+    return contrasts.told(row["slope"], row["seeds"], row["p_holm"])
 
 
 def _verdict(row: dict) -> str:
-    """The same, and of an undecided one what could have been detected."""
+    """The same of a slope, in words; of an undecided one what could have been detected."""
     told = _told(row)
-    return f"undecided, detectable {row['detectable']:.3f}" if told == "undecided" else told
+    if told == "undecided":
+        return f"undecided, detectable {row['detectable']:.3f}"
+    return {"higher": "rises", "lower": "falls"}.get(told, told)
 
 
 def shown(found: pd.DataFrame, slope: pd.DataFrame) -> pd.DataFrame:

@@ -177,7 +177,7 @@ def _against_mono(cost: dict, gain: dict) -> str:
 
 def effect(row: dict, where: str) -> str:
     """What a contrast says of `arm`, as the rest of a sentence: a verb, a size, its interval."""
-    if row["why"]:
+    if row.get("why"):
         return f"was not compared {where} ({row['why']})"
     signed = stats.signed(row["difference"], row["low"], row["high"])
     if row["verdict"] in DECIDED:
@@ -204,7 +204,7 @@ def size(row: dict) -> str:
 
 def nothing_decided(rows: Iterable[dict]) -> str:
     """Why none of the contrasts has a verdict, as a sentence to come first; empty where one has."""
-    tested = [row for row in rows if not row["why"]]
+    tested = [row for row in rows if not row.get("why")]
     if any(row["verdict"] != stats.NO_VERDICT for row in tested):
         return ""
     seeds = min(int(row["seeds"]) for row in tested)

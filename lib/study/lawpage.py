@@ -53,7 +53,7 @@ def measured(study: str, blind: bool) -> pd.DataFrame:
     parts = {plain: runs} if plain else results.by_label(study, runs, rungs.AXIS)
     rows = []
     for target, own in parts.items():
-        found = results.load_results(study, own, next(iter(results.benchmark_specs(own))))
+        found = results.load_results(study, own)
         rows += [{"target": target} | row for row in rungs.contrasts(found)]
     named = {"low": "value_low", "high": "value_high"}
     return pd.DataFrame(rows).drop(columns="seeds").rename(columns=named)
@@ -65,22 +65,19 @@ def growth() -> pd.DataFrame:
     have in common). Empty where either has not run."""
     rows = []
     if all(map(ledger.at_hand, ("pretrained", "rotations"))):
-        plain = {
-            name: _gap("pretrained", results.scored_runs("pretrained"), name) for name in GROWING
-        }
+        plain = _gaps("pretrained", results.scored_runs("pretrained"))
         runs = results.scored_runs("rotations")
         for rung, own in results.by_label("rotations", runs, rungs.AXIS).items():
-            for name in GROWING:
-                more = stats.difference(_gap("rotations", own, name), plain[name])
-                found = stats.interval(more)
+            for name, turned in _gaps("rotations", own).items():
+                found = stats.interval(stats.difference(turned, plain[name]))
                 rows.append((rung, name, found.estimate, found.low, found.high))
     return pd.DataFrame(rows, columns=["target", "contrast", "growth", "low", "high"])
 
 
-def _gap(study: str, runs: list[ScoredRun], contrast: str) -> pd.DataFrame:
-    """A contrast by seed and cluster, at the largest budget."""
-    found = results.load_results(study, runs, next(iter(results.benchmark_specs(runs))))
-    return claims.gap(found, claims.CONTRASTS[contrast])
+def _gaps(study: str, runs: list[ScoredRun]) -> dict[str, pd.DataFrame]:
+    """Each contrast of GROWING by seed and cluster, at the largest budget."""
+    found = results.load_results(study, runs)
+    return {name: claims.gap(found, claims.CONTRASTS[name]) for name in GROWING}
 
 
 def make() -> Path:

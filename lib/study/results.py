@@ -223,11 +223,13 @@ def benchmark_specs(runs: list[ScoredRun]) -> dict[str, BenchmarkSpec]:
     }
 
 
-def load_results(study: str, runs: list[ScoredRun], benchmark: str) -> Results:
-    """The scores of runs on a benchmark, and the references of the corpora they used.
+def load_results(study: str, runs: list[ScoredRun], benchmark: str = "") -> Results:
+    """The scores of runs on a benchmark, the report's own where none is named, and the references
+    of the corpora they used.
 
     Raises ValueError when a run was not evaluated on it, or its files were altered."""
     specs, parts, seen, digests = benchmark_specs(runs), [], set(), {}
+    benchmark = benchmark or next(iter(specs))
     if benchmark not in specs:
         raise ValueError(
             f"benchmark {benchmark!r}: was not evaluated in every run of study {study} "

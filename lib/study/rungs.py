@@ -45,7 +45,7 @@ def alone(rung: str, aligned: str, study: str) -> pd.DataFrame:
     runs = results.scored_runs(aligned)
     known = alignment(results.load_results(aligned, runs, "parallel"), "untrained").estimate
     runs = results.scored_runs(study)
-    found = results.load_results(study, runs, next(iter(results.benchmark_specs(runs))))
+    found = results.load_results(study, runs)
     budget = max(run.train.steps for run in runs)
     about = {"rung": rung, "budget": budget, "alignment": known, "missing": 0.0}
     return pd.DataFrame([about | row for row in contrasts(found)], columns=COLUMNS)

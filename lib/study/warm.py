@@ -27,7 +27,7 @@ from lib import store
 
 ASK = "BATCHES_KERNELS"  # environment variable: the socket where a stage asks for a kernel
 # Errors alone of a kernel's log: that sockets on this machine are not encrypted is no news.
-ARGUMENTS = ["--IPKernelApp.log_level=ERROR"]
+ARGUMENTS = ("--IPKernelApp.log_level=ERROR",)
 LAUNCHER = "ipykernel_launcher"  # the program that a kernel is elsewhere; its arguments follow
 # What the notebooks import, at once or later.
 MODULES = (

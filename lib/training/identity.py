@@ -23,16 +23,12 @@ def identity_of(corpus: ParallelCorpus, params: Train, dev: Benchmark | None) ->
             "validation: set prepare.dev, or validate_every to 0"
         )
     tokenizer = "" if params.model else store.sha256(corpus.tokenizer_file)
-    code = {}
+    found = params.of_the_work() | {
+        "validation content": "" if dev is None else dev.digest,
+        "device": pick_device(params.device),
+        "corpus content": corpus.content_hash,
+        "tokenizer": tokenizer,
+    }
     if params.remote_code:
-        code = {"code": pretrained.code_of(pretrained.here(params.model, code=True))}
-    return (
-        params.of_the_work()
-        | code
-        | {
-            "validation content": "" if dev is None else dev.digest,
-            "device": pick_device(params.device),
-            "corpus content": corpus.content_hash,
-            "tokenizer": tokenizer,
-        }
-    )
+        found["code"] = pretrained.code_of(pretrained.here(params.model, code=True))
+    return found
