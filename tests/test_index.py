@@ -189,6 +189,22 @@ def test_verdicts_stand_side_by_side(place, outputs):
     assert "mono cost -0.200 to -0.100 (supported in 2 of 2 studies)" in together
 
 
+def test_runs_of_another_study_are_not_counted_twice(place, outputs):
+    """A study of maps after training says what these bring; its contrasts are the other's."""
+    other = {"primary": primary(-0.1, 0.3, 0.0), "claims": judged("supported")}
+    place("quick", {"primary": primary(-0.2, 0.1, 0.1), "claims": judged("inconclusive")})
+    place("xquad", other)
+    about = {"arm": "mono, centred", "versus": "mono", "setting": "multi", "verdict": "higher"}
+    gained = about | {"difference": 0.04, "low": 0.03, "high": 0.05, "detectable": 0.01}
+    place("pretrained-posthoc", other | {"posthoc": pd.DataFrame([gained])})
+    page = soup(outputs)
+    said = row(page, "Which mix")
+    assert "mono gains 0.040 [0.030, 0.050] mAP in multi" in said
+    assert "mono cost -0.200 to -0.100 (supported in 2 of 2 studies)" in said
+    for part in ("contrasts", "claims"):
+        assert "posthoc" not in page.find(id=part).find_next("table").get_text()
+
+
 def test_a_study_without_report_answers_nothing(place, outputs):
     """Its runs are counted, and the question has not run."""
     place("quick", {"primary": primary(-0.2, 0.1, 0.1)})

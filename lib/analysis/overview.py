@@ -53,6 +53,12 @@ class Kept:
         """Whether it has a result: the primary contrasts, or the laws."""
         return "primary" in self.tables or "laws" in self.tables
 
+    @property
+    def borrows(self) -> bool:
+        """Whether its contrasts are those of another study's runs, beside which it puts maps of the
+        same encoders: what counts studies would count these twice."""
+        return "posthoc" in self.tables
+
 
 # --- the answers -------------------------------------------------------------------------------
 
@@ -87,7 +93,7 @@ def together(studies: Iterable[Kept]) -> str:
 
 def _flat(kept: Kept) -> bool:
     """Whether a study has contrasts of its own, and not along an axis."""
-    return "primary" in kept.tables and not kept.analyse.axis
+    return "primary" in kept.tables and not kept.analyse.axis and not kept.borrows
 
 
 def unreported(kept: Kept) -> str:

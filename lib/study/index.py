@@ -167,6 +167,7 @@ def _place(name: str) -> int:
 def _content(studies: list[Kept], folder: Path) -> dict[str, Any]:
     """What the template shows."""
     links = {kept.name: _link(kept, folder) for kept in studies}
+    own = [kept for kept in studies if not kept.borrows]
 
     def linked(table: pd.DataFrame) -> dict[str, Any]:
         """Columns and rows, with every study's name a link to its report."""
@@ -176,12 +177,12 @@ def _content(studies: list[Kept], folder: Path) -> dict[str, Any]:
     return {
         "questions": [_question(one, studies, links) for one in (QUESTIONS[-1], *QUESTIONS[:-1])],
         "relatives": _relatives(studies),
-        "contrasts": linked(overview.contrasts(studies)),
-        "advice": linked(overview.advice(studies)),
-        "ranker": linked(overview.ranker(studies)),
-        "verdicts": _leading(overview.verdicts(studies), links),
-        "comparisons": linked(overview.comparisons(studies)),
-        "untested": overview.untested(studies),
+        "contrasts": linked(overview.contrasts(own)),
+        "advice": linked(overview.advice(own)),
+        "ranker": linked(overview.ranker(own)),
+        "verdicts": _leading(overview.verdicts(own), links),
+        "comparisons": linked(overview.comparisons(own)),
+        "untested": overview.untested(own),
         "studies": [_study(kept, links[kept.name]) for kept in studies],
     }
 
