@@ -17,7 +17,7 @@ import pytest
 
 from lib import store
 from lib.store import ROOT
-from lib.study import grid, plan
+from lib.study import grid, ledger, plan
 from lib.study.__main__ import main
 
 TOY = """
@@ -313,3 +313,12 @@ def test_a_study_outlives_its_machine(toy, outputs, tmp_path, capsys, in_process
     assert tables(tmp_path) == tables(toy[0])
     made = [f.parent.parent.name for f in (outputs / "toy/runs").glob("*/model/*.safetensors")]
     assert sorted(made) == [run.name for run in runs[:2]]
+
+    along = tmp_path / "along.yaml"
+    along.write_text(TOY.replace("vary:\n", "vary:\n  size: {small: {train.width: 16}}\n", 1))
+    jobs = plan.plan(grid.with_contents(grid.load_study(along)))
+    lacking = [f"size=small,{run.name}" for run in runs[:2]]
+    assert sorted(ledger.missing(str(reference), jobs)) == lacking
+    assert ledger.adopt(str(reference), jobs) == 4
+    done = {job.key for job in jobs if job.stage == "evaluate" and job.done}
+    assert done == {f"size=small,{run.name}" for run in runs[2:]}

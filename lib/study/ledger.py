@@ -134,16 +134,34 @@ def require_named(study: str, place: str) -> None:
 
 def missing(place: str, jobs: Iterable[Job]) -> list[str]:
     """Keys of the runs that a ledger lacks. Raises BadParameter for one that was made otherwise."""
-    source, lacking = _ledger(place), []
-    for job in jobs:
-        own = source / "runs" / job.key
-        if job.stage not in STAGES["runs"]:
-            continue
-        if not own.is_dir():
-            lacking.append(job.key)
-        elif store.verify(own)["stamps"][job.stage]["stamp"] != job.stamp:
-            raise BadParameter(f"{place}: run {job.key} {_difference(own, job)}")
-    return list(dict.fromkeys(lacking))
+    jobs, lacking = [*jobs], []
+    kept = _kept(_ledger(place), jobs)
+    for (kind, key), own in _by_folder(jobs).items():
+        if kind == "runs" and (kind, key) not in kept:
+            lacking.append(key)
+        elif kind == "runs":
+            stamps = store.verify(kept[kind, key])["stamps"]
+            for job in own:
+                if stamps[job.stage]["stamp"] != job.stamp:
+                    raise BadParameter(
+                        f"{place}: run {key} {_difference(kept[kind, key], job)}"
+                    )
+    return lacking
+
+
+def _kept(source: Path, jobs: Iterable[Job]) -> dict[tuple[str, str], Path]:
+    """(corpus or runs, key) -> what a ledger has for it: the folder that has the stamps of its
+    jobs, whatever its key is there, or else the one of its key."""
+    stamped = {}
+    for kind, stages in STAGES.items():
+        for manifest in sorted((source / kind).glob("*/manifest.json")):
+            stamps = store.read_json(manifest)["stamps"]
+            stamped[kind, *(stamps[stage]["stamp"] for stage in stages)] = manifest.parent
+    found = {
+        (kind, key): stamped.get((kind, *(job.stamp for job in own)), source / kind / key)
+        for (kind, key), own in _by_folder(jobs).items()
+    }
+    return {which: folder for which, folder in found.items() if folder.is_dir()}
 
 
 def _difference(own: Path, job: Job) -> str:
@@ -163,11 +181,11 @@ def adopt(place: str, jobs: list[Job]) -> int:
     """Take from a ledger the runs, and the corpora that are not there; how many runs.
 
     What a study has itself is left alone. Corpora without their texts serve the analysis alone."""
-    source, taken = _ledger(place), 0
+    kept, taken = _kept(_ledger(place), jobs), 0
     store.write_json(jobs[0].study_folder / TAKEN, {"from": place})
     for (kind, key), own in _by_folder(jobs).items():
-        if (source / kind / key).is_dir() and not own[-1].ok.exists():
-            _take(source / kind / key, own)
+        if (kind, key) in kept and not own[-1].ok.exists():
+            _take(kept[kind, key], own)
             taken += kind == "runs"
     return taken
 
