@@ -143,9 +143,7 @@ def missing(place: str, jobs: Iterable[Job]) -> list[str]:
             stamps = store.verify(kept[kind, key])["stamps"]
             for job in own:
                 if stamps[job.stage]["stamp"] != job.stamp:
-                    raise BadParameter(
-                        f"{place}: run {key} {_difference(kept[kind, key], job)}"
-                    )
+                    raise BadParameter(f"{place}: run {key} {_difference(kept[kind, key], job)}")
     return lacking
 
 
