@@ -479,6 +479,8 @@ def test_against_marks_what_is_told_apart():
     assert list(shown.index) == ["a − mono", "b − mono"] and list(shown) == ["mono", "cross"]
     assert [cell[-2:] for cell in shown.to_numpy().ravel()] == [" *", " *", " =", "0]"]
     assert not len(tables.against(gaps[:0]))
+    named = tables.against(gaps.replace("mono", "mono, centred"))
+    assert list(named.index) == ["a − (mono, centred)", "b − (mono, centred)"]
 
 
 def test_p_values_are_short():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from lib.analysis import alts, stats
+from lib.analysis import alts, stats, tables
 from lib.analysis.drawing import PANEL, REFERENCE, WIDE, draw_intervals, figure
 from lib.analysis.stats import LEVEL, MARGIN
 
@@ -108,8 +108,7 @@ def mechanism(table: pd.DataFrame):
 )
 def posthoc(table: pd.DataFrame):
     """A block a setting. table: of lib.analysis.contrasts.posthoc."""
-    versus = table["versus"].replace("(.*, .*)", r"(\1)", regex=True)
-    named = table.assign(pair=table["arm"] + f" {MINUS} " + versus)
+    named = table.assign(pair=tables.minus(table))
     return _blocks(named, "pair", "difference", _around_zero(table), WIDE)
 
 

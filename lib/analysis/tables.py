@@ -228,10 +228,16 @@ def against(table: pd.DataFrame) -> pd.DataFrame:
         return table
     marks = {"higher": " *", "lower": " *", "equivalent": " ="}
     text = [gap_shown(r) + marks.get(r.verdict, "") for r in table.itertuples()]
-    named = table.assign(text=text, difference=table["arm"] + " \N{MINUS SIGN} " + table["versus"])
+    named = table.assign(text=text, difference=minus(table))
     cells = named.pivot(index="difference", columns="setting", values="text")
     rows, columns = (dict.fromkeys(named[c]) for c in ("difference", "setting"))
     return cells.reindex(index=rows, columns=columns).rename_axis(index=None, columns=None)
+
+
+def minus(table: pd.DataFrame) -> pd.Series:
+    """`arm − versus` of each row; a name with a comma stands in parentheses behind the sign."""
+    versus = table["versus"].replace("(.*, .*)", r"(\1)", regex=True)
+    return table["arm"] + " \N{MINUS SIGN} " + versus
 
 
 def strata(results: Results) -> pd.DataFrame:
@@ -288,7 +294,7 @@ def compared(table: pd.DataFrame) -> pd.DataFrame:
     shown = {
         "claim": table["claim"].str.split(":").str[0],
         "verdict": table["verdict"],
-        "difference": table["arm"] + " \N{MINUS SIGN} " + table["versus"],
+        "difference": minus(table),
         "of": table["setting"].str.replace("+", ", ") + " " + table["metric"].map(NAMES),
         "value [95 %]": [gap_shown(row) for row in rows],
         "beyond": table["null"].map(number_shown),
