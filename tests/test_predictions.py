@@ -191,3 +191,35 @@ def test_the_law_stands_where_the_mono_cost_grows_with_rotation(cost, growth, ex
     columns = ["target", "contrast", "growth", "low", "high"]
     table = pd.DataFrame(rows if growth else [], columns=columns)
     assert expected in predictions.verdict(found, table)
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (
+            (-0.02, -0.03, -0.01),
+            "**The second prediction stands** by the rule set beforehand: in la",
+        ),
+        (
+            (-0.02, -0.03, -0.01),
+            "costs +0.020 [+0.010, +0.030] mAP more within a language than in t",
+        ),
+        (
+            (-0.004, -0.008, -0.001),
+            "**The second prediction fails**: in languages without training",
+        ),
+        (
+            (-0.02, -0.05, 0.01),
+            "**Whether the second prediction stands is not decided**: in langua",
+        ),
+    ],
+)
+def test_the_second_prediction_is_of_the_mono_cost_without_training_pairs(more, expected):
+    """The same rule as the law's; what the cross gain does is not asked."""
+    rows = [("mono cost", "trained", 0.0, -0.1, 0.1), ("mono cost", "difference", *more)]
+    rows += [("cross gain", "difference", -0.5, -0.6, -0.4)]
+    table = pd.DataFrame(rows, columns=["contrast", "languages", "value", "low", "high"])
+    assert expected in predictions.second(table)
+    shown = predictions.shown_elsewhere(table)
+    assert list(shown) == ["contrast", "trained", "difference"] and len(shown) == 2
+    assert predictions.second(table[:0]) == "This has not run."

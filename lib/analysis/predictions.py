@@ -156,17 +156,32 @@ def verdict(found: pd.DataFrame, growth: pd.DataFrame) -> str:
             "**The law has not failed, but half of its test has not run**: whether the mono cost "
             "grows as the encoder is rotated."
         )
-    most = own.iloc[-1]
-    more = (
-        "behind the largest rotation hybrid(0.5) costs "
-        f"{stats.signed(-most['growth'], -most['high'], -most['low'])} mAP more within a language "
-        "than without"
+    where = "behind the largest rotation", "without"
+    return _by_rule("the law", own.iloc[-1].rename({"growth": "value"}), *where)
+
+
+def second(elsewhere: pd.DataFrame) -> str:
+    """Whether the second prediction stands: in languages without training pairs the mono cost is
+    larger. elsewhere: of lib.study.lawpage."""
+    if elsewhere.empty:
+        return "This has not run."
+    cost = elsewhere[elsewhere["contrast"] == "mono cost"].set_index("languages")
+    where = "in languages without training pairs", "in those that have them"
+    return _by_rule("the second prediction", cost.loc["difference"], *where)
+
+
+def _by_rule(what: str, more: pd.Series, where: str, than: str) -> str:
+    """Whether the mono cost is larger (more: by how much a contrast below zero is below another:
+    value, low, high), by what was fixed before any result (docs/law.md)."""
+    costs = (
+        f"{where} hybrid(0.5) costs {stats.signed(-more['value'], -more['high'], -more['low'])} "
+        f"mAP more within a language than {than}"
     )
-    if most["low"] >= -stats.MARGIN:
-        return f"**The law fails**: {more}, surely less than {stats.MARGIN}."
-    if most["high"] < 0:
-        return f"**The law stands** by the rule set beforehand: {more}."
-    return f"**Whether the law stands is not decided**: {more}."
+    if more["low"] >= -stats.MARGIN:
+        return f"**{what.capitalize()} fails**: {costs}, surely less than {stats.MARGIN}."
+    if more["high"] < 0:
+        return f"**{what.capitalize()} stands** by the rule set beforehand: {costs}."
+    return f"**Whether {what} stands is not decided**: {costs}."
 
 
 _ASKED = ("estimate", *NULLS)
@@ -227,6 +242,18 @@ def shown_growth(growth: pd.DataFrame) -> pd.DataFrame:
         return growth
     shown = [stats.signed(r.growth, r.low, r.high) for r in growth.itertuples()]
     return _by_contrast(growth.assign(shown=shown), ["target"])
+
+
+def shown_elsewhere(elsewhere: pd.DataFrame) -> pd.DataFrame:
+    """lib.study.lawpage.elsewhere, for people to read: a row a contrast, a column a place."""
+    if elsewhere.empty:
+        return elsewhere
+    shown = [stats.signed(r.value, r.low, r.high) for r in elsewhere.itertuples()]
+    wide = elsewhere.assign(shown=shown).pivot(
+        index="contrast", columns="languages", values="shown"
+    )
+    wide = wide.loc[elsewhere["contrast"].unique(), elsewhere["languages"].unique()]
+    return wide.reset_index().rename_axis(columns=None)
 
 
 def shown_points(points: pd.DataFrame) -> pd.DataFrame:

@@ -21,6 +21,7 @@ from lib.study import ledger, paths, predict, report, results, rungs, warm
 NAME, NOTEBOOK = "law", "06_law.ipynb"
 LOOKED = "rungs-gradients"
 PLAIN = {"pretrained": "turn0", "xquad": "xquad"}  # study without rungs -> its target
+UNSEEN = "pretrained-unseen"  # as `pretrained`, asked in languages without training pairs
 GROWING = ("mono cost", "cross gain")
 
 
@@ -72,6 +73,22 @@ def growth() -> pd.DataFrame:
                 found = stats.interval(stats.difference(turned, plain[name]))
                 rows.append((rung, name, found.estimate, found.low, found.high))
     return pd.DataFrame(rows, columns=["target", "contrast", "growth", "low", "high"])
+
+
+def elsewhere() -> pd.DataFrame:
+    """Contrasts of GROWING of the pretrained encoder, by where it was asked: contrast, languages
+    (trained; without pairs; difference, by seeds and clusters, which both have in common), value,
+    low, high (mAP, 95 %). Empty where either has not run."""
+    rows = []
+    if all(map(ledger.at_hand, ("pretrained", UNSEEN))):
+        trained, without = (_gaps(s, results.scored_runs(s)) for s in ("pretrained", UNSEEN))
+        for name in GROWING:
+            more = stats.difference(without[name], trained[name])
+            asked = {"trained": trained[name], "without pairs": without[name], "difference": more}
+            for languages, table in asked.items():
+                found = stats.interval(table)
+                rows.append((name, languages, found.estimate, found.low, found.high))
+    return pd.DataFrame(rows, columns=["contrast", "languages", "value", "low", "high"])
 
 
 def _gaps(study: str, runs: list[ScoredRun]) -> dict[str, pd.DataFrame]:
