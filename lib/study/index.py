@@ -82,7 +82,7 @@ QUESTIONS = (
         "When does mixing help?",
         "Is it known from an encoder's cross-lingual alignment, before it is fine-tuned, what "
         "mixing costs and gains?",
-        ("law", "rungs", "rotations"),
+        ("law", "rungs", "rotations", "pretrained-unseen"),
         "params/rotations.yaml",
         "ways to change alignment other than translation ranking and rotation; tasks other than "
         "parallel pools of one domain",
