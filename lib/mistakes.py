@@ -91,7 +91,7 @@ def _of_checkpoints(p: Any) -> tuple[tuple, ...]:
         (p.remote_code and not p.model, "remote_code", "model ''", "False"),
         (p.lora and not p.model, "lora", "model ''", "0"),
         (p.weights != "fp32" and not p.lora, "weights", "lora 0", "fp32"),
-        (p.weights != p.precision == "fp32", "weights", "precision 'fp32'", "fp32"),
+        (p.weights == "bf16" != p.precision, "weights", "precision 'fp32'", "fp32"),
         (p.lora and p.frozen, "lora", f"frozen {p.frozen}", "one of the two"),
     )
 

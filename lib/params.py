@@ -253,7 +253,7 @@ class Train(Stage):
     )
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="of products, not of weights")
-    weights: Literal["fp32", "bf16"] = Field("fp32", description="lora: of the frozen matrices")
+    weights: Literal["fp32", "bf16", "int8", "nf4"] = Field("fp32", description="beside lora")
     compile: bool = Field(False, description="by torch.compile: other last bits after a stop")
     chunk: Count = Field(0, description="texts in memory at a time, for another forward; 0: all")
     recompute: bool = Field(False, description="layers' inner states made again for gradients")

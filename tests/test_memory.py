@@ -74,6 +74,7 @@ def measured(p):
         {"batch_size": 32, "recompute": True},
         {"batch_size": 32, "lora": 8, "precision": "bf16"},
         {"batch_size": 32, "lora": 8, "precision": "bf16", "weights": "bf16"},
+        {"batch_size": 32, "lora": 8, "precision": "bf16", "weights": "nf4"},
     ],
     ids=lambda more: " ".join(more),
 )
@@ -107,6 +108,11 @@ def test_numbers_of_weights_by_hand(checkpoint):
     squares = layers * (4 * width**2 + 2 * width * inner)
     assert beside.weights - halved.weights == 2 * squares
     assert halved.gradients == beside.gradients and halved.moments == beside.moments
+    rows = layers * (5 * width + inner)  # of int8 each has a scale, of nf4 each 64 numbers
+    for weights, bytes_ in (("int8", squares + 4 * rows), ("nf4", squares // 2 + squares // 16)):
+        found = needs(Train(model=checkpoint, max_length=TOKENS, lora=8, weights=weights), 0)
+        assert beside.weights - found.weights == 4 * squares - bytes_
+        assert found.parameters == beside.parameters
 
 
 @pytest.mark.parametrize(

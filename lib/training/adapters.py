@@ -8,7 +8,8 @@ that nothing that reads it has to know.
 
 `train.weights: bf16` keeps the frozen matrices in two bytes a number. Products under
 `precision: bf16` round them to that anyway, so training is the same to the bit; what is saved is
-the rounded matrix, with what was learned added in fp32.
+the rounded matrix, with what was learned added in fp32. `int8` and `nf4` keep them in one byte a
+number and half of one (lib.training.quantised), and what is saved is again what was trained beside.
 """
 
 from __future__ import annotations
@@ -18,20 +19,24 @@ from importlib.util import find_spec
 import torch
 
 from lib.params import Train
+from lib.training import quantised
 
 PACKAGE = "peft"
 SCALE = 2  # lora_alpha over the rank: what is learned counts twice, as is usual
 
 
-def check(rank: int, name: str, model: torch.nn.Module) -> None:
-    """Raises ValueError in one line where adapters are asked for and cannot be had."""
-    if not rank:
+def check(p: Train, model: torch.nn.Module, device: str) -> None:
+    """Raises ValueError in one line where adapters are asked for and cannot be had, or matrices
+    beside them as they are asked for on this device."""
+    if not p.lora:
         return
     if find_spec(PACKAGE) is None:
         what = ".venv/bin/pip install peft, or train.lora: 0"
-        raise ValueError(f"train.lora: {rank} needs the package peft (expected {what})")
+        raise ValueError(f"train.lora: {p.lora} needs the package peft (expected {what})")
     if not targets(model):
-        raise ValueError(f"train.lora: model {name!r} has no linear layers in blocks (expected 0)")
+        words = "has no linear layers in blocks (expected 0)"
+        raise ValueError(f"train.lora: model {p.model!r} {words}")
+    quantised.check(p.weights, device)
 
 
 def targets(model: torch.nn.Module) -> list[str]:
@@ -56,9 +61,14 @@ def put_in(model: torch.nn.Module, p: Train) -> torch.nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(p.seed)
         model = inject_adapter_in_model(config, model.requires_grad_(False))
-    for module in beside(model).values() if p.weights == "bf16" else ():
-        module.base_layer = Halved(module.base_layer)  # only now: adapters would be in bf16 too
+    for module in beside(model).values() if p.weights != "fp32" else ():
+        module.base_layer = _kept(module.base_layer, p.weights)  # only now: adapters would be too
     return model
+
+
+def _kept(linear: torch.nn.Linear, weights: str) -> torch.nn.Module:
+    """A frozen layer that keeps its matrix as p.weights says."""
+    return Halved(linear) if weights == "bf16" else quantised.Quantised(linear, weights)
 
 
 def beside(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
@@ -85,17 +95,18 @@ class Halved(torch.nn.Module):
 
 @torch.no_grad()
 def merged(model: torch.nn.Module) -> dict[str, torch.Tensor] | None:
-    """The weights of the model as it was loaded, with what adapters learned added: named as there.
-    None where it has no adapters."""
+    """The weights of the model as it was loaded, with what adapters learned added: named as there,
+    matrices in the CPU's memory, since a GPU may hold them in fewer bytes alone. None where it has
+    no adapters."""
     from_adapters = beside(model)
     if not from_adapters:
         return None
     weights = {
         name.replace(".base_layer.", "."): value
         for name, value in model.state_dict().items()
-        if ".lora_" not in name
+        if ".lora_" not in name and not name.endswith(quantised.OWN)
     }
     for name, module in from_adapters.items():
         learned = module.get_delta_weight("default")
-        weights[f"{name}.weight"] = module.base_layer.weight + learned
+        weights[f"{name}.weight"] = (module.base_layer.weight + learned).cpu()
     return weights

@@ -67,7 +67,9 @@ def needs(p: Train, vocabulary: int) -> Needs:
     with torch.device("meta"):
         model = kind(config)
         frozen.check(model, p.model, p.frozen)
-        adapters.check(p.lora, p.model, model)
+    adapters.check(p, model, "cpu")
+    loaded = sum(x.numel() for x in model.parameters())
+    with torch.device("meta"):
         model = adapters.put_in(model, p).train()
     below = _cut(model, p.frozen)
     with FakeTensorMode():
@@ -77,7 +79,7 @@ def needs(p: Train, vocabulary: int) -> Needs:
         trainable = sum(x.numel() for x in every if x.requires_grad)
         texts = (2 + p.explicit + (p.objective in objectives.TRANSLATED)) * p.batch_size
         return Needs(
-            parameters=below + sum(x.numel() for x in every),
+            parameters=loaded + trainable * bool(p.lora),
             trainable=trainable,
             below=FLOAT * below,
             weights=sum(x.nbytes for x in every),

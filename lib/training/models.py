@@ -10,7 +10,7 @@ import torch
 
 from lib import store
 from lib.checkpoint import checkpoint_source, loading
-from lib.encoder import Encoder, Settings
+from lib.encoder import Encoder, Settings, pick_device
 from lib.params import Train
 from lib.training import adapters, decoders, export, frozen, maps, packaged, pretrained
 
@@ -40,7 +40,7 @@ def build_encoder(params: Train, tokenizer_file: Path) -> Encoder:
             if said.causal and not said.pooling:
                 decoders.end_with_eos(tokenizer, params.model)
             frozen.check(model, params.model, params.frozen)
-            adapters.check(params.lora, params.model, model)
+            adapters.check(params, model, pick_device(params.device))
         else:
             tokenizer = _tokenizer(tokenizer_file)
             model = _small(params, tokenizer)
