@@ -10,7 +10,7 @@ from test_trainer import results, stop_after
 from lib import store
 from lib.params import BadParameter, Train, checked
 from lib.trainer import Training, train
-from lib.training import adapters, quantised
+from lib.training import adapters, cost, quantised
 from lib.training.export import save_encoder
 from lib.training.models import build_encoder, load_encoder
 
@@ -66,16 +66,18 @@ def test_product_and_gradient_are_those_of_the_restored_matrix(weights):
 
 @both
 def test_training_beside_them(corpus, checkpoint, tmp_path, weights):  # noqa: F811
-    """The loss falls; stopped and resumed it ends in the same bits; what is saved are the matrices
-    that were trained beside, with what was learned, as an ordinary checkpoint."""
+    """The loss falls; stopped and resumed, states made again, it ends in the same bits; saved are
+    the matrices that were trained beside, with what was learned, as an ordinary checkpoint."""
     p = asked(checkpoint(), weights=weights)
     done = train(corpus, p, tmp_path / "whole")
     assert done.log["loss"].iloc[-5:].mean() < done.log["loss"].iloc[:5].mean() - 0.05
     stop_after(corpus, tmp_path / "parts", 14, p)
-    train(corpus, p, tmp_path / "parts")
+    train(corpus, p.model_copy(update={"recompute": True}), tmp_path / "parts")
     assert results(tmp_path / "parts") == results(tmp_path / "whole")
     kept = load_file(next((tmp_path / "whole/checkpoints").glob("*/model.safetensors")))
     assert kept and all(".lora_" in name for name in kept)
+    whole = [*build_encoder(p, corpus.tokenizer_file).parameters(), *kept.values()]
+    assert done.cost["parameters"] == sum(x.numel() for x in whole)
 
     work = Training(corpus, p, tmp_path / "other", {"device": "cpu"})
     for _, x in work.state.trained():
@@ -87,6 +89,25 @@ def test_training_beside_them(corpus, checkpoint, tmp_path, weights):  # noqa: F
     np.testing.assert_allclose(again.encode(texts, "question"), own, atol=1e-5)
     plain = build_encoder(p, corpus.tokenizer_file).model.state_dict()
     assert again.model.state_dict().keys() == plain.keys()
+
+
+@both
+def test_steps_are_those_beside_the_restored_matrices(corpus, checkpoint, tmp_path, weights):  # noqa: F811
+    """To the bit; and what they cost is counted as that of ordinary matrices."""
+    folder = checkpoint()
+    own, plain = (
+        Training(corpus, asked(folder, weights=kind), tmp_path, {"device": "cpu"})
+        for kind in (weights, "fp32")
+    )
+    modules = (adapters.beside(x.encoder.model).values() for x in (own, plain))
+    for packed, ordinary in zip(*modules, strict=True):
+        ordinary.base_layer.weight.data = packed.base_layer.weight
+    for number in range(4):
+        own.state.step = plain.state.step = number
+        assert torch.equal(own.step().loss, plain.step().loss)
+    for (_, x), (_, y) in zip(own.state.trained(), plain.state.trained(), strict=True):
+        assert torch.equal(x, y)
+    assert cost.flops(own.encoder, 7, 3) == cost.flops(plain.encoder, 7, 3)
 
 
 @both

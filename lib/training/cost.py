@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 import torch
 
-from lib.training import ranks
+from lib.training import quantised, ranks
 
 MATMUL = {"cpu": 1024, "cuda": 8192}  # side of the square matrices that are multiplied
 TIMES = 5
@@ -90,8 +90,9 @@ def flops(encoder: torch.nn.Module, tokens: int, forward: int = 0) -> int:
     forward: further tokens that are embedded without gradients, which takes 2 x."""
     tables = {id(m.weight) for m in encoder.modules() if isinstance(m, torch.nn.Embedding)}
     weights = [p for p in encoder.parameters() if id(p) not in tables]
-    trained = sum((6 if p.requires_grad else 4) * p.numel() for p in weights)
-    return trained * tokens + 2 * sum(p.numel() for p in weights) * forward
+    more = quantised.uncounted(encoder)
+    trained = sum((6 if p.requires_grad else 4) * p.numel() for p in weights) + 4 * more
+    return trained * tokens + 2 * (sum(p.numel() for p in weights) + more) * forward
 
 
 def matmul_rate(device: torch.device, kind: torch.dtype) -> float:

@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lib.encoder import MASKED
 from lib.params import Train
-from lib.training import adapters, frozen, models, objectives
+from lib.training import adapters, frozen, models, objectives, quantised
 
 FLOAT, MOMENTS = 4, 2  # bytes of a number; of AdamW, a weight
 
@@ -25,7 +25,7 @@ class Needs:
 
     parameters  of the whole encoder; trainable: those that steps change, word rows among them
     below       frozen layers under a cut and their word table, kept in the CPU's memory
-    weights     of the rest
+    weights     of the rest; where they are quantised, also of the largest one while it is restored
     text        what the gradient of one text of so many tokens needs
     batch       vectors, and scores of all questions with all passages, with their gradients
     """
@@ -82,7 +82,7 @@ def needs(p: Train, vocabulary: int) -> Needs:
             parameters=loaded + trainable * bool(p.lora),
             trainable=trainable,
             below=FLOAT * below,
-            weights=sum(x.nbytes for x in every),
+            weights=sum(x.nbytes for x in every) + quantised.restoring(model),
             gradients=FLOAT * trainable,
             moments=FLOAT * MOMENTS * trainable,
             text=_a_text(model, p),

@@ -21,6 +21,7 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 PACKAGE = "bitsandbytes"
 KINDS = ("int8", "nf4")
+MADE = {"int8": 8, "nf4": 4}  # bytes a number while a matrix is restored; int8 is so in two steps
 BLOCK = 64  # numbers of nf4 that share a scale
 OWN = (".base_layer.packed", ".base_layer.scales")  # what is held in place of a weight
 
@@ -76,6 +77,26 @@ class Quantised(torch.nn.Module):
         """Its product in bf16 where all are, and else, as in validation, in the precision of x."""
         half = torch.is_autocast_enabled(x.device.type)
         return _Product.apply(x.to(torch.bfloat16) if half else x, self)
+
+
+def uncounted(model: torch.nn.Module) -> int:
+    """How many more numbers its quantised matrices have than what stands for them: nf4 packs two
+    into one, and both have scales."""
+    held = (x.packed.numel() + x.scales.numel() for x in _layers(model))
+    return sum(map(_numbers, _layers(model))) - sum(held)
+
+
+def restoring(model: torch.nn.Module) -> int:
+    """Bytes that its largest quantised matrix takes while it is restored."""
+    return max((MADE[x.kind] * _numbers(x) for x in _layers(model)), default=0)
+
+
+def _layers(model: torch.nn.Module) -> list[Quantised]:
+    return [x for x in model.modules() if isinstance(x, Quantised)]
+
+
+def _numbers(layer: Quantised) -> int:
+    return layer.in_features * layer.out_features
 
 
 def _pack(matrix: torch.Tensor, kind: str) -> tuple[torch.Tensor, torch.Tensor]:

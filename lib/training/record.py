@@ -14,7 +14,7 @@ from lib import store
 from lib.encoder import Encoder
 from lib.params import Train
 from lib.sampler import Schedule
-from lib.training import budgets, cost, objectives, ranks
+from lib.training import budgets, cost, objectives, quantised, ranks
 from lib.training.checkpoints import State
 from lib.training.cost import Cost
 from lib.training.exposure import exposure, places_and_tokens
@@ -89,7 +89,8 @@ def write(
         cost.flops(state.encoder, seen["tokens"]),  # of the steps alone, as the seconds are
         rate,
     )
-    weights = sum(p.numel() for p in state.encoder.parameters())
+    packed = quantised.uncounted(state.encoder)
+    weights = packed + sum(p.numel() for p in state.encoder.parameters())
     whole = {
         "truncated_share": texts.truncated_share,
         "parameters": weights,
