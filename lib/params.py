@@ -195,6 +195,7 @@ class Train(Stage):
         "chunk",
         "recompute",
         "ranks",
+        "shard",
         "checkpoint_every",
         "keep_checkpoints",
         "log_every",
@@ -202,7 +203,7 @@ class Train(Stage):
     came_later = {"layers_kept": 0, "frozen": 0, "lora": 0, "recompute": False, "only": ""}
     came_later |= {"maps": "", "angle": 0.0, "directions": 0, "look_every": 0, "weights": "fp32"}
     came_later |= {"objective": "", "objective_weight": 1.0, "mono_prompt": "", "cross_prompt": ""}
-    came_later |= {"remote_code": False}
+    came_later |= {"remote_code": False, "shard": False}
 
     corpus: str = Field("base", description="the run of 01_prepare to train on")
     strategy: Literal[tuple(ARMS)] = Field("hybrid", description="how batches are made")
@@ -258,6 +259,7 @@ class Train(Stage):
     chunk: Count = Field(0, description="texts in memory at a time, for another forward; 0: all")
     recompute: bool = Field(False, description="layers' inner states made again for gradients")
     ranks: Size = Field(1, description="processes that share each batch, a GPU each if any")
+    shard: bool = Field(False, description="each rank holds its part of every layer, not all of it")
     checkpoint_every: Positive = Field(200, description="steps between checkpoints")
     keep_checkpoints: Positive = Field(1, description="how many of the latest are kept")
     log_every: Positive = Field(50, description="steps between lines of the log")

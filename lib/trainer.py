@@ -38,6 +38,7 @@ from lib.training import (
     prompts,
     ranks,
     record,
+    sharding,
     vocabulary,
 )
 from lib.training.checkpoints import Launched, State
@@ -123,6 +124,7 @@ class Training:
             models.recompute(self.encoder.model)
         vocabulary.train_only(self.encoder, vocabulary.used(self.encoder, self.texts, dev))
         self.device = torch.device(pick_device(params.device))
+        sharding.put_in(self.encoder.model, params, self.device)
         self.encoder.to(self.device).train()
         if params.compile:
             self.encoder.model.compile(dynamic=True)
@@ -202,7 +204,7 @@ class Training:
             loss = self.loss(batch)
             loss.backward()
         ranks.add_up(self.encoder.parameters())
-        norm = torch.nn.utils.clip_grad_norm_(self.encoder.parameters(), p.clip)
+        norm = sharding.clip(self.encoder.parameters(), p.clip)
         optimizer.step()
         end, number = cost.mark(self.device), checksum(batch)
         return Launched(at, batch.kind, number, rate, loss.detach(), norm, begin, end)
@@ -262,26 +264,21 @@ class Training:
     def _validate(self) -> None:
         """Evaluate on the questions set aside; the best weights so far are kept."""
         start, state = time.perf_counter(), self.state
-        scores = None if ranks.rank() else validate(self.encoder, self.dev)
-        state.validations.append({"step": state.step} | ranks.collected(scores)[0])
-        if best_of(state.validations) is state.validations[-1] and not ranks.rank():
-            state.best = {n: p.detach().to("cpu", copy=True) for n, p in state.trained()}
+        state.judge(validate(self.encoder, self.dev))
         state.clock.validation_seconds += time.perf_counter() - start
 
     @torch.no_grad()
     def _write_results(self) -> None:
-        """All files of a finished run; nobody goes on before they are there."""
+        """All files of a finished run, by the first rank; nobody goes on before they are there."""
         state, spent = self.state, self.state.clock.total()  # of all ranks, which meet here
-        if not ranks.rank():
+        with sharding.gathered(self.encoder):
+            if ranks.rank():
+                return
             checkpoints.prune(self.folder, state.step, self.params.keep_checkpoints)
-            for name, p in state.trained() if state.best else ():
-                p.copy_(state.best[name])
-            kept = best_of(state.validations)["step"] if state.best else state.step
+            factor = shrunk(self.params, state.back_to_best())
             done = schedule(self.index, self.params.model_copy(update={"steps": state.step}))
-            factor = shrunk(self.params, kept)
             with frozen.whole(self.encoder), vocabulary.restored(self.encoder, factor):
                 record.write(self.folder, state, spent, done, self.texts, self.params)
                 meta = {"identity": self.identity, "record": record.hashes(self.folder)}
                 with store.atomic_folder(self.folder / "model", meta) as new:
                     export.save_encoder(self.encoder.eval(), new)
-        ranks.collected(None)  # the others wait for the first, which writes

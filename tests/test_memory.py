@@ -1,5 +1,7 @@
 """What fine-tuning takes of memory: counted before it, measured in it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -117,6 +119,24 @@ def test_numbers_of_weights_by_hand(checkpoint):
         assert found.parameters == beside.parameters
 
 
+def test_a_rank_of_four_by_hand(checkpoint):
+    """A quarter of the texts; with parts of layers also of these, and room to put them together."""
+    one = needs(Train(model=checkpoint, max_length=TOKENS), 0)
+    whole = needs(Train(model=checkpoint, max_length=TOKENS, ranks=4), 0)
+    assert replace(whole, texts=one.texts) == one and whole.texts == one.texts // 4
+    found = needs(Train(model=checkpoint, max_length=TOKENS, ranks=4, shard=True), 0)
+    width, inner, layers = 256, 1024, 4
+    layer = 4 * (width**2 + width) + 2 * width * inner + inner + width + 4 * width
+    held = 4 * (one.parameters - 3 * layers * layer // 4)
+    assert (found.weights, found.gradients, found.moments) == (held, held, 2 * held)
+    assert found.together == 5 * 4 * layer
+    parts = found.weights + found.gradients + found.moments + found.together + found.batch
+    assert found.peak(1) == parts + found.text
+    adapters_alone = Train(model=checkpoint, max_length=TOKENS, ranks=4, shard=True, lora=8)
+    matrices = 8 * (4 * 2 * width + 2 * (width + inner))
+    assert needs(adapters_alone, 0).gradients == 4 * layers * matrices / 4
+
+
 @pytest.mark.parametrize(
     ("kind", "billions"),
     [
@@ -149,6 +169,10 @@ def test_the_command(checkpoint, tmp_path, capsys):
     said = capsys.readouterr().out
     assert said.count("parameters") == 2 and "size=whole" in said and "size=adapters" in said
     assert "seed" not in said and "chunk" in said
+    file.write_text(f"train: {{model: {checkpoint}, max_length: 64, ranks: 2, shard: true}}\n")
+    assert main(["plan", str(file), "--memory", "4"]) == 0
+    said = capsys.readouterr().out
+    assert "on each of 2 ranks" in said and "put together" in said and "texts of a rank" in said
     file.write_text("train: {model: models/nothing}")
     assert main(["plan", str(file)]) == 2
     assert capsys.readouterr().err.count("\n") == 1

@@ -44,6 +44,13 @@ def translations(prepare: Prepare, train: Train) -> None:
         )
 
 
+def parts(train: Train) -> None:
+    """Raise BadParameter for blocks in parts on one rank, which a study alone knows that it is:
+    torchrun may start others."""
+    if train.shard and train.ranks == 1:
+        raise BadParameter("train.shard: True does not go with ranks 1 (expected 2 or more)")
+
+
 def articles(specs: Mapping[str, BenchmarkSpec], corpora: Iterable[Prepare]) -> None:
     """Raise BadParameter for a benchmark of unseen articles beside a source that has none."""
     for name in (name for name, spec in specs.items() if spec.unseen):

@@ -370,6 +370,7 @@ def _check_point(prepare: Prepare, train: Train) -> None:
             "more (expected fewer)"
         )
     checks.translations(prepare, train)
+    checks.parts(train)
 
 
 def _check_source(p: Prepare, point: str) -> None:

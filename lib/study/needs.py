@@ -10,7 +10,7 @@ GIB = 2**30
 # Parameters that decide what a step takes.
 DECIDES = (
     "model", "layers_kept", "frozen", "lora", "recompute", "width", "layers", "heads", "max_length",
-    "batch_size", "explicit", "chunk", "precision", "weights", "dropout",
+    "batch_size", "explicit", "chunk", "precision", "weights", "dropout", "ranks", "shard",
 )  # fmt: skip
 
 
@@ -54,12 +54,14 @@ def _lines(p: Train, found: Needs, memory: float) -> list[str]:
     chunk = found.chunk(int(memory * GIB))
     fits = f"at most {chunk} texts at a time fit" if chunk else "not even one text fits"
     if chunk == found.texts:
-        fits = f"all {chunk} texts of a batch fit at once (chunk 0)"
+        fits = f"all {chunk} texts of a {'rank' if p.ranks > 1 else 'batch'} fit at once (chunk 0)"
     parts = {"weights": found.weights, "gradients": found.gradients, "AdamW": found.moments}
     parts |= {"vectors and scores": found.batch, f"a text of {found.tokens} tokens": found.text}
+    parts |= {"blocks put together": found.together} if found.together else {}
     parts |= {"frozen layers, on the CPU": found.below} if found.below else {}
+    each = f"; on each of {p.ranks} ranks:" if p.ranks > 1 else ""
     return [
-        f"  {found.parameters:,} parameters, {found.trainable:,} of them trained",
+        f"  {found.parameters:,} parameters, {found.trainable:,} of them trained{each}",
         "  " + ", ".join(f"{name} {_size(size)}" for name, size in parts.items()),
         f"  peak {_size(found.peak(p.chunk))} at chunk {p.chunk}; {fits}",
     ]

@@ -17,10 +17,12 @@ from safetensors.torch import load_file, save_file
 
 from lib import store
 from lib.encoder import Encoder
-from lib.training import ranks
+from lib.training import ranks, sharding
 from lib.training.cost import Clock, Cost, seconds_between
+from lib.training.validation import best_of
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+Tensors = dict[str, torch.Tensor]  # by name
 
 
 class LogRow(NamedTuple):
@@ -82,6 +84,37 @@ class State:
         """The weights that steps change, by name."""
         return ((n, p) for n, p in self.encoder.named_parameters() if p.requires_grad)
 
+    def weights(self) -> Tensors:
+        """Those that steps change, whole (lib.training.sharding)."""
+        return sharding.whole(dict(self.trained()))
+
+    def moments(self) -> Tensors:
+        """AdamW's tensors by parameter and name, whole."""
+        found = {
+            f"{name}.{moment}": self.optimizer.state[p].get(moment, torch.zeros_like(p))
+            for name, p in self.trained()
+            for moment in MOMENTS
+        }
+        return sharding.whole(found)
+
+    def judge(self, scores: dict[str, float]) -> None:
+        """Take down a validation; the first rank keeps the weights of the best so far."""
+        self.validations.append({"step": self.step} | scores)
+        if best_of(self.validations) is self.validations[-1]:
+            weights = self.weights()
+            if not ranks.rank():
+                self.best = {n: p.detach().to("cpu", copy=True) for n, p in weights.items()}
+
+    @torch.no_grad()
+    def back_to_best(self) -> int:
+        """Have the weights of the best validation, where there is one; the step that they are of.
+        For the first rank."""
+        if not self.best:
+            return self.step
+        for name, p in self.trained():
+            p.copy_(self.best[name])
+        return best_of(self.validations)["step"]
+
     def log_table(self) -> pd.DataFrame:
         """One row a step, columns as LogRow."""
         return pd.DataFrame(self.log, columns=LogRow._fields)
@@ -94,36 +127,27 @@ def save(state: State, folder: Path, identity: dict, keep: int) -> None:
     """Write a checkpoint below folder/checkpoints, and only then drop all but the `keep` latest.
 
     Every rank calls it, the first one writes. Raises OSError naming the checkpoint."""
-    spent = state.clock.total()
+    spent, tensors = state.clock.total(), (state.weights(), state.moments())
     if ranks.rank():
         return
     place = folder / "checkpoints" / f"step-{state.step:06d}"
     try:
         with store.atomic_folder(place, {"identity": identity}) as new:
-            _fill(new, state, spent)
+            _fill(new, state, spent, *tensors)
     except (OSError, SafetensorError) as error:
         raise OSError(f"{place}: not written ({error}); older ones are as they were") from error
     prune(folder, state.step, keep)
 
 
-def _fill(new: Path, state: State, spent: Cost) -> None:
+def _fill(new: Path, state: State, spent: Cost, weights: Tensors, moments: Tensors) -> None:
     """Write the files of a checkpoint."""
-    save_file(dict(state.trained()), new / "model.safetensors")
-    save_file(_moments(state), new / "optimizer.safetensors")
+    save_file(weights, new / "model.safetensors")
+    save_file(moments, new / "optimizer.safetensors")
     if state.best:
         save_file(state.best, new / "best.safetensors")
     state.log_table().to_parquet(new / "log.parquet")
     numbers = {"step": state.step, "cost": asdict(spent), "validations": state.validations}
     store.write_json(new / "state.json", numbers)
-
-
-def _moments(state: State) -> dict[str, torch.Tensor]:
-    """AdamW's tensors by parameter and name."""
-    return {
-        f"{name}.{moment}": state.optimizer.state[p].get(moment, torch.zeros_like(p))
-        for name, p in state.trained()
-        for moment in MOMENTS
-    }
 
 
 def prune(folder: Path, step: int, keep: int) -> None:
@@ -181,10 +205,11 @@ def _load_tensors(state: State, place: Path) -> None:
     weights = load_file(place / "model.safetensors")
     moments = load_file(place / "optimizer.safetensors")
     for name, p in state.trained():
-        p.copy_(weights[name])
-        parameter_moments = {m: torch.empty_like(p).copy_(moments[f"{name}.{m}"]) for m in MOMENTS}
+        p.copy_(sharding.part(weights[name], p))
+        whole = {m: moments[f"{name}.{m}"] for m in MOMENTS}
+        own = {m: torch.empty_like(p).copy_(sharding.part(x, p)) for m, x in whole.items()}
         step = torch.tensor(float(state.step), device=p.device)
-        state.optimizer.state[p] = parameter_moments | {"step": step}
+        state.optimizer.state[p] = own | {"step": step}
 
 
 def is_finished(model: Path, identity: dict) -> bool:

@@ -7,6 +7,7 @@ not guessed: with the kernels of a CPU, of which those of a GPU differ little.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lib.encoder import MASKED
 from lib.params import Train
-from lib.training import adapters, frozen, models, objectives, quantised
+from lib.training import adapters, frozen, models, objectives, quantised, sharding
 
 FLOAT, MOMENTS = 4, 2  # bytes of a number; of AdamW, a weight
 
@@ -25,7 +26,9 @@ class Needs:
 
     parameters  of the whole encoder; trainable: those that steps change, word rows among them
     below       frozen layers under a cut and their word table, kept in the CPU's memory
-    weights     of the rest; where they are quantised, also of the largest one while it is restored
+    weights     of the rest, that one rank has; so for gradients, moments and texts. Where they are
+                quantised, also of the largest one while it is restored
+    together    blocks in parts (lib.training.sharding), put together at a time
     text        what the gradient of one text of so many tokens needs
     batch       vectors, and scores of all questions with all passages, with their gradients
     """
@@ -36,6 +39,7 @@ class Needs:
     weights: int
     gradients: int
     moments: int
+    together: int
     text: int
     tokens: int
     batch: int
@@ -44,10 +48,10 @@ class Needs:
     @property
     def fixed(self) -> int:
         """All but what grows with the texts in memory."""
-        return self.weights + self.gradients + self.moments + self.batch
+        return self.weights + self.gradients + self.moments + self.together + self.batch
 
     def peak(self, chunk: int) -> int:
-        """Of a step with so many texts in memory at a time (0: all of a batch)."""
+        """Of a step with so many texts in memory at a time (0: all of a rank)."""
         return self.fixed + self.text * (chunk or self.texts)
 
     def chunk(self, memory: int) -> int:
@@ -75,21 +79,46 @@ def needs(p: Train, vocabulary: int) -> Needs:
     with FakeTensorMode():
         # What to_empty does, which does not take tensors of another mode.
         model._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))
-        every = [*model.parameters()]
-        trainable = sum(x.numel() for x in every if x.requires_grad)
+        trainable = sum(x.numel() for x in model.parameters() if x.requires_grad)
         texts = (2 + p.explicit + (p.objective in objectives.TRANSLATED)) * p.batch_size
         return Needs(
             parameters=loaded + trainable * bool(p.lora),
             trainable=trainable,
             below=FLOAT * below,
-            weights=sum(x.nbytes for x in every) + quantised.restoring(model),
-            gradients=FLOAT * trainable,
-            moments=FLOAT * MOMENTS * trainable,
+            weights=_held(model, p, lambda x: x.nbytes) + quantised.restoring(model),
+            gradients=_held(model, p, _gradient),
+            moments=_held(model, p, _gradient) * MOMENTS,
+            together=_together(model, p),
             text=_a_text(model, p),
             tokens=p.max_length,
             batch=2 * FLOAT * texts * (config.hidden_size + p.batch_size),
-            texts=texts,
+            texts=texts // p.ranks,
         )
+
+
+def _gradient(x: torch.nn.Parameter) -> int:
+    """Bytes."""
+    return FLOAT * x.numel() * x.requires_grad
+
+
+def _held(model: torch.nn.Module, p: Train, size: Callable[[torch.nn.Parameter], int]) -> int:
+    """Of all parameters, by their bytes, what one rank holds."""
+    every = sum(map(size, model.parameters()))
+    if not p.shard:
+        return every
+    blocks = sum(size(x) for block in sharding.blocks(model) for x in block.parameters())
+    return every - blocks + blocks // p.ranks
+
+
+def _together(model: torch.nn.Module, p: Train) -> int:
+    """Bytes of the block that computes and the next, which is fetched: weights and gradients, and
+    the weights that are on their way (measured with two ranks on a CPU)."""
+    if not p.shard:
+        return 0
+    return max(
+        sum(3 * x.nbytes + 2 * _gradient(x) for x in block.parameters())
+        for block in sharding.blocks(model)
+    )
 
 
 def _cut(model: torch.nn.Module, layers: int) -> int:

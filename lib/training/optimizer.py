@@ -7,6 +7,7 @@ import math
 import torch
 
 from lib.params import Train
+from lib.training.ranks import is_parted
 
 
 def learning_rate(params: Train, step: int) -> float:
@@ -32,9 +33,13 @@ def adamw(encoder: torch.nn.Module, params: Train) -> torch.optim.AdamW:
 
     The fused kernel is deterministic, and on a CPU three times as fast as the others."""
     weights = [p for p in encoder.parameters() if p.requires_grad]
+    parted = {False: [], True: []}  # one kernel takes no two kinds
+    for p in weights:
+        parted[is_parted(p)].append(p)
     groups = [
-        {"params": [p for p in weights if p.ndim > 1], "weight_decay": params.weight_decay},
-        {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in own if (p.ndim > 1) == matrix], "weight_decay": decay}
+        for own in parted.values()
+        for matrix, decay in ((True, params.weight_decay), (False, 0.0))
     ]
     return torch.optim.AdamW(groups, lr=params.learning_rate, fused=True)
 

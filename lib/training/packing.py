@@ -10,6 +10,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from lib.encoder import Encoder, on_device
+from lib.training import sharding
 
 # On a CPU: what a further forward costs, as a share of the batch's tokens, weighed against padding,
 # and how many padding tokens there may be for a real one.
@@ -31,7 +32,7 @@ def embed(encoder: Encoder, token_lists: Sequence[np.ndarray], chunk: int = 0) -
     gradient of the size of the vocabulary."""
     length = np.array([len(tokens) for tokens in token_lists])
     rows, places = encoder.looked_up(token_lists)
-    chunks = _chunks(encoder, length, chunk)
+    chunks = sharding.even(encoder, _chunks(encoder, length, chunk))
     forward = partial(_twice, encoder) if chunk else encoder
     vectors = [forward(*encoder.padded([places[i] for i in part]), rows) for part in chunks]
     back = on_device(encoder.device, np.argsort(np.concatenate(chunks)))

@@ -50,10 +50,18 @@ def gathered(part: torch.Tensor) -> torch.Tensor:
     return part[None] if world() == 1 else _Gathered.apply(part)
 
 
+def is_parted(tensor: torch.Tensor) -> bool:
+    """Whether this rank has but a part of it (lib.training.sharding): a DTensor, whose import takes
+    its time."""
+    return hasattr(tensor, "full_tensor")
+
+
 def add_up(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Replace gradients by their sums over all ranks: the same bits on each."""
+    """Replace gradients by their sums over all ranks: the same bits on each. Those of parts are
+    sums already."""
     if world() > 1:
-        gradients = [p.grad for p in parameters if p.grad is not None]
+        found = [p.grad for p in parameters if p.grad is not None]
+        gradients = [g for g in found if not is_parted(g)]
         for work in [distributed.all_reduce(g, async_op=True) for g in gradients]:
             work.wait()
 

@@ -10,12 +10,19 @@ from lib import metrics, search
 from lib.benchmark import Benchmark
 from lib.encoder import Encoder
 from lib.metrics import SETTINGS
-from lib.training import maps
+from lib.training import maps, ranks, sharding
 
 
 def validate(encoder: Encoder, benchmark: Benchmark) -> dict[str, float]:
     """mAP by setting (macro means over language pairs), and "map": the mean over the settings that
-    there are, by which a checkpoint is judged."""
+    there are, by which a checkpoint is judged.
+
+    All ranks call this; the first finds it for all, where none has but a part of the encoder."""
+    works = not ranks.rank() or sharding.has_parts(encoder)
+    return ranks.collected(_scores(encoder, benchmark) if works else None)[0]
+
+
+def _scores(encoder: Encoder, benchmark: Benchmark) -> dict[str, float]:
     sides = {"question": benchmark.questions, "passage": benchmark.candidates}
     tokens = [encoder.tokenize(list(side["text"]), kind) for kind, side in sides.items()]
     languages = [side["language"] for side in sides.values()]
@@ -23,8 +30,8 @@ def validate(encoder: Encoder, benchmark: Benchmark) -> dict[str, float]:
         maps.of_texts(encoder, encoder.vectors(own), language)
         for own, language in zip(tokens, languages, strict=True)
     )
-    ranks = search.relevant_ranks(search.tiles(*vectors), benchmark)
-    ap = metrics.summary(metrics.question_scores(benchmark, ranks))["ap"]
+    places = search.relevant_ranks(search.tiles(*vectors), benchmark)
+    ap = metrics.summary(metrics.question_scores(benchmark, places))["ap"]
     scores = {setting: float(ap[setting]) for setting in SETTINGS if setting in ap.index}
     return scores | {"map": sum(scores.values()) / len(scores)}
 
