@@ -28,8 +28,9 @@ SEEDS = 5
 
 
 def table(study: str, name: str) -> list[dict[str, str]]:
-    with open(REFERENCES / study / "tables" / f"{name}.csv", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    """Rows of a committed table; none of one that was empty, and so was not saved."""
+    file = REFERENCES / study / "tables" / f"{name}.csv"
+    return list(csv.DictReader(file.open(encoding="utf-8"))) if file.exists() else []
 
 
 def mean_difference(study: str, row: dict[str, str]) -> float:
@@ -49,9 +50,17 @@ def test_differences_follow_from_the_runs(study):
     rows += [
         r for r in table(study, "comparisons") if r["metric"] == "ap" and r["claim"] != ZERO_SHOT
     ]
-    assert len(rows) >= 3
+    assert len(rows) >= 3 - len(untested(study))
     for row in rows:
         assert float(row["difference"]) == pytest.approx(mean_difference(study, row), abs=2e-6)
+
+
+def untested(study: str) -> list[dict[str, str]]:
+    """Primary contrasts that a study within languages cannot test: it says why, of two of three."""
+    rows = [row for row in table(study, "primary") if row["verdict"] == "not tested"]
+    assert len(table(study, "primary")) == 3 and len(rows) in (0, 2)
+    assert all(row["why"].startswith("the benchmark has no setting cross") for row in rows)
+    return rows
 
 
 def by_hand(rows: list[dict[str, str]]) -> str:
@@ -81,8 +90,8 @@ def test_verdicts_follow_from_the_comparisons(study):
 @studies
 def test_primary_contrasts_have_verdicts(study):
     """With five seeds or more: Holm over three by hand, and a detectable effect."""
-    rows = table(study, "primary")
-    assert len(rows) == 3 and all(int(row["seeds"]) >= SEEDS for row in rows)
+    rows = [row for row in table(study, "primary") if row not in untested(study)]
+    assert rows and all(float(row["seeds"]) >= SEEDS for row in rows)
     order = sorted(rows, key=lambda row: float(row["p"]))
     highest = 0.0
     for step, row in enumerate(order):
