@@ -30,7 +30,8 @@ SEEDS = 5
 def table(study: str, name: str) -> list[dict[str, str]]:
     """Rows of a committed table; none of one that was empty, and so was not saved."""
     file = REFERENCES / study / "tables" / f"{name}.csv"
-    return list(csv.DictReader(file.open(encoding="utf-8"))) if file.exists() else []
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.exists() else []
+    return list(csv.DictReader(lines))
 
 
 def mean_difference(study: str, row: dict[str, str]) -> float:

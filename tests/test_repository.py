@@ -248,6 +248,28 @@ def test_the_readmes_contrasts_are_the_references():
     assert shown == [list(row) for row in zip(*expected, strict=True)]
 
 
+@pytest.mark.parametrize(
+    ("row", "points"),
+    [
+        ("more data?", [("rq1_size", 10), ("rq1_size", 100)]),
+        ("110 languages?", [("rq2_cards", 4), ("rq2_cards", 110)]),
+        ("a language of few pairs?", [("rq4_zh", 1), ("rq4_da", 1)]),
+    ],
+)
+def test_what_the_readme_says_of_each_question_is_as_committed(row, points):
+    """Every value with its interval, in the order of its line."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    line = next(x for x in text.splitlines() if x.startswith(f"| {row} |"))
+    asked = {"more data?": ("mono cost", "cross gain"), "110 languages?": ("cross gain",)}
+    expected = [
+        signed(found, "value")
+        for study, x in points
+        for found in reference_table(study, "trend")
+        if float(found["x"]) == x and found["contrast"] in asked.get(row, ("mono cost",))
+    ]
+    assert re.findall(r"[-+]\.\d{3} \[[^]]*\]", line) == expected and len(expected) >= 2
+
+
 def _contrasts(study):
     """In the order of the README's rows."""
     rivals = {(r["arm"], r["versus"], r["setting"]): r for r in reference_table(study, "rivals")}

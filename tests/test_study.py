@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from lib import store
+from lib.params import BadParameter
 from lib.store import ROOT
 from lib.study import grid, ledger, plan
 from lib.study.__main__ import main
@@ -313,6 +314,11 @@ def test_a_study_outlives_its_machine(toy, outputs, tmp_path, capsys, in_process
     assert tables(tmp_path) == tables(toy[0])
     made = [f.parent.parent.name for f in (outputs / "toy/runs").glob("*/model/*.safetensors")]
     assert sorted(made) == [run.name for run in runs[:2]]
+
+    store.write_json(outputs / "toy" / ledger.TAKEN, {"from": "outputs/reference/toy"})
+    ledger.require_named("toy", str(ROOT / "outputs/reference/toy"))  # the same place
+    with pytest.raises(BadParameter, match="has runs taken from outputs/reference/toy "):
+        ledger.require_named("toy", str(reference))
 
     along = tmp_path / "along.yaml"
     along.write_text(TOY.replace("vary:\n", "vary:\n  size: {small: {train.width: 16}}\n", 1))

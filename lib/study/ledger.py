@@ -125,7 +125,7 @@ def require_named(study: str, place: str) -> None:
     every run is made here."""
     file = paths.study_dir(study) / TAKEN
     known = store.read_json(file)["from"] if file.exists() else place
-    if known != place:
+    if store.ROOT / known != store.ROOT / place:
         raise BadParameter(
             f"{shown(file.parent)}: has runs taken from {known} (expected FROM={known}, or "
             "`make clean` to make all of them here)"
