@@ -166,9 +166,16 @@ class Results:
 
         The weighted mean of a seed is the mean over pairs of languages, as in `sums.summed`."""
         rows = select(self._rows(arm, setting, metric))
-        parts = rows.groupby(["seed", rows["group"].astype(str)])[["total", "weight"]].sum()
-        parts = parts.reset_index().rename(columns={"group": "cluster", "total": "value"})
-        return parts.assign(value=parts["value"] / parts["weight"])
+        parts = rows.groupby(["seed", "group"], observed=True)[["total", "weight"]].sum()
+        parts = parts.reset_index()
+        return pd.DataFrame(
+            {
+                "seed": parts["seed"],
+                "cluster": parts["group"].astype(str),
+                "value": parts["total"] / parts["weight"],
+                "weight": parts["weight"],
+            }
+        )
 
     def asked(self, arm: str, setting: str, metric: str = "ap", select: Select = headline) -> int:
         """Questions of an arm in a setting, a seed: reference rankers may answer a sample alone.

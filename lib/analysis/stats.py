@@ -387,12 +387,18 @@ def checked(table: pd.DataFrame) -> pd.DataFrame:
         raise ValueError(
             f"a table of clusters needs the column {missing[0]!r}, has {list(table.columns)}"
         )
-    cells = table[["seed", "cluster", "value"]].assign(weight=table.get("weight", 1.0))
-    cells = cells.astype({"value": float, "weight": float})
+    cells = pd.DataFrame(
+        {
+            "seed": table["seed"],
+            "cluster": table["cluster"],
+            "value": table["value"].astype(float),
+            "weight": table["weight"].astype(float) if "weight" in table else 1.0,
+        }
+    )
     if not len(cells):
         raise ValueError("an interval needs at least one cluster, got none")
     valid = np.isfinite(cells["value"]) & np.isfinite(cells["weight"]) & (cells["weight"] > 0)
-    valid &= cells[["seed", "cluster"]].notna().all(axis=1)
+    valid &= cells["seed"].notna() & cells["cluster"].notna()
     for bad, why in (
         (~valid, "needs a finite value and a positive weight"),
         (cells.duplicated(["seed", "cluster"]), "stands in the table twice"),
