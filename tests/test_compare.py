@@ -165,6 +165,10 @@ def test_sentences():
     assert open_.startswith("b and a are not separable on this benchmark in cross mAP: b \u2212 a")
     assert f"difference of {rows['detectable'][2]:.3f} would be found" in open_
     assert "less than 0.01 either way" in same and "either way" not in open_
+    rows = rows.assign(setting="multi", metric="rank_distance")
+    above, below, *_ = comparison.sentences(rows)
+    assert above == "b is above a in rank distance by 0.2 [0.2, 0.2], p < .001 (Holm)."
+    assert below.startswith("a is above b in rank distance by 0.1")
 
 
 # --- language-agnosticism ----------------------------------------------------------------------
@@ -241,7 +245,9 @@ def test_the_command_writes_a_page_and_its_tables(made, outputs, capsys):
     assert differences["setting"].tolist() == sum(([x] * 2 for x in ("mono", "cross", "multi")), [])
     page = (folder / "index.html").read_text(encoding="utf-8")
     sentences = store.read_json(folder / "comparison.json")["sentences"]
-    assert len(sentences) == 6
+    families = [pd.read_csv(folder / f"tables/{x}.csv") for x in compare.SAID]
+    assert families[0]["arm"].tolist() == differences["arm"].tolist()
+    assert len(sentences) == sum(map(len, families)) > 6
     for sentence in sentences:
         assert sentence in said and sentence.replace("<", "&lt;") in page
     assert "with another seed gives another encoder" in page

@@ -25,8 +25,9 @@ from lib.analysis.alts import p_value
 from lib.analysis.bias import BITEXT, BOUNDS, FIELD
 from lib.analysis.results import Results
 from lib.analysis.sums import THIN, headline, language_cells, summed
+from lib.analysis.tables import DIGITS, NAMES
 from lib.languages import script
-from lib.metrics import CELL, LABELS, QUALITY
+from lib.metrics import CELL, QUALITY
 
 CLUSTERS = 5  # fewer decide nothing: so few means need not be anywhere near a normal distribution
 IN = dict.fromkeys((*QUALITY, *agnostic.QUESTIONS), (0.0, 1.0))  # ends of a measure, if it has any
@@ -218,28 +219,33 @@ def maps(pairs: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def sentences(table: pd.DataFrame) -> list[str]:
-    """What each row of `Comparison.differences` says, in plain words."""
+    """What each row of `Comparison.differences`, or of those in bias and agnosticism, says, in
+    plain words. Of quality more is better; of the others that is for the reader to say."""
     return [_sentence(row) for row in table.to_dict("records")]
 
 
 def _sentence(row: dict) -> str:
-    arm, versus, where = row["arm"], row["versus"], f"{row['setting']} {LABELS[row['metric']]}"
+    arm, versus, ranked = row["arm"], row["versus"], row["metric"] in QUALITY
+    where = f"{row['setting']} " * ranked + NAMES[row["metric"]]
+    form = f".{DIGITS.get(row['metric'], 3)}f"
     gap, low, high = row["difference"], row["low"], row["high"]
     if gap == low == high == 0:
         return f"{arm} and {versus} have the same {where}, question by question."
     if row["verdict"] in ("higher", "lower"):
         ahead, behind = (arm, versus) if gap > 0 else (versus, arm)
         ends = (low, high) if gap > 0 else (-high, -low)
+        says = "is ahead of" if ranked else "is above"
         return (
-            f"{ahead} is ahead of {behind} in {where} by {abs(gap):.3f} {stats.shown(*ends)}, "
+            f"{ahead} {says} {behind} in {where} by {abs(gap):{form}} {stats.shown(*ends, form)}, "
             f"{p_value(row['p_holm'])} (Holm)."
         )
-    what = f"{arm} {MINUS} {versus} is {stats.signed(gap, low, high)}"
+    what = f"{arm} {MINUS} {versus} is {stats.signed(gap, low, high, f'+{form}')}"
     if row["verdict"] == stats.NO_VERDICT:
         words = f"{row['clusters']} clusters of questions are too few to tell"
         return f"{arm} and {versus} in {where}: {words} (expected {CLUSTERS} or more); {what}."
-    within = f", less than {stats.MARGIN} either way" * (max(-low, high) < stats.MARGIN)
+    near = ranked and max(-low, high) < stats.MARGIN
+    within = f", less than {stats.MARGIN} either way" * near
     return (
         f"{arm} and {versus} are not separable on this benchmark in {where}: {what}{within}. "
-        f"A true difference of {row['detectable']:.3f} would be found four times in five."
+        f"A true difference of {row['detectable']:{form}} would be found four times in five."
     )

@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from IPython.display import HTML
 from jinja2 import Environment, FileSystemLoader
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from safetensors import SafetensorError
 
 from lib import benchmarks, metrics, search, store
@@ -48,6 +49,8 @@ SETTINGS = (
     "language; multi: those of all languages in one pool. mAP: mean average precision, 1 where "
     "every relevant passage comes first. Brackets: 95 % intervals."
 )
+# Families of differences, each of which has sentences; the first stand on top of the page.
+SAID = ("differences", "bias_differences", "agnostic_differences")
 LIMITS = (
     "What this leaves out: each encoder is taken as it is. Intervals and tests are over clusters "
     "of questions alone, and say what other questions like these might have shown. They do not say "
@@ -99,8 +102,7 @@ def compare(names: Sequence[str], benchmark: str) -> Path:
     result = Comparison(asked.name, scores, measured)
     key = store.digest([asked.digest, *(one.content for one in found.values())])[:8]
     folder = paths.outputs() / "compare" / f"{asked.name}-{key}"
-    words = sentences(result.differences())
-    _write(result, words, about, asked, folder)
+    words = _write(result, about, asked, folder)
     quality = result.quality()
     print(tables.wide(quality[quality["metric"] == "ap"], "setting").to_string())
     print("\n".join(words))
@@ -273,10 +275,9 @@ def _vectors(encoder: Encoder, named: Named, texts: list[str], kind: str) -> np.
 # --- what is written ---------------------------------------------------------------------------
 
 
-def _write(
-    result: Comparison, words: list[str], about: dict, benchmark: Benchmark, folder: Path
-) -> None:
-    """The folder of a comparison: page, figures, tables, per-question scores, what was compared."""
+def _write(result: Comparison, about: dict, benchmark: Benchmark, folder: Path) -> list[str]:
+    """The folder of a comparison: page, figures, tables, per-question scores, what was compared.
+    A sentence for each difference."""
     made = {
         "quality": result.quality(),
         "differences": result.differences(),
@@ -293,14 +294,15 @@ def _write(
         with store.atomic_file(folder / "scores" / f"{number}.parquet") as file:
             scores.assign(encoder=name).astype({"encoder": "category"}).to_parquet(file)
     tables.save(made, folder / "tables", {})
-    store.write_json(folder / "comparison.json", facts | {"sentences": words})
+    words = [sentences(made[name]) for name in SAID]
+    store.write_json(folder / "comparison.json", facts | {"sentences": sum(words, [])})
     template = Environment(loader=FileSystemLoader(report.TEMPLATES), autoescape=True).get_template(
         "compare.html.j2"
     )
     parts = {k: Markup(report.dressed(v)) for k, v in _parts(result, made, facts, folder).items()}
     page = template.render(
         title=title,
-        sentences=words,
+        sentences=words[0],
         settings=SETTINGS,
         limits=LIMITS,
         parts=parts,
@@ -308,6 +310,7 @@ def _write(
     )
     with store.atomic_file(folder / "index.html") as file:
         file.write_text(page, encoding="utf-8")
+    return sum(words, [])
 
 
 def _parts(
@@ -334,6 +337,7 @@ def _parts(
         ],
         "Language bias": [
             *_biases(made["bias"], unit),
+            _listed(made["bias_differences"]),
             showing.show(readable(made["bias_differences"]), FAMILY, "bias_differences"),
         ],
         "Language-agnosticism": _alignment(made, unit),
@@ -397,6 +401,7 @@ def _alignment(made: dict[str, pd.DataFrame], unit: str) -> list[Any]:
     own = tables.biases(made["agnostic"])
     return [
         showing.show(own, f"{ALIGNED} {unit.capitalize()}.", "agnostic"),
+        _listed(made["agnostic_differences"]),
         showing.show(readable(made["agnostic_differences"]), FAMILY, "agnostic_differences"),
         showing.show(vectors_of.against_first(made["vectors"]), VECTORS, "vectors"),
     ]
@@ -420,10 +425,14 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _link(name: str, made: dict[str, pd.DataFrame]) -> Any:
-    """A link to a table that is not shown."""
-    from IPython.display import HTML
+def _listed(table: pd.DataFrame) -> HTML:
+    """Differences as sentences."""
+    items = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences(table))
+    return HTML(f"<ul>{items}</ul>" * bool(items))
 
+
+def _link(name: str, made: dict[str, pd.DataFrame]) -> HTML:
+    """A link to a table that is not shown."""
     link = f'<p class="files"><a href="tables/{name}.csv">{name}.csv</a></p>'
     return HTML(link * bool(len(made[name])))
 
