@@ -158,6 +158,49 @@ def test_a_language_of_few_pairs_and_prompts_have_their_own_answers(place, outpu
     assert "8 seeds; " in said and "no arm mono" not in said
 
 
+def test_a_glance_at_all_contrasts(place, outputs):
+    """Of studies without an axis a panel a contrast, told apart by the adjusted test; of others a
+    panel a study, where all three are known along the axis."""
+    place("xquad", {"primary": primary(-0.047, 0.126, 0.016)})
+    place("quick", {"primary": primary(0.02, 0.001, 0.3, "equivalent")})
+    along = pd.DataFrame(
+        [[name, x, x / 100, 0.0, 1.0] for name in ("mono cost", "cross gain", "batch effect",
+         "S_mono") for x in (5, 25)], columns=["contrast", "x", "value", "low", "high"],
+    )  # fmt: skip
+    place("rq1_size", {"trend": along, "primary": primary(-0.9, 0.9, 0.9)}, axis="size")
+    place("rq4_da", {"trend": along[:2], "primary": primary(0.8, 0.8, 0.8)}, axis="share")
+    figures = soup(outputs).find(id="glance").find_next_siblings("figure")[:2]
+    said = [[image["alt"] for image in figure.find_all("img")] for figure in figures]
+    assert said[0][0] == (
+        "quick, from scratch: +0.020 [+0.010, +0.030]; "
+        "xquad, from scratch: -0.047 [-0.057, -0.037]."
+    )
+    assert len(said[0]) == 3 and "+0.300" in said[0][2]
+    assert said[1] == [
+        " ".join(
+            f"{name}: +0.050 at size 5, +0.250 at 25." for name in along["contrast"].unique()[:3]
+        )
+    ]
+
+
+def test_verdicts_of_a_glance_are_those_of_the_adjusted_test():
+    """And a study whose contrasts are another's is not shown twice."""
+    run = params.Train(strategy="mono", steps=4, model="outputs/xquad/runs/a/model")
+    trained = Trained(runs=[run])
+    tables = {"primary": primary(-0.047, 0.126, 0.016, "supported")}
+    studies = [
+        Kept("a", {"primary": primary(0.1, 0.1, 0.1, "inconclusive")}, made=made()),
+        Kept("b", tables, made=trained),
+        Kept("c", tables | {"posthoc": pd.DataFrame()}, made=trained),
+    ]
+    table = overview.side_by_side(studies)
+    assert table["contrast"].tolist() == sum(([x] * 2 for x in overview.PRIMARY.values()), [])
+    assert table["study"].tolist() == ["b", "a"] * 3  # what starts from an encoder comes first
+    assert table["start"].tolist() == ["those of the study xquad", "from scratch"] * 3
+    assert table["verdict"].tolist() == ["lower", "undecided", *["higher", "undecided"] * 2]
+    assert overview.side_by_side([]).empty and overview.along([]).empty
+
+
 def test_gains_by_relatives_are_drawn_of_two_studies(place, outputs):
     """A panel each, in a fixed order, with what it shows in words; the page stays one file."""
     along, slopes = scarce()

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from test_results import scores
 
-from lib.analysis import alts, plots, stats, trends
+from lib.analysis import alts, glance, plots, stats, trends
 from lib.analysis.results import Results, ScoredRun
 from lib.analysis.sums import language_cells, summed
 from lib.params import Analyse, BadParameter, Train
@@ -242,12 +242,12 @@ def test_gains_by_relatives_are_of_two_studies_or_more():
         for x, y in ((1.0, 0.05), (4.0, last))
     }
     assert trends.gains({"zh": own}).empty and trends.gains({}).empty
-    figure = plots.donors(table, "share")
+    figure = glance.donors(table, "share")
     assert set(figure.panels) == {"zh", "da"}
     limits = {drawn.axes[0].get_ylim() for drawn in figure.panels.values()}
     assert len(limits) == 1 and [*limits][0] == pytest.approx((-0.00825, 0.06325))
     assert "hybrid(0.5), gain over alone: +0.050 [+0.040, +0.060] at share 1" in figure.alts["zh"]
-    assert not plots.donors(trends.gains({}), "share").panels
+    assert not glance.donors(trends.gains({}), "share").panels
 
 
 def test_without_an_axis_there_is_nothing():

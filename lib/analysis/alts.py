@@ -318,3 +318,25 @@ def donors(table: pd.DataFrame, axis: str) -> dict[str, str]:
         )
         for study, block in table.groupby("study", sort=False)
     }
+
+
+# --- all studies ---------------------------------------------------------------------------------
+
+
+def studies(table: pd.DataFrame) -> dict[str, str]:
+    """The difference of each study, by contrast."""
+    return {
+        contrast: _sentence(
+            f"{row.study}, {row.start}: {stats.signed(row.difference, row.low, row.high)}"
+            for row in part.itertuples()
+        )
+        for contrast, part in table.groupby("contrast", sort=False)
+    }
+
+
+def axes(table: pd.DataFrame) -> dict[str, str]:
+    """Where each contrast of a study begins and ends."""
+    return {
+        study: " ".join(trend(part, part["axis"].iloc[0]).values())
+        for study, part in table.groupby("study", sort=False)
+    }

@@ -40,7 +40,7 @@ def primary(table: pd.DataFrame):
         ax.plot([row.low, row.high], [y + 0.2] * 2, color=REFERENCE, lw=2)
         ax.plot(row.difference, y + 0.2, "D", ms=8, mfc=full, mew=1.6, color=REFERENCE)
     ax.set(xlabel="difference in mAP", yticks=[], ylim=(len(table) - 0.45, -0.65))
-    ax.set_xlim(*_around_zero(table))
+    ax.set_xlim(*around_zero(table))
     ax.spines["left"].set_visible(False)
     ax.grid(visible=False)
     return fig
@@ -60,7 +60,7 @@ def _numbers(row) -> str:
     return f"{stats.signed(row.difference, row.low, row.high)}{p}".replace("-", MINUS)
 
 
-def _around_zero(table: pd.DataFrame) -> tuple[float, float]:
+def around_zero(table: pd.DataFrame) -> tuple[float, float]:
     """Limits that hold all intervals and both sides of the margin."""
     ends = table[["low", "high", "difference"]].astype(float).stack().dropna()
     low, high = min([*ends, -2 * MARGIN]), max([*ends, 2 * MARGIN])
@@ -78,7 +78,7 @@ def _around_zero(table: pd.DataFrame) -> tuple[float, float]:
 )
 def rivals(table: pd.DataFrame):
     """A panel a rival, a block a setting. table: of lib.analysis.contrasts.rivals."""
-    limits = _around_zero(table)
+    limits = around_zero(table)
     panels = {}
     for rival, block in table.groupby("rival", sort=False):
         panels[f"minus {rival}"] = _blocks(block, "arm", f"arm {MINUS} {rival}", limits, PANEL)
@@ -95,7 +95,7 @@ def rivals(table: pd.DataFrame):
 )
 def mechanism(table: pd.DataFrame):
     """A block a setting. table: of lib.analysis.contrasts.mechanism."""
-    return _blocks(table, "words", "what it brings", _around_zero(table), WIDE)
+    return _blocks(table, "words", "what it brings", around_zero(table), WIDE)
 
 
 @figure(
@@ -109,7 +109,7 @@ def mechanism(table: pd.DataFrame):
 def posthoc(table: pd.DataFrame):
     """A block a setting. table: of lib.analysis.contrasts.posthoc."""
     named = table.assign(pair=tables.minus(table))
-    return _blocks(named, "pair", "difference", _around_zero(table), WIDE)
+    return _blocks(named, "pair", "difference", around_zero(table), WIDE)
 
 
 def _blocks(table: pd.DataFrame, names: str, title: str, limits: tuple, width: float) -> plt.Figure:
@@ -125,13 +125,13 @@ def _blocks(table: pd.DataFrame, names: str, title: str, limits: tuple, width: f
         height_ratios=rows,
     )
     for ax, (setting, part) in zip(axes.flat, parts.items(), strict=True):
-        _block(ax, part, part[names], limits)
+        block(ax, part, part[names], limits)
         ax.set_title(f"{title}, {setting} mAP", loc="left")
     axes[-1, 0].set_xlabel("difference in mAP")
     return fig
 
 
-def _block(ax: plt.Axes, part: pd.DataFrame, names: pd.Series, limits: tuple) -> None:
+def block(ax: plt.Axes, part: pd.DataFrame, names: pd.Series, limits: tuple) -> None:
     """Rows of differences around zero and the margin."""
     ax.axvspan(-MARGIN, MARGIN, **BAND)
     ax.axvline(0, color="black", lw=0.8, zorder=1)
@@ -150,10 +150,10 @@ def _block(ax: plt.Axes, part: pd.DataFrame, names: pd.Series, limits: tuple) ->
 )
 def scripts(table: pd.DataFrame):
     """A panel a difference. table: of lib.analysis.contrasts.by_script."""
-    limits, panels = _around_zero(table), {}
+    limits, panels = around_zero(table), {}
     for versus, part in table.groupby("versus", sort=False):
         fig, ax = plt.subplots(figsize=(1.4 * PANEL, 0.75 + 0.3 * len(part)), layout="constrained")
-        _block(ax, part, part["pair"], limits)
+        block(ax, part, part["pair"], limits)
         ax.set_title(f"{part['arm'].iloc[0]} {MINUS} {versus}", loc="left")
         ax.set_xlabel("difference in mAP")
         panels[f"minus {versus}"] = fig
@@ -172,7 +172,7 @@ def prompts(table: pd.DataFrame):
     """A panel a measure, a block a pair of prompts. table: of lib.analysis.prompts.choices."""
     panels = {}
     for measure, rows in table[table["versus"] == "swapped"].groupby("measure", sort=False):
-        limits = _around_zero(rows)
+        limits = around_zero(rows)
         fig = _blocks(rows.assign(setting=rows["prompts"]), "arm", "", limits, PANEL)
         fig.set_figheight(1.6 * fig.get_figheight())  # names and titles of two lines
         for ax, pair in zip(fig.axes, dict.fromkeys(rows["prompts"]), strict=True):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from lib.analysis import answers, claims, predictions, stats, tables, words
+from lib.analysis import answers, claims, predictions, stats, tables, trends, words
 from lib.metrics import REFERENCES, SETTINGS
 from lib.params import Analyse, Prepare, Train
 
@@ -89,6 +89,41 @@ def together(studies: Iterable[Kept]) -> str:
         for claim, own in pd.concat(tested).groupby("claim", sort=False)
     ]
     return f"In mAP: {'; '.join(parts)}."
+
+
+def side_by_side(studies: Iterable[Kept]) -> pd.DataFrame:
+    """What the figure of that name draws: a row a contrast and study that is not along an axis,
+    those of a pretrained encoder first: contrast, study, start, arm, difference, low, high, verdict
+    (as of lib.analysis.contrasts.rivals)."""
+    rows = []
+    for kept in sorted(filter(_flat, studies), key=lambda kept: not kept.made.runs[0].model):
+        start = _start(kept.made.runs[0]).partition(",")[0]
+        for row in kept.table("primary").dropna(subset="difference").itertuples():
+            told = row.verdict in ("supported", "contradicted")
+            verdict = ("higher" if row.difference > 0 else "lower") if told else "undecided"
+            about = {"contrast": PRIMARY[row.claim], "study": kept.name, "start": start}
+            about |= {"arm": row.arm, "difference": row.difference, "low": row.low}
+            rows.append(about | {"high": row.high, "verdict": verdict})
+    table = pd.DataFrame(rows)
+    return table.sort_values("contrast", key=_in_turn, kind="stable") if rows else table
+
+
+def _in_turn(contrasts: pd.Series) -> pd.Series:
+    """Places of the primary contrasts."""
+    return contrasts.map({name: place for place, name in enumerate(PRIMARY.values())})
+
+
+def along(studies: Iterable[Kept]) -> pd.DataFrame:
+    """The primary contrasts of studies along an axis that have all three: study, axis, contrast, x,
+    value, low, high."""
+    parts = []
+    for kept in studies:
+        table = kept.table("trend")
+        own = table[table["contrast"].isin(trends.ANSWERS)] if len(table) else table
+        if len(own) and own["contrast"].nunique() == len(trends.ANSWERS):
+            parts.append(own.assign(study=kept.name, axis=kept.analyse.axis))
+    columns = ["study", "axis", "contrast", "x", "value", "low", "high"]
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame()
 
 
 def _flat(kept: Kept) -> bool:

@@ -121,7 +121,7 @@ def alphas(table: pd.DataFrame):
     for setting, block in table.groupby("setting", sort=False):
         fig, ax = plt.subplots(figsize=(PANEL, 2.9), layout="constrained")
         for name, line in block.groupby("strategy", sort=False):
-            _band(ax, line["alpha"], line, "-" if name == "hybrid" else "--", look(name))
+            band(ax, line["alpha"], line, "-" if name == "hybrid" else "--", look(name))
         ax.set(xlabel="alpha", ylabel="mAP", xticks=sorted(set(block["alpha"])))
         ax.set_title(setting, loc="left")
         fig.legend(loc="outside lower left", ncols=3, handlelength=2.4, columnspacing=1)
@@ -129,7 +129,7 @@ def alphas(table: pd.DataFrame):
     return panels
 
 
-def _band(ax, x: pd.Series, line: pd.DataFrame, dash: str, mark: dict) -> None:
+def band(ax: plt.Axes, x: pd.Series, line: pd.DataFrame, dash: str, mark: dict) -> None:
     """A line with marks over x and the band of its intervals. line: estimate, low, high."""
     name = line["strategy" if "strategy" in line else "arm"].iloc[0]
     ax.fill_between(x, line["low"], line["high"], color=mark["color"], alpha=0.12, lw=0)
@@ -153,7 +153,7 @@ def budgets(table: pd.DataFrame):
         for arm, line in block.rename(columns={"mAP": "estimate"}).groupby("arm", sort=False):
             mark = look(arm)
             alike = dashes.setdefault(mark["color"], [])
-            _band(ax, line["budget"], line, DASHES[len(alike) % len(DASHES)], mark)
+            band(ax, line["budget"], line, DASHES[len(alike) % len(DASHES)], mark)
             alike.append(arm)
             ends[arm] = tuple(line.sort_values("budget")[["budget", "estimate"]].iloc[-1])
         ticks = sorted(set(block["budget"]))
@@ -416,7 +416,7 @@ def trend(table: pd.DataFrame, axis: str):
         ax.axhline(0, color="black", lw=0.8)
         ax.fill_between(line["x"], line["low"], line["high"], color=REFERENCE, alpha=0.15, lw=0)
         ax.plot(line["x"], line["value"], "o-", color=REFERENCE, lw=1.6, ms=5)
-        _doublings(ax, line["x"], axis)
+        doublings(ax, line["x"], axis)
         ax.set(ylabel="difference in mAP")
         ax.set_title(contrast, loc="left")
         panels[contrast] = fig
@@ -437,9 +437,9 @@ def series(table: pd.DataFrame, axis: str):
         fig.subplots_adjust(left=0.16, right=0.64, top=0.9, bottom=0.16)
         ends = {}
         for arm, line in block.rename(columns={"mAP": "estimate"}).groupby("arm", sort=False):
-            _band(ax, line["x"], line, "-", look(arm))
+            band(ax, line["x"], line, "-", look(arm))
             ends[arm] = tuple(line[["x", "estimate"]].iloc[-1])
-        _doublings(ax, block["x"], axis)
+        doublings(ax, block["x"], axis)
         ax.set(ylabel="mAP")
         ax.set_title(setting, loc="left")
         label_ends(ax, ends)
@@ -447,31 +447,7 @@ def series(table: pd.DataFrame, axis: str):
     return panels
 
 
-@figure(
-    "donors",
-    "mAP within a language of few training pairs, less that of training on it alone, over the "
-    "share of its pairs that is kept, in doublings; bands: 95 % intervals of each alone. Above "
-    "zero the other languages' pairs help. Languages differ in more than their relatives.",
-    alts.donors,
-)
-def donors(table: pd.DataFrame, axis: str):
-    """A panel a study, all of one scale. table: of lib.analysis.trends.gains."""
-    low, high = min(0, table["low"].min()), max(0, table["high"].max())
-    room, panels = 0.05 * (high - low), {}
-    for study, block in table.groupby("study", sort=False):
-        fig, ax = plt.subplots(figsize=(PANEL, 2.9), layout="constrained")
-        ax.axhline(0, color="black", lw=0.8)
-        for arm, line in block.groupby("arm", sort=False):
-            _band(ax, line["x"], line, "--" if arm == "mono" else "-", look(arm))
-        _doublings(ax, block["x"], axis)
-        ax.set(ylabel="gain in mAP over alone", ylim=(low - room, high + room))
-        ax.set_title(study, loc="left")
-        fig.legend(loc="outside lower left", ncols=2, handlelength=2.4)
-        panels[study] = fig
-    return panels
-
-
-def _doublings(ax, x: pd.Series, axis: str) -> None:
+def doublings(ax: plt.Axes, x: pd.Series, axis: str) -> None:
     """An axis of numbers whose doublings are equally far apart."""
     ticks = sorted(set(x))
     ax.set_xscale("log", base=2)

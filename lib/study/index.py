@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup, escape
 
 from lib import store
-from lib.analysis import drawing, overview, plots, trends
+from lib.analysis import drawing, glance, overview, trends
 from lib.analysis.overview import Kept, Trained
 from lib.store import ROOT
 from lib.study import grid, paths, report
@@ -127,7 +127,9 @@ def page(folder: Path) -> str:
     )
     environment.filters["dressed"] = lambda text: Markup(report.dressed(str(text)))
     template = environment.get_template("reference.html.j2")
-    return template.render(**report.frame(), **_content(studies, folder)) + "\n"
+    with plt.rc_context(), pd.option_context("display.max_colwidth", None):
+        drawing.style()
+        return template.render(**report.frame(), **_content(studies, folder)) + "\n"
 
 
 def load(folder: Path) -> list[Kept]:
@@ -176,6 +178,8 @@ def _content(studies: list[Kept], folder: Path) -> dict[str, Any]:
 
     return {
         "questions": [_question(one, studies, links) for one in (QUESTIONS[-1], *QUESTIONS[:-1])],
+        "glance": _drawn(glance.studies(overview.side_by_side(own))),
+        "axes": _drawn(glance.axes(_titled(overview.along(own)))),
         "relatives": _relatives(studies),
         "contrasts": linked(overview.contrasts(own)),
         "advice": linked(overview.advice(own)),
@@ -192,12 +196,19 @@ def _relatives(studies: list[Kept]) -> Markup:
     kept = {one.name: one for one in studies if one.name in RELATIVES}
     own = {words: kept[name].table("trend") for name, words in RELATIVES.items() if name in kept}
     table = trends.gains(own)
-    if table.empty:
-        return Markup("")
-    with plt.rc_context(), pd.option_context("display.max_colwidth", None):
-        drawing.style()
-        axis = next(iter(kept.values())).analyse.axis
-        return Markup(drawing.inline(plots.donors(table, axis)).data)
+    axis = next(iter(kept.values())).analyse.axis if kept else ""
+    return _drawn(glance.donors(table, axis))
+
+
+def _titled(along: pd.DataFrame) -> pd.DataFrame:
+    """Studies by what they are asked, and their names."""
+    titles = {n: f"{QUESTIONS[_place(n)].title}: {n}" for n in {*along.get("study", ())}}
+    return along.replace({"study": titles})
+
+
+def _drawn(figure: drawing.Figure) -> Markup:
+    """A figure inside the page; nothing of one without panels."""
+    return Markup(drawing.inline(figure).data)
 
 
 def _leading(verdicts: pd.DataFrame, links: dict) -> dict[str, Any]:
