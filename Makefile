@@ -52,7 +52,7 @@ lab: $(SET_UP)
 	@$(RUN) -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/01_prepare.ipynb
 
 test: $(SET_UP) $(PRETRAINED)
-	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(SET_UP)
 	@$(RUN) -m ruff check --quiet

@@ -253,6 +253,7 @@ def test_the_readmes_contrasts_are_the_references():
     [
         ("more data?", [("rq1_size", 10), ("rq1_size", 100)]),
         ("110 languages?", [("rq2_cards", 4), ("rq2_cards", 110)]),
+        ("larger encoders?", [("rq3_width", 0.13), ("rq3_width", 10.3)]),
         ("a language of few pairs?", [("rq4_zh", 1), ("rq4_da", 1)]),
     ],
 )
@@ -261,6 +262,7 @@ def test_what_the_readme_says_of_each_question_is_as_committed(row, points):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     line = next(x for x in text.splitlines() if x.startswith(f"| {row} |"))
     asked = {"more data?": ("mono cost", "cross gain"), "110 languages?": ("cross gain",)}
+    asked["larger encoders?"] = ("cross gain", "batch effect")
     expected = [
         signed(found, "value")
         for study, x in points
@@ -268,6 +270,19 @@ def test_what_the_readme_says_of_each_question_is_as_committed(row, points):
         if float(found["x"]) == x and found["contrast"] in asked.get(row, ("mono cost",))
     ]
     assert re.findall(r"[-+]\.\d{3} \[[^]]*\]", line) == expected and len(expected) >= 2
+
+
+def test_what_the_readme_says_of_instructions_is_as_committed():
+    """Right less swapped of the arm that was trained with them."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    line = next(x for x in text.splitlines() if x.startswith("| instructions? |"))
+    [found] = [
+        row
+        for row in reference_table("rq5_prompts", "choices")
+        if (row["measure"], row["versus"], row["own"]) == ("cross mAP", "swapped", "True")
+        and row["arm"] == 'hybrid(0.5), "same language"'
+    ]
+    assert re.findall(r"[-+]\.\d{3} \[[^]]*\]", line) == [signed(found)]
 
 
 def _contrasts(study):
