@@ -237,7 +237,7 @@ def test_maps_after_training_by_hand():
         }
     )
     none = table[:0]
-    said = first_sentence(none, table, none, none, "")
+    said = first_sentence(none, table, none, none, none, "")
     first, second = said.split(". Against it, hybrid(0.5) as it is ")
     assert first.startswith(
         "With each language's mean taken away, without training, mono **gains 0.060 "
@@ -246,6 +246,34 @@ def test_maps_after_training_by_hand():
     figure = forests.posthoc(table)
     assert figure.panels and "mono, centred is 0.060 higher than mono" in figure.alts[""]
     assert not len(contrasts.posthoc(study(GAINS))) and not forests.posthoc(table[:0]).panels
+
+
+def test_other_ways_to_align_by_hand():
+    """A loss less its batches without, hybrid(0.5) less those batches, and less each other way;
+    code-switched pairs only less hybrid(0.5) where no arm has the pairs as they are."""
+    gains = {"mono": 0.1, "hybrid(0.5)": 0.15, "x-x": 0.05, "x-x, lakda": 0.12}
+    table = contrasts.others(study(gains | {"en-en, switched": 0.02}))
+    cross = table[table["setting"] == "cross"].set_index(["arm", "versus"])["difference"]
+    expected = {
+        ("x-x, lakda", "x-x"): 0.07,
+        ("hybrid(0.5)", "x-x"): 0.10,
+        ("hybrid(0.5)", "x-x, lakda"): 0.03,
+        ("hybrid(0.5)", "en-en, switched"): 0.13,
+    }
+    assert cross.to_dict() == pytest.approx(expected)
+    whole = contrasts.others(study(gains | {"en-en, switched": 0.02, "en-en": 0.0}))
+    multi = whole[whole["setting"] == "multi"].set_index(["arm", "versus"])["difference"]
+    assert multi.to_dict() == pytest.approx(expected | {("en-en, switched", "en-en"): 0.02})
+    none = table[:0]
+    said = first_sentence(none, none, whole, none, none, "").split(". ")
+    assert said[0].startswith("Over x-x, x-x, lakda **gains 0.070 ")
+    assert "; hybrid(0.5) **gains 0.100 " in said[0]
+    assert said[1].startswith("Over en-en, en-en, switched **gains 0.020 ")
+    assert said[2].startswith("Of hybrid(0.5): against x-x, lakda it **gains 0.030 ")
+    assert "; en-en, switched it **gains 0.130 " in said[2]
+    figure = forests.others(table)
+    assert figure.panels and "x-x, lakda is 0.070 higher than x-x" in figure.alts[""]
+    assert not len(contrasts.others(study(GAINS))) and not forests.others(none).panels
 
 
 # --- forests -----------------------------------------------------------------------------------

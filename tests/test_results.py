@@ -76,9 +76,11 @@ def study(gains: dict, seeds=5) -> Results:
         part = {"negatives": "in_language"} if "in_language" in left_out else {}
         part |= {"most_negatives": 7} if "7 negatives" in left_out else {}
         part |= {"maps": "centred", "steps": 0} if "centred" in left_out else {}
+        part |= {"objective": "lakda"} if "lakda" in left_out else {}
         for seed in range(seeds):
             train = Train(strategy=strategy, alpha=float(alpha or 0.5), seed=seed, **part)
-            runs.append(ScoredRun(f"arm={arm},seed={seed}", arm, train, None))
+            switched = "switched" in left_out
+            runs.append(ScoredRun(f"arm={arm},seed={seed}", arm, train, None, switched))
             own = made_up(gain, seed)
             sums.append(own[0].assign(arm=arm, seed=seed))
             cells.append(own[1].assign(arm=arm, seed=seed))
@@ -208,6 +210,15 @@ def test_labels_are_short_where_clear():
     trains["arm=wide,seed=0"] = Train(strategy="mono", width=256)
     assert arm_labels(trains)["arm=b,seed=0"] == "arm=b"
     assert arm_labels(trains)["arm=wide,seed=0"] == "arm=wide"
+
+
+def test_code_switched_pairs_are_in_the_name():
+    """Of a run whose corpus was switched, and of no other with the same batches."""
+    trains = {f"arm={name},seed=0": Train(strategy="en-en") for name in ("plain", "switched")}
+    named = arm_labels(trains, ["arm=switched,seed=0"])
+    assert [*named.values()] == ["en-en", "en-en, switched"]
+    run = ScoredRun("k", "en-en, switched", Train(strategy="en-en"), None, switched=True)
+    assert run.strategy == "en-en, switched"
 
 
 def test_labels_of_maps_after_training_name_the_encoder():

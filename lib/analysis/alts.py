@@ -115,8 +115,8 @@ def mechanism(table: pd.DataFrame) -> str:
     )
 
 
-def posthoc(table: pd.DataFrame) -> str:
-    """Each difference, setting by setting."""
+def against(table: pd.DataFrame) -> str:
+    """Each difference of an arm, setting by setting."""
     return _sentence(f"{row.arm} is {_apart(row)} in {row.setting}" for row in table.itertuples())
 
 

@@ -18,18 +18,22 @@ MEANS = "mono, centred"
 def first_sentence(
     choices: pd.DataFrame,
     changed: pd.DataFrame,
+    others: pd.DataFrame,
     along: pd.DataFrame,
     slopes: pd.DataFrame,
     axis: str,
 ) -> str:
-    """Of a study with prompts, with maps after training or along an axis: what it found, in a
-    sentence or two with intervals, `**` around what counts; "" of any other, which its primary
-    contrasts answer.
+    """Of a study with prompts, with maps after training, with other ways to align languages or
+    along an axis: what it found, in a sentence or two with intervals, `**` around what counts; ""
+    of any other, which its primary contrasts answer.
 
-    choices: of lib.analysis.prompts; changed: `posthoc` of lib.analysis.contrasts; along, slopes:
-    `values`, `slopes` of lib.analysis.trends."""
+    choices: of lib.analysis.prompts; changed, others: `posthoc`, `others` of
+    lib.analysis.contrasts; along, slopes: `values`, `slopes` of lib.analysis.trends."""
     return (
-        prompts.answer(choices) or without_training(changed) or trends.answer(along, slopes, axis)
+        prompts.answer(choices)
+        or without_training(changed)
+        or beside_others(others)
+        or trends.answer(along, slopes, axis)
     )
 
 
@@ -48,6 +52,27 @@ def without_training(changed: pd.DataFrame) -> str:
     if len(leads):
         said.append(f"Against it, {HYBRID} as it is {_effects(leads)}.")
     return " ".join(said)
+
+
+def beside_others(others: pd.DataFrame) -> str:
+    """In one pool: what each way to align languages gains over the same batches without, hybrid's
+    schedule among them, and hybrid(0.5) against each; "" where that was not measured."""
+    pool = others[others["setting"] == "multi"] if len(others) else others
+    if pool.empty:
+        return ""
+    leads = pool["versus"].str.contains(", ")  # a name of batches and what is otherwise than they
+    parts = [
+        f"Over {versus}, {_in_pool(own, 'arm')}."
+        for versus, own in pool[~leads].groupby("versus", sort=False)
+    ]
+    if leads.any():
+        parts.append(f"Of {HYBRID}: against {_in_pool(pool[leads], 'versus', ' it')}.")
+    return " ".join(parts)
+
+
+def _in_pool(rows: pd.DataFrame, named: str, it: str = "") -> str:
+    """What each difference is in one pool of all languages, behind a name."""
+    return "; ".join(f"{r[named]}{it} {effect(r, 'in one pool')}" for r in rows.to_dict("records"))
 
 
 def _effects(rows: pd.DataFrame) -> str:

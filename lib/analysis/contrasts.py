@@ -37,7 +37,7 @@ def rivals(results: Results) -> pd.DataFrame:
 def _against(results: Results, rival: str) -> dict[str, str]:
     """Arm -> whom it is compared with; not with itself, and with no arm that is not there."""
     found, runs = {}, [r for r in results.runs if r.arm in results.compositions]
-    plain = {(r.train.strategy, r.train.alpha): r.arm for r in runs if not r.train.objective}
+    plain = _plain(results)
     for run in runs:
         same = f"mix({run.train.alpha:g})" if run.train.strategy in WITH_ALPHA else MIX
         same = same if same in results.arms and same != run.arm else MIX
@@ -48,6 +48,29 @@ def _against(results: Results, rival: str) -> dict[str, str]:
         if versus in results.arms and versus != run.arm:
             found[run.arm] = versus
     return found
+
+
+def _plain(results: Results) -> dict[tuple[str, float], str]:
+    """(strategy, alpha) -> arm, of arms whose batches are trained on as they are."""
+    runs = (r for r in results.runs if r.arm in results.compositions)
+    return {(r.strategy, r.train.alpha): r.arm for r in runs if r.strategy == r.train.strategy}
+
+
+def others(results: Results) -> pd.DataFrame:
+    """Other ways to align languages beside batches: what a loss with an objective, or code-switched
+    pairs, gain over the same batches without; what hybrid(0.5) gains over those by its schedule
+    alone; and hybrid(0.5) minus each of these ways, of arms that are there.
+
+    Rows: arm, versus, setting, and what `rivals` says of a difference, adjusted over all of a
+    setting."""
+    plain, gains, leads = _plain(results), [], []
+    for run in results.runs:
+        if run.train.objective or run.switched:
+            own = plain.get((run.train.strategy, run.train.alpha), "")
+            gains += [(run.arm, own), *[(HYBRID, own)] * bool(run.train.objective)]
+            leads.append((HYBRID, run.arm))
+    there = [p for p in dict.fromkeys(gains + leads) if {*p} <= {*results.arms} and len({*p}) > 1]
+    return _family(results, [{"arm": arm, "versus": versus} for arm, versus in there])
 
 
 # From mix(0.5) to hybrid(0.5), one difference at a time: words, arm, versus; arms as strategy,

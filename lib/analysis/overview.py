@@ -56,8 +56,8 @@ class Kept:
     @property
     def borrows(self) -> bool:
         """Whether its contrasts are those of another study's runs, beside which it puts maps of the
-        same encoders: what counts studies would count these twice."""
-        return "posthoc" in self.tables
+        same encoders, or further arms: what counts studies would count these twice."""
+        return not {"posthoc", "others"}.isdisjoint(self.tables)
 
 
 # --- the answers -------------------------------------------------------------------------------
@@ -68,7 +68,7 @@ def answer(kept: Kept) -> str:
     that has a result."""
     if "laws" in kept.tables:
         return predictions.answer(*(kept.table(n) for n in LAW))
-    own = (kept.table(name) for name in ("choices", "posthoc", "trend", "slopes"))
+    own = (kept.table(name) for name in ("choices", "posthoc", "others", "trend", "slopes"))
     if said := answers.first_sentence(*own, kept.analyse.axis):
         return said
     primary = kept.table("primary")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,18 +19,20 @@ from lib.sampler import ARMS, arm_name
 Select = Callable[[pd.DataFrame], pd.DataFrame]
 WITH_ALPHA = [name for name, shares in ARMS.items() if "alpha" in shares]
 AFTER = ("centred", "projected")  # maps that change a trained encoder's vectors, untrained
+SWITCHED = ", switched"
 # What a strategy is called at alpha 0 and at alpha 1.
 ENDS = {"hybrid": ("cross", "mono"), "hybrid-pair": ("cross-pair", "mono"), "mix": ("cross", "x-x")}
 
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """One trained and evaluated encoder."""
+    """One trained and evaluated encoder. switched: its English pairs were code-switched."""
 
     key: str
     arm: str
     train: Train
     folder: Path
+    switched: bool = False
 
     @property
     def seed(self) -> int:
@@ -40,12 +42,13 @@ class ScoredRun:
     def strategy(self) -> str:
         """As in `train`; where more than the batches is otherwise, another one that says so."""
         alone = " alone" * bool(self.train.only)
-        return self.train.strategy + alone + _besides(self.train)
+        return self.train.strategy + alone + SWITCHED * self.switched + _besides(self.train)
 
 
-def arm_labels(trains: dict[str, Train]) -> dict[str, str]:
-    """Run key -> name of its arm: short where that is clear, else the key without the seed."""
-    short = {key: _label(train) for key, train in trains.items()}
+def arm_labels(trains: dict[str, Train], switched: Container[str] = ()) -> dict[str, str]:
+    """Run key -> name of its arm: short where that is clear, else the key without the seed.
+    switched: keys of runs whose English pairs were code-switched."""
+    short = {key: _label(train, SWITCHED * (key in switched)) for key, train in trains.items()}
     short |= {
         key: f"{short.get(_began(train), 'untrained')}, {train.maps}"
         for key, train in trains.items()
@@ -71,11 +74,11 @@ def _began(train: Train) -> str:
     return run[1] if run else ""
 
 
-def _label(train: Train) -> str:
+def _label(train: Train, pairs: str = "") -> str:
     if not train.steps:
         return "untrained"
     name = f"{train.only} alone" if train.only else arm_name(train.strategy, train.alpha)
-    return name + _besides(train)
+    return name + pairs + _besides(train)
 
 
 def _besides(train: Train) -> str:

@@ -103,6 +103,7 @@ STRATEGIES = {
     "en-en": "questions and passages in English alone",
 }
 PARTS = {
+    "switched": "a share of the words of English texts gives way to translations",
     "in_language": "the softmax is over passages in the language of the right one",
     "negatives": "the softmax is over so many wrong passages at most",
     "lakda": "a question and its translation, embedded as well, are also to rank passages alike",

@@ -127,8 +127,11 @@ def scored_runs(study: str, only: str = "") -> list[ScoredRun]:
     trains = {key: Train(**store.read_json(f / "params.json")) for key, f in folders.items()}
     for folder in folders.values():
         _check_record(folder)
-    labels = arm_labels(trains)
-    return [ScoredRun(key, labels[key], trains[key], folders[key]) for key in wanted]
+    corpora = {t.corpus: paths.corpus_dir(study, t.corpus) / "params.json" for t in trains.values()}
+    shares = {name: store.read_json(file).get("switch", 0) for name, file in corpora.items()}
+    switched = {key: shares[train.corpus] > 0 for key, train in trains.items()}
+    labels = arm_labels(trains, [key for key, is_so in switched.items() if is_so])
+    return [ScoredRun(key, labels[key], trains[key], folders[key], switched[key]) for key in wanted]
 
 
 def _check_record(folder: Path) -> None:
@@ -152,7 +155,8 @@ def by_label(study: str, runs: list[ScoredRun], axis: str) -> dict[str, list[Sco
         parts.setdefault(labels[axis], {})[rest] = run
     found = {}
     for label, own in parts.items():
-        names = arm_labels({rest: run.train for rest, run in own.items()})
+        trains = {rest: run.train for rest, run in own.items()}
+        names = arm_labels(trains, [rest for rest, run in own.items() if run.switched])
         found[label] = [replace(run, arm=names[rest]) for rest, run in own.items()]
     return found
 
