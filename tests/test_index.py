@@ -57,9 +57,9 @@ def series(values):
         columns=["contrast", "x", "value", "low", "high", "seeds"],
     )
     slopes = pd.DataFrame(
-        [["mono cost", -0.012, -0.02, -0.004, 0.01, 0.001, 8, 0.002],
-         ["multi gain", 0.3, 0.2, 0.4, 0.01, 0.001, 8, 0.002]],
-        columns=["contrast", "slope", "low", "high", "detectable", "p", "seeds", "p_holm"],
+        [["mono cost", -0.012, -0.02, -0.004, 0.01, 0.001, 8, 0.002, 1.0],
+         ["multi gain", 0.3, 0.2, 0.4, 0.01, 0.001, 8, 0.002, 1.0]],
+        columns=[*"contrast slope low high detectable p seeds p_holm p_turn".split()],
     )  # fmt: skip
     return {"trend": along, "slopes": slopes}
 

@@ -254,9 +254,11 @@ def test_few_seeds_decide_nothing_and_no_prompts_show_nothing():
 def test_table_figure_and_words():
     table = told()
     shown = prompts.shown(table)
-    assert list(shown["measure"]) == [name for name in prompts.MEASURES for _ in ARMS]
-    assert list(shown["trained"]) == ["without", "with these", "without"] * 3
-    assert shown.loc[4, "right \N{MINUS SIGN} swapped"].startswith("+0.020 [")
+    assert list(shown) == ["difference", "asked with", "arm", *prompts.MEASURES]
+    versus = [name for name in ("swapped", "none") for _ in ARMS]
+    assert list(shown["difference"]) == [f"right \N{MINUS SIGN} {name}" for name in versus]
+    assert shown.loc[1, "arm"] == 'hybrid(0.5), "own"'
+    assert shown.loc[1, "mono mAP"].startswith("+0.020 [")
     assert set(forests.prompts(table).panels) == set(prompts.MEASURES) == set(alts.prompts(table))
     text = prompts.answer(table)
     assert text.startswith("**No: what is asked for comes less, not more.** Right prompt less ")
@@ -289,8 +291,8 @@ def test_what_is_beyond_the_control_by_hand():
     found = blue.set_index(["measure", "versus"])["difference"]
     assert found["mono mAP", "swapped"] == pytest.approx(0.01)
     shown = prompts.shown(table)
-    last = shown["right \N{MINUS SIGN} swapped, less the control's"]
-    assert last.astype(bool).sum() == len(prompts.MEASURES)
+    last = shown["difference"].str.endswith("less the control's")
+    assert last.sum() == 1 and last.iloc[-1] and shown.loc[last, [*prompts.MEASURES]].all(axis=None)
 
 
 def told_by(words, control, beyond):

@@ -124,9 +124,10 @@ def ends(first, last, contrast="cross gain"):
     return pd.DataFrame(rows, columns=["contrast", "x", "value", "low", "high"])
 
 
-def sloping(slope, p=0.001, seeds=8, contrast="cross gain"):
+def sloping(slope, p=0.001, seeds=8, contrast="cross gain", turn=1.0):
     row = {"contrast": contrast, "slope": slope, "low": slope - 0.01, "high": slope + 0.01}
     row |= {"detectable": 0.004, "seeds": seeds, "p": p, "p_holm": p}
+    row |= {"p_turn": turn}
     return pd.DataFrame([row])
 
 
@@ -164,6 +165,50 @@ def test_what_is_not_decided_is_said():
         "**Undecided: 2 seeds decide nothing; five are needed.** So far: with each"
     )
     assert "changes by +0.003 [-0.007, +0.013] mAP across languages" in few
+
+
+@pytest.mark.parametrize(
+    ("gains", "turns"),
+    [
+        ({1: 0.0, 2: 0.09, 8: 0.03}, True),
+        ({1: 0.09, 2: 0.0, 8: 0.05}, True),
+        ({1: 0.0, 2: 0.09, 8: 0.1}, False),  # bent, and never falling
+        ({1: 0.0, 2: 0.09, 8: 0.087}, False),  # falling, but within the noise
+    ],
+)
+def test_a_turn_needs_a_rise_and_a_fall(gains, turns):
+    """Both told from none, of seeds that differ by noise of .005; else there is a slope to give."""
+    found = series(gains.get, noise=0.005)
+    row = trends.slopes(found).set_index("contrast").loc["batch effect"]
+    assert (row["p_turn"] < 0.05) == turns
+    text = trends.answer(trends.values(found), trends.slopes(found), "size")
+    assert ("**changes both ways over all settings** (batch effect " in text) == turns
+    last = trends.shown(trends.values(found), trends.slopes(found))["a doubling"]
+    assert ("both ways" in {*last}) == turns and last.str.endswith(" *").any() != turns
+
+
+def test_the_chance_of_a_turn_by_hand(monkeypatch):
+    """Of steps up .001 and .03, down .004: Holm makes them .003, .03 and .008; .008 decides."""
+    chances = iter([0.001, 0.03, 0.004])
+    monkeypatch.setattr(stats, "two_sided", lambda step: next(chances))
+    own = [
+        pd.DataFrame({"seed": [0, 1], "cluster": ["a", "a"], "value": [y, y + 0.1], "weight": 1.0})
+        for y in (0.0, 0.5, 0.6, 0.2)
+    ]
+    assert trends._turning(own) == pytest.approx(0.008)
+    monkeypatch.setattr(stats, "two_sided", lambda step: 1e-9)
+    assert trends._turning(own[:3]) == 1.0
+
+
+def test_a_line_that_turns_is_said_with_all_its_values():
+    own = pd.concat([ends(0.05, 0.02), ends(0.05, -0.1).iloc[1:].assign(x=4.0)])
+    text = trends.answer(own, sloping(-0.01, turn=0.01), "size")
+    assert (
+        "**changes both ways across languages** (cross gain +0.050 [+0.040, +0.060] at 1, -0.100"
+        in text
+    )
+    few = trends.answer(own, sloping(-0.01, turn=0.01, seeds=2), "size")
+    assert "both ways" not in few
 
 
 def test_whom_a_change_is_against_is_said_once():

@@ -135,22 +135,21 @@ def _named(pair: tuple[str, str], runs: list[ScoredRun]) -> str:
 
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:
-    """`choices`, for people to read: a row a measure, pair of prompts and arm, a column a
-    difference, with a star where the adjusted test tells it from zero."""
+    """`choices`, for people to read: a row a difference, pair of prompts and arm, a column a
+    measure, with a star where the adjusted test tells the difference from zero."""
     if table.empty:
         return table
     stars = table["verdict"].isin(["higher", "lower"]).map({True: " *", False: ""})
     text = [stats.signed(r.difference, r.low, r.high) for r in table.itertuples()]
-    named = table.assign(
-        text=text + stars,
-        trained=table["own"].map({True: "with these", False: "without"}),
-        column="right \N{MINUS SIGN} " + table["versus"],
+    keys = ["difference", "asked with", "arm"]
+    named = table.rename(columns={"prompts": "asked with"}).assign(
+        text=text + stars, difference="right \N{MINUS SIGN} " + table["versus"]
     )
-    keys = ["measure", "prompts", "arm", "trained"]
-    wide = named.pivot(index=keys, columns="column", values="text").fillna("")
-    rows = pd.MultiIndex.from_frame(named[keys].drop_duplicates())
-    wide = wide.reindex(index=rows, columns=list(dict.fromkeys(named["column"])))
-    return wide.rename_axis(columns=None).reset_index().rename(columns={"prompts": "asked with"})
+    wide = named.pivot(index=keys, columns="measure", values="text").fillna("")
+    rows = [named.loc[named["versus"] == versus, keys] for versus in (*VERSUS, CONTROL)]
+    rows = pd.MultiIndex.from_frame(pd.concat(rows).drop_duplicates())
+    wide = wide.reindex(index=rows, columns=list(dict.fromkeys(named["measure"])))
+    return wide.rename_axis(columns=None).reset_index()
 
 
 # What is said first, by whether the right prompt moves the own-language advantage, and beyond the

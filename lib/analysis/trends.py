@@ -8,6 +8,7 @@ at every x, the slope of each seed and cluster is known, and its interval is tha
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from lib.analysis import contrasts, stats, tables, words
 from lib.analysis.claims import CONTRASTS, HYBRID, MIX, gap, lacking
 from lib.analysis.results import Results
 
+ADJUSTED = {"p_holm": "p", "p_turn": "p_turn"}  # over contrasts, of what
 Series = Mapping[float, Mapping[int, Results]]
 # What hybrid(0.5) of T steps has beyond the specialist of T / 2: lib.analysis.budgets.
 SYNERGY = {"S_mono": "mono", "S_cross": "cross"}
@@ -76,7 +78,8 @@ def values(series: Series) -> pd.DataFrame:
 
 def slopes(series: Series) -> pd.DataFrame:
     """One row a contrast: its change with each doubling of x, with 95 % interval, p (of no change),
-    adjusted over the contrasts (Holm), and what four of five such studies would detect.
+    what four of five such studies would detect, and p_turn (of never turning: of no rise from one x
+    to the next, or no fall); p_holm and p_turn are adjusted over the contrasts (Holm).
 
     Of contrasts that every x has; empty for fewer than two x, or one seed."""
     points = sorted(series)
@@ -84,16 +87,26 @@ def slopes(series: Series) -> pd.DataFrame:
     names = [n for n in ORDER if all(n in own for own in every.values())]
     rows = []
     for name in names if len(points) > 1 else ():
-        slope = stats.interval(
-            stats.combined([every[x][name] for x in points], _factors(np.log2(points)))
-        )
+        own = [every[x][name] for x in points]
+        slope = stats.interval(stats.combined(own, _factors(np.log2(points))))
         rows.append(
             {"contrast": name, "slope": slope.estimate, "low": slope.low, "high": slope.high,
              "detectable": stats.detectable(slope), "p": stats.two_sided(slope),
-             "seeds": slope.seeds}
+             "seeds": slope.seeds, "p_turn": _turning(own)}
         )  # fmt: skip
     table = pd.DataFrame(rows)
-    return table.assign(p_holm=stats.holm(table["p"].tolist())) if rows else table
+    adjusted = {new: stats.holm(table[old]) for new, old in ADJUSTED.items() if rows}
+    return table.assign(**adjusted)
+
+
+def _turning(own: list[pd.DataFrame]) -> float:
+    """p value of not turning: both the surest step up and the surest down, of steps from one x to
+    the next (Holm over these), would have to be told from none by error."""
+    steps = [stats.interval(stats.difference(b, a)) for a, b in pairwise(own)]
+    adjusted = list(zip(steps, stats.holm([stats.two_sided(step) for step in steps]), strict=True))
+    up = min((p for step, p in adjusted if step.estimate > 0), default=1.0)
+    down = min((p for step, p in adjusted if step.estimate < 0), default=1.0)
+    return float(max(up, down))
 
 
 def _factors(x: np.ndarray) -> np.ndarray:
@@ -145,6 +158,7 @@ def answer(found: pd.DataFrame, slope: pd.DataFrame, axis: str) -> str:
     found, slope: of `values` and `slopes`."""
     if slope.empty:
         return ""
+    axis = axis.replace("_", " ")
     if set(BESIDE_ALONE) & set(slope["contrast"]):
         return _beside_alone(found, slope, axis)
     rows = _of(slope, ANSWERS)
@@ -172,9 +186,12 @@ def _undecided(rows: Iterable[dict]) -> str:
 
 
 def _change(row: dict, found: pd.DataFrame, where: str) -> str:
-    """What a doubling does to one contrast, as the rest of a sentence: a verb, a size, its ends."""
+    """What a doubling does to one contrast, as the rest of a sentence: a verb, a size, its ends; of
+    one that turns, which no slope describes, all its values."""
     own = found[found["contrast"] == row["contrast"]].sort_values("x")
     shown = [f"{stats.signed(r.value, r.low, r.high)} at {r.x:g}" for r in own.itertuples()]
+    if _turns(row):
+        return f"**changes both ways {where}** ({row['contrast']} {', '.join(shown)})"
     ends = f"{row['contrast']} {shown[0]}, {shown[-1]}"
     change = stats.signed(row["slope"], row["low"], row["high"])
     told = _told(row)
@@ -236,16 +253,24 @@ def _told(row: dict) -> str:
     return contrasts.told(row["slope"], row["seeds"], row["p_holm"])
 
 
+def _turns(row: dict) -> bool:
+    """Whether it is told to rise between some x and to fall between others."""
+    return row["seeds"] >= stats.SEEDS and row["p_turn"] < stats.LEVEL
+
+
 def _verdict(row: dict) -> str:
     """The same of a slope, in words; of an undecided one what could have been detected."""
     told = _told(row)
+    if _turns(row):
+        return "both ways: no line"
     if told == "undecided":
         return f"undecided, detectable {row['detectable']:.3f}"
     return {"higher": "rises", "lower": "falls"}.get(told, told)
 
 
 def shown(found: pd.DataFrame, slope: pd.DataFrame) -> pd.DataFrame:
-    """`values` and `slopes`, for people to read: a row a contrast, a column an x."""
+    """`values` and `slopes`, for people to read: a row a contrast, a column an x, and what a
+    doubling changes, with a star where that is told from none."""
     if found.empty:
         return found
     cells = found.assign(shown=[stats.signed(r.value, r.low, r.high) for r in found.itertuples()])
@@ -253,12 +278,14 @@ def shown(found: pd.DataFrame, slope: pd.DataFrame) -> pd.DataFrame:
     wide = cells.pivot(index="contrast", columns="x", values="shown").loc[order]
     wide.columns = [f"{x:g}" for x in wide.columns]
     if len(slope):
-        each = slope.set_index("contrast")
-        wide["a doubling"] = [
-            stats.signed(*each.loc[name, ["slope", "low", "high"]]) if name in each.index else ""
-            for name in wide.index
-        ]
-        wide["verdict"] = [
-            _verdict(each.loc[name]) if name in each.index else "" for name in wide.index
-        ]
+        changes = {row["contrast"]: _doubling(row) for row in slope.to_dict("records")}
+        wide["a doubling"] = wide.index.map(changes)
     return wide.reset_index().fillna("")
+
+
+def _doubling(row: dict) -> str:
+    """What a doubling changes, for a table."""
+    if _turns(row):
+        return "both ways"
+    change = stats.signed(row["slope"], row["low"], row["high"])
+    return change + " *" * (_told(row) in ("higher", "lower"))
