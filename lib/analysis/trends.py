@@ -102,7 +102,7 @@ def slopes(series: Series) -> pd.DataFrame:
 def _turning(own: list[pd.DataFrame]) -> float:
     """p value of not turning: both the surest step up and the surest down, of steps from one x to
     the next (Holm over these), would have to be told from none by error."""
-    steps = [stats.interval(stats.difference(b, a)) for a, b in pairwise(own)]
+    steps = [stats.interval(stats.combined(pair, [-1, 1])) for pair in pairwise(own)]
     adjusted = list(zip(steps, stats.holm([stats.two_sided(step) for step in steps]), strict=True))
     up = min((p for step, p in adjusted if step.estimate > 0), default=1.0)
     down = min((p for step, p in adjusted if step.estimate < 0), default=1.0)
