@@ -244,6 +244,11 @@ def test_runs_of_another_study_are_not_counted_twice(place, outputs):
     said = row(page, "Which mix")
     assert "mono gains 0.040 [0.030, 0.050] mAP in multi" in said
     assert "mono cost -0.200 to -0.100 (supported in 2 of 2 studies)" in said
+    few = {"primary": primary(-0.9, 0.9, 0.9, "—", seeds=2), "claims": judged("—")}
+    place("pretrained-full", few)
+    page = soup(outputs)
+    assert "mono cost -0.200 to -0.100 (supported in 2 of 2 studies)" in row(page, "Which mix")
+    assert "pretrained-full" in page.find(id="contrasts").find_next("table").get_text()
     for part in ("contrasts", "claims"):
         assert "posthoc" not in page.find(id=part).find_next("table").get_text()
 

@@ -78,9 +78,10 @@ def answer(kept: Kept) -> str:
 
 def together(studies: Iterable[Kept]) -> str:
     """What several studies say of the primary contrasts, in a sentence: how often each verdict, and
-    from which difference to which; "" for fewer than two."""
-    tested = [k.table("primary").dropna(subset="difference") for k in studies if _flat(k)]
-    if len(tested) < 2:
+    from which difference to which; "" for fewer than two. Those of too few seeds stay out."""
+    every = [k.table("primary").dropna(subset="difference") for k in studies if _flat(k)]
+    tested = [own[own["verdict"] != stats.NO_VERDICT] for own in every]
+    if sum(map(bool, map(len, tested))) < 2:
         return ""
     parts = [
         f"{PRIMARY[claim].lower()} {own['difference'].min():+.3f} to "
@@ -247,7 +248,7 @@ def _in_order(parts: Iterable[pd.Series]) -> list[str]:
 
 def _in_all(found: list[str]) -> str:
     """`contradicted in 3`, `supported in 1, inconclusive in 2`; studies without a verdict aside."""
-    tested = [verdict for verdict in found if verdict != claims.NOT_TESTED]
+    tested = [verdict for verdict in found if verdict not in (claims.NOT_TESTED, stats.NO_VERDICT)]
     counts = [f"{verdict} in {tested.count(verdict)}" for verdict in dict.fromkeys(tested)]
     return ", ".join(counts) or claims.NOT_TESTED
 
