@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from test_mmarco import simple, world
-from test_real_data_end_to_end import SMALL, checkpoint
+from test_real_data_end_to_end import SMALL, checkpoint, sentence
 
 from lib import benchmarks, sources, trainer
 from lib.checkpoint import COMMIT
@@ -122,3 +122,41 @@ def test_instructions_with_negatives_on_files_of_mmarco_and_mkqa(tmp_path, outpu
         scores = evaluate.evaluate(name, e, encoder, corpus, folder).scores
         own = scores[scores["setting"].isin(["mono", "cross", "multi"])]
         assert own["setting"].nunique() == settings and own["ap"].between(0, 1).all()
+
+
+def test_many_languages_on_files_of_ntrex_and_tatoeba(tmp_path, outputs):
+    """The study of question 2 as it stands but for sizes and weights: more languages beside four,
+    the next sentence asked of held-out documents, a sentence's translation of Tatoeba."""
+    study = grid.load_study(str(ROOT / "params/full/rq2_languages.yaml"))
+    run = study.runs["languages=16,arm=x-x-xlco,seed=1"]
+    p = study.corpora[run.train.corpus]
+    assert p.more == 12 and p.order == 1
+    folder = tmp_path / "ntrex"
+    folder.mkdir()
+    for code in ("src.eng", *(f"ref.{x}" for x in ("arb", "spa", "zho-CN", "deu", "fra", "ita"))):
+        lines = (f"{code[4:]} {n} {sentence(code, n)}\n" for n in range(60))
+        (folder / f"newstest2019-{code}.txt").write_text("".join(lines))
+    (folder / "DOCUMENT_IDS.tsv").write_text("".join(f"d{n // 6}\n" for n in range(60)))
+    small = {"folder": str(folder), "folds": 4, "vocabulary": 400, "more": 2}
+    corpus = prepare.prepare(p.model_copy(update=small))
+    assert len(corpus.languages) == 6 and {"ar", "en", "es", "zh"} < set(corpus.languages)
+    model = checkpoint(tmp_path / "model", "XLMRoberta", list(corpus.rows["passage"][:90]))
+    own = SMALL | {"model": model, "chunk": 8, "budgets": [3], "warmup_steps": 1}
+    asked = run.train.model_copy(update=own)
+    folder = paths.run_dir(asked.study, asked.run)
+    inputs.remember(folder, asked)
+    assert len(trainer.train(corpus, asked, folder).log) == SMALL["steps"]
+    for side in ("deu", "eng"):
+        lines = "".join(f"{sentence(side, n)}\n" for n in range(9))
+        (tmp_path / f"tatoeba.deu-eng.{side}").write_text(lines)
+    specs = dict(run.evaluate.benchmarks)
+    specs["tatoeba"] = specs["tatoeba"].model_copy(update={"folder": str(tmp_path)})
+    e, encoder = (
+        run.evaluate.model_copy(update={"benchmarks": specs}),
+        load_encoder(folder / "model"),
+    )
+    scores = evaluate.evaluate("heldout", e, encoder, corpus, folder).scores
+    assert set(scores["question_language"]) == {"ar", "en", "es", "zh"}
+    assert scores["ap"].between(0, 1).all()
+    found = evaluate.evaluate("tatoeba", e, encoder, corpus, folder).scores
+    assert found["direction"].tolist() == ["to_en", "from_en"] and (found["sentences"] == 9).all()
