@@ -320,6 +320,29 @@ def test_what_maps_after_training_bring_is_as_committed():
     assert f"has {rows['mono, centred', 'mono', 'multi']} of that" in readme
 
 
+def test_what_training_all_layers_changes_is_as_committed():
+    """Each seed's differences in its table in docs/results.md, by hand of both studies' runs."""
+    block = section("pretrained").split("| `hybrid(0.5)` less | lower 8 layers frozen |")[1]
+    table = block.split("\n\n")[0].splitlines()[2:]
+    assert len(table) == 4
+    for line in table:
+        name, *cells = (cell.strip() for cell in line.split("|")[1:-1])
+        versus, _, setting = name.replace("`", "").partition(", ")
+        settings = [setting] if setting in ("mono", "cross", "multi") else ["mono", "cross", "multi"]
+        for study, cell in zip(("pretrained", "pretrained-full"), cells, strict=True):
+            runs = {(r["arm"], r["seed"]): r for r in reference_table(study, "runs")}
+            gaps = [
+                sum(
+                    float(runs["hybrid(0.5)", seed][s]) - float(runs[versus, seed][s])
+                    for s in settings
+                )
+                / len(settings)
+                for seed in "01"
+            ]
+            shown = ", ".join(f"{gap:+.3f}".replace("0.", ".", 1) for gap in gaps)
+            assert cell == shown, (study, name)
+
+
 def test_what_came_of_rotations_is_as_committed():
     """Each row of its table in docs/law.md, predictions beside results."""
     rows = {(r["target"], r["contrast"]): r for r in reference_table("law", "outcomes")}
