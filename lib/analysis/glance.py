@@ -29,6 +29,7 @@ def studies(table: pd.DataFrame):
         fig, ax = plt.subplots(figsize=(PANEL, 0.8 + 0.42 * len(part)), layout="constrained")
         block(ax, part, part["study"] + "\n" + part["start"], around_zero(part))
         ax.tick_params(axis="y", labelsize=8.5)
+        ax.locator_params(axis="x", nbins=3)  # names of studies leave little room for numbers
         ax.set(xlabel="difference in mAP")
         ax.set_title(contrast.lower(), loc="left")
         panels[contrast] = fig
