@@ -296,6 +296,58 @@ def test_the_law_answers_from_its_tables():
     assert said.startswith("**") and "From scratch, the mono cost of hybrid(0.5) is " in said
 
 
+def test_the_pool_of_all_languages_is_beside_the_primary_contrasts():
+    """What hybrid(0.5) gains over mono there, and none of the other comparisons."""
+    rows = [
+        (arm, versus, setting, value)
+        for arm, versus, setting, value in (
+            ("hybrid(0.5)", "mono", "multi", 0.05),
+            ("hybrid(0.5)", "mono", "cross", 0.9),
+            ("hybrid(0.5)", "cross", "multi", 0.9),
+            ("cross", "mono", "multi", 0.9),
+        )
+    ]
+    rivals = pd.DataFrame(rows, columns=["arm", "versus", "setting", "difference"])
+    rivals = rivals.assign(low=0.04, high=0.06, verdict="higher")
+    kept = Kept("xquad", {"primary": primary(-0.1, 0.3, 0.0), "rivals": rivals}, made=made())
+    table = overview.side_by_side([kept])
+    assert table["contrast"].tolist() == ["Mono cost", "Cross gain", "Batch effect", "Multi gain"]
+    assert table.iloc[-1][["difference", "verdict"]].tolist() == [0.05, "higher"]
+
+
+def test_an_answer_along_an_axis_says_how_good_its_ends_are():
+    """Contrasts shrink where nothing is learned; and BM25 is ahead of the last of them."""
+    columns = ["arm", "x", "setting", "mAP"]
+    rows = [("mono", 5, "mono", 0.3), ("cross", 5, "mono", 0.4), ("cross", 5, "cross", 0.9),
+            ("mono", 100, "mono", 0.05)]  # fmt: skip
+    tables = series({5: -0.1, 100: -0.01}) | {"series": pd.DataFrame(rows, columns=columns)}
+    analyse = params.Analyse(axis="train_size", points={"a": 5, "b": 100})
+    kept = Kept(
+        "rq1", tables | {"quality": quality(), "primary": primary(0, 0, 0)}, analyse, made()
+    )
+    assert overview.answer(kept).endswith(
+        " The best arm's mAP within a language is 0.400 at train size 5 and 0.050 at 100. At 100 "
+        "BM25 over character n-grams is ahead of every arm in mono, cross, multi."
+    )
+    del tables["series"]
+    assert "best arm" not in overview.answer(Kept("rq1", tables, analyse, made()))
+
+
+def test_the_same_runs_are_counted_once():
+    """Of two studies whose comparisons of a claim are equal; others are two, and so are claims
+    that nothing was compared for."""
+
+    def study(name, verdict, differences):
+        table = pd.DataFrame({"claim": BEST, "difference": differences})
+        return Kept(name, {"claims": judged(verdict), "comparisons": table}, made=made())
+
+    one, other = study("a", "supported", [0.1, 0.2]), study("b", "supported", [0.1, 0.2])
+    third = study("c", "supported", [0.1, 0.3])
+    table = overview.verdicts([one, other, third]).set_index("claim")
+    assert table.loc[BEST, "in all"] == "supported in 2"
+    assert list(table.columns) == ["in all", "a", "b", "c"]
+
+
 def test_what_starts_from_another_study_names_it_once():
     """Not a folder for every seed; sizes as ranges."""
     runs = [

@@ -301,21 +301,28 @@ def signed(row, middle="difference", low="low", high="high"):
     return "{} [{}, {}]".format(*numbers)
 
 
-def test_what_maps_after_training_bring_is_as_committed():
-    """Each row of its table in docs/results.md, and what the README says of it."""
+@pytest.mark.parametrize(
+    ("place", "study", "name", "count"),
+    [(1, "pretrained-posthoc", "posthoc", 4), (2, "pretrained-rivals", "others", 7)],
+)
+def test_what_rivals_of_batches_bring_is_as_committed(place, study, name, count):
+    """Each row of maps after training, and of losses over parallel texts, in docs/results.md."""
+    rows = {(r["arm"], r["versus"], r["setting"]): signed(r) for r in reference_table(study, name)}
+    block = section("pretrained").split("| difference | mono | cross | multi |\n")[place]
+    lines = block.split("\n\n")[0].splitlines()[1:]
+    assert len(lines) == count
+    for line in lines:
+        what, *cells = (cell.strip() for cell in line.split("|")[1:-1])
+        ends = what.replace("`", "").split(" \N{MINUS SIGN} ")
+        pair = [end[1:-1] if end.startswith("(") else end for end in ends]
+        assert cells == [rows[*pair, setting] for setting in ("mono", "cross", "multi")], what
+
+
+def test_what_the_readme_says_of_maps_is_as_committed():
     rows = {
         (r["arm"], r["versus"], r["setting"]): signed(r)
         for r in reference_table("pretrained-posthoc", "posthoc")
     }
-    block = (
-        section("pretrained").split("| difference | mono | cross | multi |\n")[1].split("\n\n")[0]
-    )
-    table = [[c.strip() for c in line.split("|")[1:-1]] for line in block.splitlines()[1:]]
-    assert len(table) == 4
-    for name, *cells in table:
-        ends = name.replace("`", "").split(" \N{MINUS SIGN} ")
-        pair = [end[1:-1] if end.startswith("(") else end for end in ends]
-        assert cells == [rows[*pair, setting] for setting in ("mono", "cross", "multi")], name
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     assert f"has {rows['mono, centred', 'mono', 'multi']} of that" in readme
 
@@ -328,7 +335,9 @@ def test_what_training_all_layers_changes_is_as_committed():
     for line in table:
         name, *cells = (cell.strip() for cell in line.split("|")[1:-1])
         versus, _, setting = name.replace("`", "").partition(", ")
-        settings = [setting] if setting in ("mono", "cross", "multi") else ["mono", "cross", "multi"]
+        settings = (
+            [setting] if setting in ("mono", "cross", "multi") else ["mono", "cross", "multi"]
+        )
         for study, cell in zip(("pretrained", "pretrained-full"), cells, strict=True):
             runs = {(r["arm"], r["seed"]): r for r in reference_table(study, "runs")}
             gaps = [

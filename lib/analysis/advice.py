@@ -80,7 +80,7 @@ def _words(best: str, as_good: list[str], gap: stats.Interval, others: int) -> s
     if not as_good:
         return f"take {best}"
     if len(as_good) == others:
-        return "no arm is better than another"
+        return "no arm is shown to be better"
     return f"take {best}, or {' / '.join(as_good)}: not shown to be worse by more than {_margin()}"
 
 

@@ -18,6 +18,7 @@ from lib.params import Analyse, Prepare, Train
 
 LAW = ("points", "predictions", "outcomes", "growth")  # what lib.analysis.predictions.answer reads
 PRIMARY = {claim.words: claim.words.partition(":")[0] for claim in claims.PRIMARY}
+MULTI = "Multi gain"  # beside the primary contrasts in the figure: hybrid(0.5) over mono, one pool
 UNTRAINED = {*REFERENCES.values(), "untrained"}
 
 
@@ -70,10 +71,26 @@ def answer(kept: Kept) -> str:
         return predictions.answer(*(kept.table(n) for n in LAW))
     own = (kept.table(name) for name in ("choices", "posthoc", "others", "trend", "slopes"))
     if said := answers.first_sentence(*own, kept.analyse.axis):
-        return said
+        return said + (_levels(kept) if kept.analyse.axis else "")
     primary = kept.table("primary")
     primary = primary.assign(why=primary["why"].astype(object).fillna(""))
     return words.in_short(primary) + _behind(kept)
+
+
+def _levels(kept: Kept) -> str:
+    """A sentence, to follow others: how good the best arm is where an axis begins and ends, and
+    whether BM25 is ahead there; contrasts shrink where nothing is learned."""
+    series, axis = kept.table("series"), kept.analyse.axis.replace("_", " ")
+    if series.empty:
+        return ""
+    best = series[series["setting"] == "mono"].groupby("x")["mAP"].max()
+    first, last = best.index.min(), best.index.max()
+    said = (
+        f" The best arm's mAP within a language is {best[first]:.3f} at {axis} {first:g} and "
+        f"{best[last]:.3f} at {last:g}."
+    )
+    behind = _behind(kept).strip()
+    return said + f" At {last:g} {behind}" * bool(behind)
 
 
 def together(studies: Iterable[Kept]) -> str:
@@ -93,25 +110,36 @@ def together(studies: Iterable[Kept]) -> str:
 
 
 def side_by_side(studies: Iterable[Kept]) -> pd.DataFrame:
-    """What the figure of that name draws: a row a contrast and study that is not along an axis,
-    those of a pretrained encoder first: contrast, study, start, arm, difference, low, high, verdict
-    (as of lib.analysis.contrasts.rivals)."""
-    rows = []
+    """What the figure of that name draws: a row a contrast (the primary ones, and MULTI) and study
+    that is not along an axis, those of a pretrained encoder first: contrast, study, start, arm,
+    difference, low, high, verdict (as of lib.analysis.contrasts.rivals)."""
+    parts = []
     for kept in sorted(filter(_flat, studies), key=lambda kept: not kept.made.runs[0].model):
+        primary = kept.table("primary").dropna(subset="difference")
+        told = primary["verdict"].isin(["supported", "contradicted"])
+        higher = (primary["difference"] > 0).map({True: "higher", False: "lower"})
+        own = primary.assign(
+            contrast=primary["claim"].map(PRIMARY), verdict=higher.where(told, "undecided")
+        )
         start = _start(kept.made.runs[0]).partition(",")[0]
-        for row in kept.table("primary").dropna(subset="difference").itertuples():
-            told = row.verdict in ("supported", "contradicted")
-            verdict = ("higher" if row.difference > 0 else "lower") if told else "undecided"
-            about = {"contrast": PRIMARY[row.claim], "study": kept.name, "start": start}
-            about |= {"arm": row.arm, "difference": row.difference, "low": row.low}
-            rows.append(about | {"high": row.high, "verdict": verdict})
-    table = pd.DataFrame(rows)
-    return table.sort_values("contrast", key=_in_turn, kind="stable") if rows else table
+        parts.append(pd.concat([own, _multi(kept)]).assign(study=kept.name, start=start))
+    columns = ["contrast", "study", "start", "arm", "difference", "low", "high", "verdict"]
+    table = pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame()
+    return table.sort_values("contrast", key=_in_turn, kind="stable") if parts else table
+
+
+def _multi(kept: Kept) -> pd.DataFrame:
+    """What hybrid(0.5) gains over mono in one pool, of the comparisons with fixed rivals."""
+    rivals = kept.table("rivals")
+    if rivals.empty:
+        return rivals
+    own = (rivals["arm"] == claims.HYBRID) & (rivals["versus"] == "mono")
+    return rivals[own & (rivals["setting"] == "multi")].assign(contrast=MULTI)
 
 
 def _in_turn(contrasts: pd.Series) -> pd.Series:
-    """Places of the primary contrasts."""
-    return contrasts.map({name: place for place, name in enumerate(PRIMARY.values())})
+    """Places of the contrasts of the figure."""
+    return contrasts.map({name: place for place, name in enumerate([*PRIMARY.values(), MULTI])})
 
 
 def along(studies: Iterable[Kept]) -> pd.DataFrame:
@@ -150,8 +178,8 @@ def contrasts(studies: Iterable[Kept]) -> pd.DataFrame:
                 {
                     "study": kept.name,
                     "contrast": PRIMARY.get(row.claim, row.claim),
-                    "verdict": row.verdict,
                     "difference in mAP [95 %]": tables.gap_shown(row),
+                    "verdict": row.verdict,
                     "detectable": tables.number_shown(row.detectable),
                     "p (Holm)": tables.p_shown(row.p_holm),
                     "seeds": _whole(row.seeds),
@@ -224,15 +252,27 @@ def _behind(kept: Kept) -> str:
 
 
 def verdicts(studies: Iterable[Kept]) -> pd.DataFrame:
-    """A row a claim, a column a study that has verdicts: claim, `in all` (how often which), and the
-    verdict in each."""
+    """A row a claim, a column a study that has verdicts: claim, `in all` (how often which, the same
+    runs counted once), and the verdict in each."""
     columns = {k.name: k.table("claims").set_index("claim")["verdict"] for k in _judged(studies)}
     if not columns:
         return pd.DataFrame()
     table = pd.DataFrame(columns).reindex(_in_order(columns.values()))
     table = table.fillna(claims.NOT_TESTED)
-    table.insert(0, "in all", [_in_all(row) for row in table.to_numpy().tolist()])
+    runs = [_compared(kept) for kept in _judged(studies)]
+    every = []
+    for claim, row in zip(table.index, table.to_numpy().tolist(), strict=True):
+        names = (own.get(claim, place) for place, own in enumerate(runs))
+        every.append(_in_all([*dict(zip(names, row, strict=True)).values()]))
+    table.insert(0, "in all", every)
     return table.rename_axis("claim").reset_index()
+
+
+def _compared(kept: Kept) -> dict[str, tuple[float, ...]]:
+    """Claim -> its differences: the same in two studies where they are of the same runs."""
+    table = kept.table("comparisons")
+    groups = table.groupby("claim", sort=False)["difference"] if len(table) else ()
+    return {claim: tuple(own) for claim, own in groups}
 
 
 def _judged(studies: Iterable[Kept]) -> list[Kept]:
