@@ -169,11 +169,11 @@ def unreported(kept: Kept) -> str:
 
 
 def contrasts(studies: Iterable[Kept]) -> pd.DataFrame:
-    """For people to read: a row a study and primary contrast, with verdict, seeds, clusters and
-    what could have been detected."""
+    """For people to read: a row a study and primary contrast that it has, with verdict, seeds,
+    clusters and what could have been detected."""
     rows = []
-    for kept in studies:
-        for row in kept.table("primary").itertuples():
+    for kept in (one for one in studies if len(one.table("primary"))):
+        for row in kept.table("primary").dropna(subset="difference").itertuples():
             rows.append(
                 {
                     "study": kept.name,
