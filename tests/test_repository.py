@@ -285,6 +285,19 @@ def test_what_the_readme_says_of_instructions_is_as_committed():
     assert re.findall(r"[-+]\.\d{3} \[[^]]*\]", line) == [signed(found)]
 
 
+def test_what_the_readme_says_of_other_losses_is_as_committed():
+    """Over mixed rows in one pool, hybrid(0.5) first."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    line = next(x for x in text.splitlines() if x.startswith("| other losses? |"))
+    rows = {
+        (r["arm"], r["versus"], r["setting"]): signed(r)
+        for r in reference_table("pretrained-rivals", "others")
+    }
+    arms = ("hybrid(0.5)", "x-x, lakda", "x-x, distil", "x-x, xlco")
+    expected = [rows[arm, "x-x", "multi"] for arm in arms]
+    assert re.findall(r"[-+]\.\d{3} \[[^]]*\]", line) == expected
+
+
 def _contrasts(study):
     """In the order of the README's rows."""
     rivals = {(r["arm"], r["versus"], r["setting"]): r for r in reference_table(study, "rivals")}
