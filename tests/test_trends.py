@@ -126,8 +126,7 @@ def ends(first, last, contrast="cross gain"):
 
 def sloping(slope, p=0.001, seeds=8, contrast="cross gain", turn=1.0):
     row = {"contrast": contrast, "slope": slope, "low": slope - 0.01, "high": slope + 0.01}
-    row |= {"detectable": 0.004, "seeds": seeds, "p": p, "p_holm": p}
-    row |= {"p_turn": turn}
+    row |= {"detectable": 0.004, "seeds": seeds, "p": p, "p_holm": p, "p_turn": turn}
     return pd.DataFrame([row])
 
 

@@ -64,13 +64,12 @@ def others(results: Results) -> pd.DataFrame:
     Rows: arm, versus, setting, and what `rivals` says of a difference, adjusted over all of a
     setting."""
     plain, gains, leads = _plain(results), [], []
-    for run in results.runs:
+    for run in (run for run in results.runs if run.train.steps):
         if run.train.objective or run.switched:
             own = plain.get((run.train.strategy, run.train.alpha), "")
             gains += [(run.arm, own), *[(HYBRID, own)] * bool(run.train.objective)]
             leads.append((HYBRID, run.arm))
-    there = [p for p in dict.fromkeys(gains + leads) if {*p} <= {*results.arms} and len({*p}) > 1]
-    return _family(results, [{"arm": arm, "versus": versus} for arm, versus in there])
+    return _of_pairs(results, gains + leads)
 
 
 # From mix(0.5) to hybrid(0.5), one difference at a time: words, arm, versus; arms as strategy,
@@ -131,13 +130,18 @@ def posthoc(results: Results) -> pd.DataFrame:
 
     Rows: arm, versus, setting, and what `rivals` says of a difference, adjusted over all of a
     setting."""
-    every = {run.arm for run in results.runs}
     pairs = [
         (run.arm, run.arm.rpartition(", ")[0]) for run in results.runs if mapped_after(run.train)
     ]
     for name in AFTER:
         pairs += [(f"{HYBRID}, {name}", f"mono, {name}"), (HYBRID, f"mono, {name}")]
-    there = dict.fromkeys(pair for pair in pairs if set(pair) <= every)
+    return _of_pairs(results, pairs)
+
+
+def _of_pairs(results: Results, pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
+    """`_family` of (arm, versus), each once, of arms that are there and not the same."""
+    every = {run.arm for run in results.runs}
+    there = dict.fromkeys(p for p in pairs if set(p) <= every and p[0] != p[1])
     return _family(results, [{"arm": arm, "versus": versus} for arm, versus in there])
 
 

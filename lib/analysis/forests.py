@@ -108,8 +108,7 @@ def mechanism(table: pd.DataFrame):
 )
 def posthoc(table: pd.DataFrame):
     """A block a setting. table: of lib.analysis.contrasts.posthoc."""
-    named = table.assign(pair=tables.minus(table))
-    return _blocks(named, "pair", "difference", around_zero(table), WIDE)
+    return _pairs(table)
 
 
 @figure(
@@ -122,6 +121,11 @@ def posthoc(table: pd.DataFrame):
 )
 def others(table: pd.DataFrame):
     """A block a setting. table: of lib.analysis.contrasts.others."""
+    return _pairs(table)
+
+
+def _pairs(table: pd.DataFrame) -> plt.Figure:
+    """A block a setting, whose rows are named by both arms."""
     named = table.assign(pair=tables.minus(table))
     return _blocks(named, "pair", "difference", around_zero(table), WIDE)
 

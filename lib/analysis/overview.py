@@ -18,7 +18,7 @@ from lib.params import Analyse, Prepare, Train
 
 LAW = ("points", "predictions", "outcomes", "growth")  # what lib.analysis.predictions.answer reads
 PRIMARY = {claim.words: claim.words.partition(":")[0] for claim in claims.PRIMARY}
-MULTI = "Multi gain"  # beside the primary contrasts in the figure: hybrid(0.5) over mono, one pool
+MULTI = "Multi gain"  # beside the primary contrasts in the figure; of claims.CONTRASTS
 UNTRAINED = {*REFERENCES.values(), "untrained"}
 
 
@@ -70,8 +70,8 @@ def answer(kept: Kept) -> str:
     if "laws" in kept.tables:
         return predictions.answer(*(kept.table(n) for n in LAW))
     own = (kept.table(name) for name in ("choices", "posthoc", "others", "trend", "slopes"))
-    if said := answers.first_sentence(*own, kept.analyse.axis):
-        return said + (_levels(kept) if kept.analyse.axis else "")
+    if said := answers.first_sentence(*own, words.axis(kept.analyse)):
+        return said + _levels(kept)
     primary = kept.table("primary")
     primary = primary.assign(why=primary["why"].astype(object).fillna(""))
     return words.in_short(primary) + _behind(kept)
@@ -79,15 +79,15 @@ def answer(kept: Kept) -> str:
 
 def _levels(kept: Kept) -> str:
     """A sentence, to follow others: how good the best arm is where an axis begins and ends, and
-    whether BM25 is ahead there; contrasts shrink where nothing is learned."""
-    series, axis = kept.table("series"), kept.analyse.axis.replace("_", " ")
+    whether BM25 is ahead there, since contrasts shrink where nothing is learned; "" without one."""
+    series = kept.table("series")
     if series.empty:
         return ""
     best = series[series["setting"] == "mono"].groupby("x")["mAP"].max()
     first, last = best.index.min(), best.index.max()
     said = (
-        f" The best arm's mAP within a language is {best[first]:.3f} at {axis} {first:g} and "
-        f"{best[last]:.3f} at {last:g}."
+        f" The best arm's mAP within a language is {best[first]:.3f} at "
+        f"{words.axis(kept.analyse)} {first:g} and {best[last]:.3f} at {last:g}."
     )
     behind = _behind(kept).strip()
     return said + f" At {last:g} {behind}" * bool(behind)
@@ -98,7 +98,7 @@ def together(studies: Iterable[Kept]) -> str:
     from which difference to which; "" for fewer than two. Those of too few seeds stay out."""
     every = [k.table("primary").dropna(subset="difference") for k in studies if _flat(k)]
     tested = [own[own["verdict"] != stats.NO_VERDICT] for own in every]
-    if sum(map(bool, map(len, tested))) < 2:
+    if sum(len(own) > 0 for own in tested) < 2:
         return ""
     parts = [
         f"{PRIMARY[claim].lower()} {own['difference'].min():+.3f} to "
@@ -129,12 +129,13 @@ def side_by_side(studies: Iterable[Kept]) -> pd.DataFrame:
 
 
 def _multi(kept: Kept) -> pd.DataFrame:
-    """What hybrid(0.5) gains over mono in one pool, of the comparisons with fixed rivals."""
-    rivals = kept.table("rivals")
+    """The row of MULTI among the comparisons with fixed rivals."""
+    rivals, claim = kept.table("rivals"), claims.CONTRASTS[MULTI.lower()]
     if rivals.empty:
         return rivals
-    own = (rivals["arm"] == claims.HYBRID) & (rivals["versus"] == "mono")
-    return rivals[own & (rivals["setting"] == "multi")].assign(contrast=MULTI)
+    ((setting, versus),) = claim.pairs
+    own = (rivals["arm"] == claim.arm) & (rivals["versus"] == versus)
+    return rivals[own & (rivals["setting"] == setting)].assign(contrast=MULTI)
 
 
 def _in_turn(contrasts: pd.Series) -> pd.Series:
@@ -150,7 +151,7 @@ def along(studies: Iterable[Kept]) -> pd.DataFrame:
         table = kept.table("trend")
         own = table[table["contrast"].isin(trends.ANSWERS)] if len(table) else table
         if len(own) and own["contrast"].nunique() == len(trends.ANSWERS):
-            parts.append(own.assign(study=kept.name, axis=kept.analyse.axis))
+            parts.append(own.assign(study=kept.name, axis=words.axis(kept.analyse)))
     columns = ["study", "axis", "contrast", "x", "value", "low", "high"]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame()
 
@@ -254,12 +255,13 @@ def _behind(kept: Kept) -> str:
 def verdicts(studies: Iterable[Kept]) -> pd.DataFrame:
     """A row a claim, a column a study that has verdicts: claim, `in all` (how often which, the same
     runs counted once), and the verdict in each."""
-    columns = {k.name: k.table("claims").set_index("claim")["verdict"] for k in _judged(studies)}
+    judged = _judged(studies)
+    columns = {k.name: k.table("claims").set_index("claim")["verdict"] for k in judged}
     if not columns:
         return pd.DataFrame()
     table = pd.DataFrame(columns).reindex(_in_order(columns.values()))
     table = table.fillna(claims.NOT_TESTED)
-    runs = [_compared(kept) for kept in _judged(studies)]
+    runs = [_compared(kept) for kept in judged]
     every = []
     for claim, row in zip(table.index, table.to_numpy().tolist(), strict=True):
         names = (own.get(claim, place) for place, own in enumerate(runs))

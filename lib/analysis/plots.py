@@ -452,4 +452,4 @@ def doublings(ax: plt.Axes, x: pd.Series, axis: str) -> None:
     ticks = sorted(set(x))
     ax.set_xscale("log", base=2)
     ax.minorticks_off()
-    ax.set(xlabel=axis.replace("_", " "), xticks=ticks, xticklabels=[f"{tick:g}" for tick in ticks])
+    ax.set(xlabel=axis, xticks=ticks, xticklabels=[f"{tick:g}" for tick in ticks])

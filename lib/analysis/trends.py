@@ -17,7 +17,6 @@ from lib.analysis import contrasts, stats, tables, words
 from lib.analysis.claims import CONTRASTS, HYBRID, MIX, gap, lacking
 from lib.analysis.results import Results
 
-ADJUSTED = {"p_holm": "p", "p_turn": "p_turn"}  # over contrasts, of what
 Series = Mapping[float, Mapping[int, Results]]
 # What hybrid(0.5) of T steps has beyond the specialist of T / 2: lib.analysis.budgets.
 SYNERGY = {"S_mono": "mono", "S_cross": "cross"}
@@ -95,8 +94,9 @@ def slopes(series: Series) -> pd.DataFrame:
              "seeds": slope.seeds, "p_turn": _turning(own)}
         )  # fmt: skip
     table = pd.DataFrame(rows)
-    adjusted = {new: stats.holm(table[old]) for new, old in ADJUSTED.items() if rows}
-    return table.assign(**adjusted)
+    if not rows:
+        return table
+    return table.assign(p_turn=stats.holm(table["p_turn"]), p_holm=stats.holm(table["p"]))
 
 
 def _turning(own: list[pd.DataFrame]) -> float:
@@ -158,7 +158,6 @@ def answer(found: pd.DataFrame, slope: pd.DataFrame, axis: str) -> str:
     found, slope: of `values` and `slopes`."""
     if slope.empty:
         return ""
-    axis = axis.replace("_", " ")
     if set(BESIDE_ALONE) & set(slope["contrast"]):
         return _beside_alone(found, slope, axis)
     rows = _of(slope, ANSWERS)
@@ -260,9 +259,9 @@ def _turns(row: dict) -> bool:
 
 def _verdict(row: dict) -> str:
     """The same of a slope, in words; of an undecided one what could have been detected."""
-    told = _told(row)
     if _turns(row):
         return "both ways: no line"
+    told = _told(row)
     if told == "undecided":
         return f"undecided, detectable {row['detectable']:.3f}"
     return {"higher": "rises", "lower": "falls"}.get(told, told)

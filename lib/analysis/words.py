@@ -66,6 +66,11 @@ def question(p: Analyse) -> Markdown:
     return Markdown(f"**Question.** {_plain(p.question)}" if p.question else "")
 
 
+def axis(p: Analyse) -> str:
+    """The axis of a study as people say it; "" where it has none."""
+    return p.axis.replace("_", " ")
+
+
 def asked(p: Analyse) -> HTML | Markdown:
     """What was asked for, beside what was measured, and which study file runs all of it."""
     table = pd.DataFrame(p.asked.items(), columns=["asked for", "measured here"])

@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup, escape
 
 from lib import store
-from lib.analysis import drawing, glance, overview, trends
+from lib.analysis import drawing, glance, overview, trends, words
 from lib.analysis.overview import Kept, Trained
 from lib.store import ROOT
 from lib.study import grid, paths, report
@@ -195,9 +195,9 @@ def _content(studies: list[Kept], folder: Path) -> dict[str, Any]:
 def _relatives(studies: list[Kept]) -> Markup:
     """What other languages bring to one of few pairs, by its relatives; nothing of one study."""
     kept = {one.name: one for one in studies if one.name in RELATIVES}
-    own = {words: kept[name].table("trend") for name, words in RELATIVES.items() if name in kept}
+    own = {told: kept[name].table("trend") for name, told in RELATIVES.items() if name in kept}
     table = trends.gains(own)
-    axis = next(iter(kept.values())).analyse.axis if kept else ""
+    axis = words.axis(next(iter(kept.values())).analyse) if kept else ""
     return _drawn(glance.donors(table, axis))
 
 

@@ -129,9 +129,9 @@ def scored_runs(study: str, only: str = "") -> list[ScoredRun]:
         _check_record(folder)
     corpora = {t.corpus: paths.corpus_dir(study, t.corpus) / "params.json" for t in trains.values()}
     shares = {name: store.read_json(file).get("switch", 0) for name, file in corpora.items()}
-    switched = {key: shares[train.corpus] > 0 for key, train in trains.items()}
-    labels = arm_labels(trains, [key for key, is_so in switched.items() if is_so])
-    return [ScoredRun(key, labels[key], trains[key], folders[key], switched[key]) for key in wanted]
+    switched = {key for key, train in trains.items() if shares[train.corpus]}
+    labels = arm_labels(trains, switched)
+    return [ScoredRun(k, labels[k], trains[k], folders[k], k in switched) for k in wanted]
 
 
 def _check_record(folder: Path) -> None:
@@ -156,7 +156,7 @@ def by_label(study: str, runs: list[ScoredRun], axis: str) -> dict[str, list[Sco
     found = {}
     for label, own in parts.items():
         trains = {rest: run.train for rest, run in own.items()}
-        names = arm_labels(trains, [rest for rest, run in own.items() if run.switched])
+        names = arm_labels(trains, {rest for rest, run in own.items() if run.switched})
         found[label] = [replace(run, arm=names[rest]) for rest, run in own.items()]
     return found
 
