@@ -183,6 +183,36 @@ def test_a_glance_at_all_contrasts(place, outputs):
     ]
 
 
+def test_the_page_begins_with_two_studies_beside_each_other(place, outputs):
+    """A column each of those that are kept, and no others; a star where a contrast is told."""
+    place("quick", {"primary": primary(-0.2, 0.2, 0.2)})
+    assert not soup(outputs).h1.find_next_sibling("table")
+    place("xquad", {"primary": primary(-0.047, 0.126, 0.016)})
+    place("pretrained", {"primary": primary(-0.001, 0.012, 0.003, "inconclusive")})
+    table = soup(outputs).h1.find_next("table")
+    cells = [[c.get_text() for c in r.find_all(["th", "td"])] for r in table.find_all("tr")]
+    assert cells[0] == ["hybrid(0.5) less", *index.HEADS.values()]
+    assert cells[1] == [
+        "mono, within a language", "-0.047 [-0.057, -0.037]*", "-0.001 [-0.011, +0.009]"
+    ]  # fmt: skip
+    assert [row[0] for row in cells[2:]] == [*overview.IN_SHORT.values()][1:]
+    assert cells[3][1:] == ["\N{EM DASH}"] * 2  # neither has compared in one pool
+    assert cells[4][1:] == ["+0.016 [+0.006, +0.026]*", "+0.003 [-0.007, +0.013]"]
+
+
+def test_a_glance_at_the_law(place, outputs):
+    """Of its tables, what mixing costs and gains; nothing without them."""
+    place("xquad", {"primary": primary(-0.047, 0.126, 0.016)})
+    assert not soup(outputs).find(id="phases")
+    folder = ROOT / "outputs/reference/law/tables"
+    tables = {file.stem: pd.read_csv(file) for file in folder.glob("*.csv")}
+    place("law", tables)
+    said = [image["alt"] for image in soup(outputs).find(id="phases").find_all("img")]
+    first = tables["curves"].query("contrast == 'cross gain'").iloc[0]
+    assert [alt.partition(" over")[0] for alt in said] == ["mono cost", "cross gain"]
+    assert f"the law says {first.estimate:+.3f} at {first.alignment:.2f}" in said[1]
+
+
 def test_verdicts_of_a_glance_are_those_of_the_adjusted_test():
     """And a study whose contrasts are another's is not shown twice."""
     run = params.Train(strategy="mono", steps=4, model="outputs/xquad/runs/a/model")

@@ -19,6 +19,13 @@ from lib.params import Analyse, Prepare, Train
 LAW = ("points", "predictions", "outcomes", "growth")  # what lib.analysis.predictions.answer reads
 PRIMARY = {claim.words: claim.words.partition(":")[0] for claim in claims.PRIMARY}
 MULTI = "Multi gain"  # beside the primary contrasts in the figure; of claims.CONTRASTS
+# The contrasts of the figure, said as what hybrid(0.5) is compared with.
+IN_SHORT = {
+    "Mono cost": "mono, within a language",
+    "Cross gain": "mono, across languages",
+    MULTI: "mono, one pool of all languages",
+    "Batch effect": "mix(0.5), mean of the three",
+}
 UNTRAINED = {*REFERENCES.values(), "untrained"}
 
 
@@ -126,6 +133,21 @@ def side_by_side(studies: Iterable[Kept]) -> pd.DataFrame:
     columns = ["contrast", "study", "start", "arm", "difference", "low", "high", "verdict"]
     table = pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame()
     return table.sort_values("contrast", key=_in_turn, kind="stable") if parts else table
+
+
+def in_short(studies: Iterable[Kept], heads: Mapping[str, str]) -> pd.DataFrame:
+    """For people to read: a row a contrast of `side_by_side`, a column each of the studies that
+    `heads` names, under what it calls them; a star where a contrast is told from zero."""
+    table = side_by_side(kept for kept in studies if kept.name in heads)
+    if table.empty:
+        return table
+    told = table["verdict"].map({"undecided": ""}).fillna("*")
+    shown = [tables.gap_shown(row) for row in table.itertuples()]
+    table = table.assign(contrast=table["contrast"].map(IN_SHORT), shown=shown + told)
+    wide = table.pivot(index="contrast", columns="study", values="shown")
+    wide = wide.reindex(index=IN_SHORT.values(), columns=[n for n in heads if n in wide])
+    wide = wide.rename(columns=heads).fillna("\N{EM DASH}")
+    return wide.rename_axis("hybrid(0.5) less").reset_index()
 
 
 def _multi(kept: Kept) -> pd.DataFrame:

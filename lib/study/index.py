@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup, escape
 
 from lib import store
-from lib.analysis import drawing, glance, overview, trends, words
+from lib.analysis import drawing, glance, overview, phases, trends, words
 from lib.analysis.overview import Kept, Trained
 from lib.store import ROOT
 from lib.study import grid, paths, report
@@ -96,6 +96,11 @@ QUESTIONS = (
         "the paper's own figures: its training data is not public; what large encoders reach",
     ),
 )
+# Studies that the first table puts beside each other: real text, and two ends of alignment.
+HEADS = {
+    "xquad": "a small encoder from scratch",
+    "pretrained": "multilingual-e5-small, pretrained",
+}
 # Studies of one language of few pairs, with its relatives among the others.
 RELATIVES = {
     "rq4_zh": "Chinese (no relative)",
@@ -174,10 +179,11 @@ def _content(studies: list[Kept], folder: Path) -> dict[str, Any]:
 
     def linked(table: pd.DataFrame) -> dict[str, Any]:
         """Columns and rows, with every study's name a link to its report."""
-        rows = [[links.get(cell, cell) for cell in row] for row in table.to_numpy().tolist()]
-        return {"columns": [*table.columns], "rows": rows}
+        return _plain(table.map(lambda cell: links.get(cell, cell)))
 
     return {
+        "in_short": _plain(overview.in_short(own, HEADS)),
+        "law": _law(studies),
         "questions": [_question(one, studies, links) for one in (QUESTIONS[-1], *QUESTIONS[:-1])],
         "glance": _drawn(glance.studies(overview.side_by_side(own))),
         "axes": _drawn(glance.axes(_titled(overview.along(own)))),
@@ -190,6 +196,22 @@ def _content(studies: list[Kept], folder: Path) -> dict[str, Any]:
         "untested": overview.untested(own),
         "studies": [_study(kept, links[kept.name]) for kept in studies],
     }
+
+
+def _plain(table: pd.DataFrame) -> dict[str, Any]:
+    """Columns and rows."""
+    return {"columns": [*table.columns], "rows": table.to_numpy().tolist()}
+
+
+def _law(studies: list[Kept]) -> Markup:
+    """What mixing costs and gains over alignment; nothing without the law's tables."""
+    for kept in (one for one in studies if "laws" in one.tables):
+        lines = kept.table("curves")
+        lines = lines[lines["contrast"].isin(["mono cost", "cross gain"])]
+        return _drawn(
+            phases.phases(phases.marks(kept.table("points"), kept.table("outcomes")), lines)
+        )
+    return Markup("")
 
 
 def _relatives(studies: list[Kept]) -> Markup:
