@@ -340,6 +340,19 @@ def test_what_the_readme_says_of_maps_is_as_committed():
     assert f"has {rows['mono, centred', 'mono', 'multi']} of that" in readme
 
 
+def test_what_the_readme_says_of_held_out_articles_is_as_committed():
+    """What is gained, and for how much: without signs, the larger loss first."""
+    rows = {r["setting"]: r for r in reference_table("xquad-articles", "rivals")
+            if (r["arm"], r["versus"]) == ("hybrid(0.5)", "mono")}  # fmt: skip
+    loss = {k: -float(rows["mono"][k]) for k in ("difference", "low", "high")}
+    loss["low"], loss["high"] = loss["high"], loss["low"]
+    gained, lost = (signed(row).replace("+", "") for row in (rows["cross"], loss))
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert (
+        f"held out {gained} for {lost}, and in one pool nothing ({signed(rows['multi'])})" in readme
+    )
+
+
 def test_what_training_all_layers_changes_is_as_committed():
     """Each seed's differences in its table in docs/results.md, by hand of both studies' runs."""
     block = section("pretrained").split("| `hybrid(0.5)` less | lower 8 layers frozen |")[1]
