@@ -1,5 +1,6 @@
 """What fine-tuning takes of memory: counted before it, measured in it."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -163,11 +164,14 @@ def test_the_command(checkpoint, tmp_path, capsys):
     file = tmp_path / "mine.yaml"
     file.write_text(
         f"train: {{model: {checkpoint}, batch_size: 16, max_length: 64}}\n"
-        "vary: {size: {whole: {}, adapters: {train.lora: 4}}, train.seed: [0, 1]}\n"
+        "vary: {size: {whole: {}, adapters: {train.lora: 4}, third: {train.objective: lakda}}, "
+        "train.seed: [0, 1]}\n"
     )
     assert main(["plan", str(file), "--memory", "0.2"]) == 0
     said = capsys.readouterr().out
-    assert said.count("parameters") == 2 and "size=whole" in said and "size=adapters" in said
+    assert said.count("parameters") == 3 and "size=whole" in said and "size=adapters" in said
+    peaks = [float(x) for x in re.findall(r"peak ([0-9.]+) ", said)]
+    assert peaks[2] > 1.3 * peaks[0]  # a third text a row
     assert "seed" not in said and "chunk" in said
     file.write_text(f"train: {{model: {checkpoint}, max_length: 64, ranks: 2, shard: true}}\n")
     assert main(["plan", str(file), "--memory", "4"]) == 0

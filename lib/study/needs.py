@@ -10,7 +10,8 @@ GIB = 2**30
 # Parameters that decide what a step takes.
 DECIDES = (
     "model", "layers_kept", "frozen", "lora", "recompute", "width", "layers", "heads", "max_length",
-    "batch_size", "explicit", "chunk", "precision", "weights", "dropout", "ranks", "shard",
+    "batch_size", "explicit", "objective", "chunk", "precision", "weights", "dropout", "ranks",
+    "shard",
 )  # fmt: skip
 
 
