@@ -160,7 +160,7 @@ def test_billions_of_weights_are_planned_without_any(monkeypatch, kind, billions
 
 
 def test_the_command(checkpoint, tmp_path, capsys):
-    """A line a kind of run, and what fits."""
+    """Some lines per kind of run, and what fits."""
     file = tmp_path / "mine.yaml"
     file.write_text(
         f"train: {{model: {checkpoint}, batch_size: 16, max_length: 64}}\n"

@@ -10,14 +10,19 @@ from statistics import mean
 from unittest import mock
 from urllib.parse import unquote
 
+import matplotlib.pyplot as plt
+import nbformat
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 
+from lib.analysis import drawing
 from lib.analysis.claims import CLAIMS, ZERO_SHOT
 from lib.store import ROOT
-from lib.study import lawpage, predict, warm
-from lib.study.__main__ import main
+from lib.study import grid, lawpage, ledger, paths, predict
+from lib.study.plan import Job, notebook_path, plan
 
 REFERENCES = ROOT / "outputs" / "reference"
 STUDIES = [
@@ -25,6 +30,7 @@ STUDIES = [
 ]
 studies = pytest.mark.parametrize("study", STUDIES)
 SEEDS = 5
+WHOLE = ("pretrained-full", "rq4_da", "rq5_prompts")  # plain, along an axis, about prompts
 
 
 def table(study: str, name: str) -> list[dict[str, str]]:
@@ -124,36 +130,46 @@ def test_the_ledger_is_kilobytes_a_run(study):
         assert json.loads((run / "provenance.json").read_text())["commit"]
 
 
-@pytest.fixture(scope="module")
-def kernels(tmp_path_factory):
-    """Environment of reports below a folder of outputs, whose kernels are forked from one process:
-    four times its imports would cost more than the reports."""
-    folder = tmp_path_factory.mktemp("kernels")
-    place = {"BATCHES_OUTPUTS": str(folder / "outputs")}
-    with warm.kernels(str(folder), folder / "kernels.log", place) as asked:
-        yield place | asked
+def reported(study: str, outputs: Path) -> Path:
+    """The folder of a report that is made of a ledger and nothing else, of WHOLE from the command
+    line.
+
+    Of the others the notebook's cells are executed here, and figures drawn but not saved: kernels,
+    pictures and pages are most of a report's time."""
+    with mock.patch.dict(os.environ, {"BATCHES_OUTPUTS": str(outputs)}):
+        if study in WHOLE:
+            command = [sys.executable, "-m", "lib.study", "report"]
+            command += ["--from", f"outputs/reference/{study}"]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
+            assert done.returncode == 0, done.stdout + done.stderr
+        else:
+            ledger.restore(str(REFERENCES / study))
+            with mock.patch.object(drawing, "_saved", unsaved), rc_context():
+                execute(plan(grid.load_frozen(study)))
+        return paths.report_dir(study)
 
 
-def reported(study: str, place: dict[str, str]) -> Path:
-    """The folder of a report that is made of a ledger and nothing else; the first study's from the
-    command line."""
-    arguments = ["report", "--from", f"outputs/reference/{study}"]
-    if study == STUDIES[0]:
-        command = [sys.executable, "-m", "lib.study", *arguments]
-        done = subprocess.run(
-            command, cwd=ROOT, env=os.environ | place, capture_output=True, text=True, timeout=500
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-    else:
-        with mock.patch.dict(os.environ, place):
-            assert main(arguments) == 0
-    return Path(place["BATCHES_OUTPUTS"]) / study / "report"
+def unsaved(figure: Figure, file: Path) -> str:
+    """In place of an SVG."""
+    plt.close(figure)
+    return '<svg width="1pt">'
+
+
+def execute(jobs: list[Job]) -> None:
+    """The code of the notebook that analyses, with the study's parameters."""
+    [job] = [job for job in jobs if job.stage == "analyse"]
+    names = {}
+    for cell in nbformat.read(notebook_path("analyse"), 4).cells:
+        if cell.cell_type == "code":
+            exec(cell.source, names)
+        if "parameters" in cell.metadata.get("tags", []):
+            names |= job.params.model_dump()
 
 
 @studies
-def test_the_ledger_gives_the_committed_tables(study, kernels):
+def test_the_ledger_gives_the_committed_tables(study, tmp_path):
     """All of them, on a clone that has nothing else; another CPU may round another way."""
-    made = reported(study, kernels) / "tables"
+    made = reported(study, tmp_path) / "tables"
     kept = REFERENCES / study / "tables"
     assert {f.name for f in made.iterdir()} == {f.name for f in kept.iterdir()}
     for file in kept.glob("*.csv"):

@@ -141,7 +141,7 @@ def in_short(studies: Iterable[Kept], heads: Mapping[str, str]) -> pd.DataFrame:
     table = side_by_side(kept for kept in studies if kept.name in heads)
     if table.empty:
         return table
-    told = table["verdict"].map({"undecided": ""}).fillna("*")
+    told = table["verdict"].isin(["higher", "lower"]).map({True: "*", False: ""})
     shown = [tables.gap_shown(row) for row in table.itertuples()]
     table = table.assign(contrast=table["contrast"].map(IN_SHORT), shown=shown + told)
     wide = table.pivot(index="contrast", columns="study", values="shown")

@@ -205,7 +205,8 @@ def _plain(table: pd.DataFrame) -> dict[str, Any]:
 
 def _law(studies: list[Kept]) -> Markup:
     """What mixing costs and gains over alignment; nothing without the law's tables."""
-    for kept in (one for one in studies if "laws" in one.tables):
+    needed = {"points", "curves", "outcomes"}
+    for kept in (one for one in studies if needed <= {*one.tables}):
         lines = kept.table("curves")
         lines = lines[lines["contrast"].isin(["mono cost", "cross gain"])]
         return _drawn(
