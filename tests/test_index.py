@@ -200,6 +200,20 @@ def test_the_page_begins_with_two_studies_beside_each_other(place, outputs):
     assert cells[4][1:] == ["+0.016 [+0.006, +0.026]*", "+0.003 [-0.007, +0.013]"]
 
 
+def test_arms_beside_the_runs_of_another_study_are_not_that_study_again():
+    """The first of those with the same contrasts counts; what has none of its own stays."""
+    same = primary(-0.047, 0.126, 0.016)
+    studies = [
+        Kept("a", {"primary": same}),
+        Kept("a-more", {"primary": same.assign(p=0.5)}),
+        Kept("b", {"primary": primary(-0.047, 0.126, 0.017)}),
+        Kept("c", {"primary": primary(0.1, 0.1, 0.1), "posthoc": pd.DataFrame()}),
+        Kept("law", {}),
+        Kept("rungs", {}),
+    ]
+    assert [kept.name for kept in overview.distinct(studies)] == ["a", "b", "law", "rungs"]
+
+
 def test_a_glance_at_the_law(place, outputs):
     """Of its tables, what mixing costs and gains; nothing without them."""
     place("xquad", {"primary": primary(-0.047, 0.126, 0.016)})

@@ -316,7 +316,11 @@ def signed(row, middle="difference", low="low", high="high"):
 
 @pytest.mark.parametrize(
     ("place", "study", "name", "count"),
-    [(1, "pretrained-posthoc", "posthoc", 4), (2, "pretrained-rivals", "others", 7)],
+    [
+        (1, "pretrained-posthoc", "posthoc", 4),
+        (2, "pretrained-rivals", "others", 7),
+        (3, "pretrained-arms", "rivals", 6),
+    ],
 )
 def test_what_rivals_of_batches_bring_is_as_committed(place, study, name, count):
     """Each row of maps after training, and of losses over parallel texts, in docs/results.md."""
@@ -337,7 +341,10 @@ def test_what_the_readme_says_of_maps_is_as_committed():
         for r in reference_table("pretrained-posthoc", "posthoc")
     }
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    assert f"has {rows['mono, centred', 'mono', 'multi']} of that" in readme
+    assert f"mean taken away {rows['mono, centred', 'mono', 'multi']}." in readme
+    arms = {(r["arm"], r["versus"], r["setting"]): signed(r)
+            for r in reference_table("pretrained-arms", "rivals")}  # fmt: skip
+    assert f"`hybrid(0.75)`) has {arms['hybrid(0.75)', 'mono', 'multi']} of that" in readme
 
 
 def test_what_the_readme_says_of_held_out_articles_is_as_committed():

@@ -68,6 +68,19 @@ class Kept:
         return not {"posthoc", "others"}.isdisjoint(self.tables)
 
 
+def distinct(studies: Iterable[Kept]) -> list[Kept]:
+    """Studies whose primary contrasts are of runs of their own: none that borrows, and of several
+    with the same contrasts the first, since the others took its runs and put arms beside them."""
+    found, seen = [], set()
+    for kept in (one for one in studies if not one.borrows):
+        primary = kept.table("primary")
+        own = tuple(primary["difference"].dropna()) if len(primary) else ()
+        if not own or own not in seen:
+            found.append(kept)
+        seen.add(own)
+    return found
+
+
 # --- the answers -------------------------------------------------------------------------------
 
 

@@ -175,7 +175,7 @@ def _place(name: str) -> int:
 def _content(studies: list[Kept], folder: Path) -> dict[str, Any]:
     """What the template shows."""
     links = {kept.name: _link(kept, folder) for kept in studies}
-    own = [kept for kept in studies if not kept.borrows]
+    own = overview.distinct(studies)
 
     def linked(table: pd.DataFrame) -> dict[str, Any]:
         """Columns and rows, with every study's name a link to its report."""
