@@ -59,6 +59,12 @@ class Study:
     file: str = ""  # what it was read from, seen from ROOT
     contents: dict[str, str] = field(default_factory=dict)  # path -> hash, of what it names
 
+    @property
+    def size(self) -> str:
+        """`1 corpus, 40 runs`."""
+        corpora, runs = len(self.corpora), len(self.runs)
+        return f"{corpora} corp{'us' if corpora == 1 else 'ora'}, {runs} run{'s' * (runs != 1)}"
+
 
 def load_study(path: str | Path, changes: Iterable[str] = ()) -> Study:
     """Read and expand a study file. Raises BadParameter in one line naming file and key.
@@ -474,7 +480,6 @@ def describe(study: Study) -> str:
         arm = arm_name(train.strategy, train.alpha)
         how = f"{arm}, {train.steps} steps" if train.steps else "untrained"
         lines.append(f"  run {key:<28} {how}, seed {train.seed}, corpus {train.corpus}")
-    corpora, runs = len(study.corpora), len(study.runs)
-    stages = corpora + 2 * runs + 2
-    lines.append(f"{corpora} corpora, {runs} runs ({steps:,} training steps): {stages} stages")
+    stages = len(study.corpora) + 2 * len(study.runs) + 2
+    lines.append(f"{study.size} ({steps:,} training steps): {stages} stages")
     return "\n".join(lines)

@@ -43,9 +43,7 @@ class Progress:
         left = len(self.jobs) - len(self.done)
         what = f"{len(self.done)} of {len(self.jobs)} stages are done"
         todo = f"{left} to run, {self.slots} at a time" if left else "nothing to run"
-        corpora, runs = len(study.corpora), len(study.runs)
-        grid = f"{corpora} corp{'us' if corpora == 1 else 'ora'}, {runs} run{'s' * (runs != 1)}"
-        return f"{study.name}: {grid}; {what}, {todo}"
+        return f"{study.name}: {study.size}; {what}, {todo}"
 
     def tell(self, event: dict) -> str:
         """Take in what a stage tells; the line to show, "" for none. Causes of failure come at the
