@@ -289,13 +289,16 @@ def test_what_the_readme_says_of_other_losses_is_as_committed():
     """Over mixed rows in one pool, hybrid(0.5) first."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     line = next(x for x in text.splitlines() if x.startswith("| other losses? |"))
-    rows = {
-        (r["arm"], r["versus"], r["setting"]): signed(r)
-        for r in reference_table("pretrained-rivals", "others")
-    }
+    rows = differences("pretrained-rivals", "others")
     arms = ("hybrid(0.5)", "x-x, lakda", "x-x, distil", "x-x, xlco")
     expected = [rows[arm, "x-x", "multi"] for arm in arms]
     assert re.findall(r"[-+]\.\d{3} \[[^]]*\]", line) == expected
+
+
+def differences(study, name):
+    """(arm, versus, setting) -> what a table of comparisons says, as pages show it."""
+    rows = reference_table(study, name)
+    return {(r["arm"], r["versus"], r["setting"]): signed(r) for r in rows}
 
 
 def _contrasts(study):
@@ -324,7 +327,7 @@ def signed(row, middle="difference", low="low", high="high"):
 )
 def test_what_rivals_of_batches_bring_is_as_committed(place, study, name, count):
     """Each row of maps after training, and of losses over parallel texts, in docs/results.md."""
-    rows = {(r["arm"], r["versus"], r["setting"]): signed(r) for r in reference_table(study, name)}
+    rows = differences(study, name)
     block = section("pretrained").split("| difference | mono | cross | multi |\n")[place]
     lines = block.split("\n\n")[0].splitlines()[1:]
     assert len(lines) == count
@@ -336,14 +339,10 @@ def test_what_rivals_of_batches_bring_is_as_committed(place, study, name, count)
 
 
 def test_what_the_readme_says_of_maps_is_as_committed():
-    rows = {
-        (r["arm"], r["versus"], r["setting"]): signed(r)
-        for r in reference_table("pretrained-posthoc", "posthoc")
-    }
+    rows = differences("pretrained-posthoc", "posthoc")
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     assert f"mean taken away {rows['mono, centred', 'mono', 'multi']}." in readme
-    arms = {(r["arm"], r["versus"], r["setting"]): signed(r)
-            for r in reference_table("pretrained-arms", "rivals")}  # fmt: skip
+    arms = differences("pretrained-arms", "rivals")
     assert f"`hybrid(0.75)`) has {arms['hybrid(0.75)', 'mono', 'multi']} of that" in readme
 
 

@@ -116,7 +116,7 @@ def _levels(kept: Kept) -> str:
 def together(studies: Iterable[Kept]) -> str:
     """What several studies say of the primary contrasts, in a sentence: how often each verdict, and
     from which difference to which; "" for fewer than two. Those of too few seeds stay out."""
-    every = [k.table("primary").dropna(subset="difference") for k in studies if _flat(k)]
+    every = [k.table("primary").dropna(subset="difference") for k in distinct(studies) if _flat(k)]
     tested = [own[own["verdict"] != stats.NO_VERDICT] for own in every]
     if sum(len(own) > 0 for own in tested) < 2:
         return ""
@@ -134,7 +134,9 @@ def side_by_side(studies: Iterable[Kept]) -> pd.DataFrame:
     that is not along an axis, those of a pretrained encoder first: contrast, study, start, arm,
     difference, low, high, verdict (as of lib.analysis.contrasts.rivals)."""
     parts = []
-    for kept in sorted(filter(_flat, studies), key=lambda kept: not kept.made.runs[0].model):
+    for kept in sorted(
+        filter(_flat, distinct(studies)), key=lambda kept: not kept.made.runs[0].model
+    ):
         primary = kept.table("primary").dropna(subset="difference")
         told = primary["verdict"].isin(["supported", "contradicted"])
         higher = (primary["difference"] > 0).map({True: "higher", False: "lower"})
@@ -192,8 +194,8 @@ def along(studies: Iterable[Kept]) -> pd.DataFrame:
 
 
 def _flat(kept: Kept) -> bool:
-    """Whether a study has contrasts of its own, and not along an axis."""
-    return "primary" in kept.tables and not kept.analyse.axis and not kept.borrows
+    """Whether a study has contrasts, and not along an axis."""
+    return "primary" in kept.tables and not kept.analyse.axis
 
 
 def unreported(kept: Kept) -> str:
