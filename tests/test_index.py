@@ -212,6 +212,7 @@ def test_arms_beside_the_runs_of_another_study_are_not_that_study_again():
         Kept("rungs", {}),
     ]
     assert [kept.name for kept in overview.distinct(studies)] == ["a", "b", "law", "rungs"]
+    assert "mono cost -0.047 to -0.047 (supported in 2 of 2 studies)" in overview.together(studies)
 
 
 def test_a_glance_at_the_law(place, outputs):
