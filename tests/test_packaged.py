@@ -307,7 +307,7 @@ def test_a_study_that_names_it_can_be_checked(tmp_path, capsys):
     file = tmp_path / "own.yaml"
     file.write_text(f"prepare: {{source: cldr}}\ntrain: {{model: {packaged.NAME}, steps: 3}}\n")
     assert main(["check", str(file)]) == 0
-    assert "1 runs" in capsys.readouterr().out
+    assert "1 run (" in capsys.readouterr().out
 
 
 # --- the real one ------------------------------------------------------------------------------
