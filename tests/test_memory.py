@@ -75,9 +75,9 @@ def measured(p):
         {"batch_size": 32, "chunk": 16},
         {"batch_size": 32, "lora": 8},
         {"batch_size": 32, "recompute": True},
-        {"batch_size": 32, "lora": 8, "precision": "bf16"},
-        {"batch_size": 32, "lora": 8, "precision": "bf16", "weights": "bf16"},
-        {"batch_size": 32, "lora": 8, "precision": "bf16", "weights": "nf4"},
+        {"batch_size": 8, "lora": 8, "precision": "bf16"},
+        {"batch_size": 8, "lora": 8, "precision": "bf16", "weights": "bf16"},
+        {"batch_size": 8, "lora": 8, "precision": "bf16", "weights": "nf4"},
     ],
     ids=lambda more: " ".join(more),
 )

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 
@@ -89,7 +90,12 @@ def _save_sums(folder: Path, scored: Mapping[str, Scored]) -> None:
 
 
 def _sums(file: Path) -> pd.DataFrame:
-    """What `_save_sums` has written, to compute with."""
+    """What `_save_sums` has written, to compute with; not to be changed, since it is read once."""
+    return _sums_of(file, file.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _sums_of(file: Path, _written: int) -> pd.DataFrame:
     table = pd.read_parquet(file)
     return table.astype(dict.fromkeys(table.select_dtypes("float32"), "float64"))
 
