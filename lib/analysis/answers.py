@@ -62,15 +62,15 @@ def beside_others(others: pd.DataFrame) -> str:
         return ""
     leads = pool["versus"].str.contains(", ")  # a name of batches and what is otherwise than they
     parts = [
-        f"Over {versus}, {_in_pool(own, 'arm')}."
+        f"Over {versus}, {in_pool(own, 'arm')}."
         for versus, own in pool[~leads].groupby("versus", sort=False)
     ]
     if leads.any():
-        parts.append(f"Of {HYBRID}: against {_in_pool(pool[leads], 'versus', ' it')}.")
+        parts.append(f"Of {HYBRID}: against {in_pool(pool[leads], 'versus', ' it')}.")
     return " ".join(parts)
 
 
-def _in_pool(rows: pd.DataFrame, named: str, it: str = "") -> str:
+def in_pool(rows: pd.DataFrame, named: str, it: str = "") -> str:
     """What each difference is in one pool of all languages, behind a name."""
     return "; ".join(f"{r[named]}{it} {effect(r, 'in one pool')}" for r in rows.to_dict("records"))
 

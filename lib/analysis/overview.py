@@ -26,6 +26,7 @@ IN_SHORT = {
     MULTI: "mono, one pool of all languages",
     "Batch effect": "mix(0.5), mean of the three",
 }
+VERDICTS = ("supported", "contradicted", "equivalent", "inconclusive")
 UNTRAINED = {*REFERENCES.values(), "untrained"}
 
 
@@ -71,30 +72,48 @@ class Kept:
 def distinct(studies: Iterable[Kept]) -> list[Kept]:
     """Studies whose primary contrasts are of runs of their own: none that borrows, and of several
     with the same contrasts the first, since the others took its runs and put arms beside them."""
-    found, seen = [], set()
-    for kept in (one for one in studies if not one.borrows):
-        primary = kept.table("primary")
-        own = tuple(primary["difference"].dropna()) if len(primary) else ()
-        if not own or own not in seen:
-            found.append(kept)
-        seen.add(own)
-    return found
+    every = [*studies]
+    return [kept for kept in every if not kept.borrows and _first(kept, every) is kept]
+
+
+def _first(kept: Kept, studies: Iterable[Kept]) -> Kept:
+    """The first of some studies with the same contrasts that does not borrow them; or the study."""
+    own = _differences(kept)
+    same = (one for one in studies if own and not one.borrows and _differences(one) == own)
+    return next(same, kept)
+
+
+def _differences(kept: Kept) -> list[float]:
+    primary = kept.table("primary")
+    return primary["difference"].dropna().tolist() if len(primary) else []
 
 
 # --- the answers -------------------------------------------------------------------------------
 
 
-def answer(kept: Kept) -> str:
-    """What a study found, in a sentence or two with intervals, `**` around what counts. kept: one
-    that has a result."""
+def answer(kept: Kept, studies: Iterable[Kept] = ()) -> str:
+    """What a study found, in a sentence or two with intervals, `**` around what counts: of one that
+    puts arms beside the runs of one of `studies`, what these arms are. kept: one that has a
+    result."""
     if "laws" in kept.tables:
         return predictions.answer(*(kept.table(n) for n in LAW))
     own = (kept.table(name) for name in ("choices", "posthoc", "others", "trend", "slopes"))
     if said := answers.first_sentence(*own, words.axis(kept.analyse)):
         return said + _levels(kept)
+    if (first := _first(kept, studies)) is not kept:
+        return _added(kept, first)
     primary = kept.table("primary")
     primary = primary.assign(why=primary["why"].astype(object).fillna(""))
     return words.in_short(primary) + _behind(kept)
+
+
+def _added(kept: Kept, first: Kept) -> str:
+    """Whose contrasts a study has, and what mAP its further arms have in one pool beyond mono."""
+    own, known = kept.table("rivals"), first.table("rivals")
+    said = f"The contrasts of {first.name}, whose runs it took."
+    rows = own[(own["rival"] == "mono") & (own["setting"] == "multi")] if len(own) else own
+    rows = rows[~rows["arm"].isin(known["arm"] if len(known) else [])] if len(rows) else rows
+    return f"{said} Over mono, {answers.in_pool(rows, 'arm')}." if len(rows) else said
 
 
 def _levels(kept: Kept) -> str:
@@ -290,21 +309,26 @@ def _behind(kept: Kept) -> str:
 
 
 def verdicts(studies: Iterable[Kept]) -> pd.DataFrame:
-    """A row a claim, a column a study that has verdicts: claim, `in all` (how often which, the same
-    runs counted once), and the verdict in each."""
-    judged = _judged(studies)
-    columns = {k.name: k.table("claims").set_index("claim")["verdict"] for k in judged}
-    if not columns:
-        return pd.DataFrame()
-    table = pd.DataFrame(columns).reindex(_in_order(columns.values()))
-    table = table.fillna(claims.NOT_TESTED)
-    runs = [_compared(kept) for kept in judged]
-    every = []
-    for claim, row in zip(table.index, table.to_numpy().tolist(), strict=True):
-        names = (own.get(claim, place) for place, own in enumerate(runs))
-        every.append(_in_all([*dict(zip(names, row, strict=True)).values()]))
-    table.insert(0, "in all", every)
-    return table.rename_axis("claim").reset_index()
+    """A row a claim that was judged: claim, and a column a verdict, whose cells are the names of
+    the studies that reached it; of several with the same runs the first."""
+    found: dict[str, dict[str, list[str]]] = {}
+    seen, judged = set(), [kept for kept in studies if len(kept.table("claims"))]
+    for kept in judged:
+        runs = _compared(kept)
+        for row in kept.table("claims").itertuples():
+            own = row.claim, runs.get(row.claim, kept.name)
+            if row.verdict in VERDICTS and own not in seen:
+                seen.add(own)
+                found.setdefault(row.claim, {}).setdefault(row.verdict, []).append(kept.name)
+    columns = sorted({v for own in found.values() for v in own}, key=VERDICTS.index)
+    order = _in_order(kept.table("claims")["claim"] for kept in judged)
+    return pd.DataFrame(
+        [
+            {"claim": claim} | {v: tuple(found[claim].get(v, ())) for v in columns}
+            for claim in order
+            if claim in found
+        ]
+    )
 
 
 def _compared(kept: Kept) -> dict[str, tuple[float, ...]]:
@@ -314,22 +338,17 @@ def _compared(kept: Kept) -> dict[str, tuple[float, ...]]:
     return {claim: tuple(own) for claim, own in groups}
 
 
-def _judged(studies: Iterable[Kept]) -> list[Kept]:
-    return [kept for kept in studies if len(kept.table("claims"))]
-
-
 def _in_order(parts: Iterable[pd.Series]) -> list[str]:
     """Claims as lib.analysis.claims has them, then others as they come."""
     known = [claim.words for claim in claims.CLAIMS]
-    every = dict.fromkeys(claim for part in parts for claim in part.index)
+    every = dict.fromkeys(claim for part in parts for claim in part)
     return [c for c in known if c in every] + [c for c in every if c not in known]
 
 
 def _in_all(found: list[str]) -> str:
-    """`contradicted in 3`, `supported in 1, inconclusive in 2`; studies without a verdict aside."""
-    tested = [verdict for verdict in found if verdict not in (claims.NOT_TESTED, stats.NO_VERDICT)]
-    counts = [f"{verdict} in {tested.count(verdict)}" for verdict in dict.fromkeys(tested)]
-    return ", ".join(counts) or claims.NOT_TESTED
+    """`contradicted in 3`, `supported in 1, inconclusive in 2`."""
+    counts = [f"{verdict} in {found.count(verdict)}" for verdict in dict.fromkeys(found)]
+    return ", ".join(counts)
 
 
 def comparisons(studies: Iterable[Kept]) -> pd.DataFrame:
@@ -346,7 +365,7 @@ def comparisons(studies: Iterable[Kept]) -> pd.DataFrame:
 
 def untested(studies: Iterable[Kept]) -> dict[str, str]:
     """Claim -> why no study could test it."""
-    every = [k.table("claims") for k in _judged(studies)]
+    every = [kept.table("claims") for kept in studies if len(kept.table("claims"))]
     if not every:
         return {}
     rows = pd.concat(every)

@@ -107,6 +107,28 @@ RELATIVES = {
     "rq4_da": "Danish (Swedish)",
     "rq4_pt": "Portuguese (Spanish, Italian)",
 }
+# What a study is, for whom its name says nothing.
+TITLES = {
+    "quick": "a small encoder from scratch, embedded corpus",
+    "xquad": "a small encoder from scratch, XQuAD-R",
+    "xquad-articles": "the same, with no article of the test among the training data",
+    "pretrained": "multilingual-e5-small, XQuAD-R",
+    "pretrained-arms": "more alphas, one pair of languages a batch, English alone",
+    "pretrained-full": "all layers trained",
+    "pretrained-posthoc": "each language's mean taken away after training",
+    "pretrained-rivals": "losses over parallel texts",
+    "pretrained-unseen": "asked in languages that no arm was trained on",
+    "rq1_size": "shares of the data, the same number of updates",
+    "rq1_epochs": "shares of the data, the same number of passes",
+    "rq2_cards": "4 to 110 languages, embedded corpus",
+    "rq3_layers": "2 to 12 layers of multilingual-e5-small",
+    "rq3_width": "from scratch, .13 to 10 million weights",
+    "rq4_zh": "few pairs in Chinese",
+    "rq4_da": "few pairs in Danish, beside Swedish",
+    "rq4_pt": "few pairs in Portuguese, beside Spanish and Italian",
+    "rq5_prompts": "prefixes before questions, multilingual-e5-small",
+    "law": "contrasts over alignment, fitted and predicted",
+}
 PAGE = "index.html"
 
 
@@ -236,18 +258,16 @@ def _drawn(figure: drawing.Figure) -> Markup:
 
 
 def _leading(verdicts: pd.DataFrame, links: dict) -> dict[str, Any]:
-    """Verdicts, with those of studies as links to where their reports give them."""
-    place = Markup('<a href="{}/index.html#do-the-claims-hold">{}</a>')
-    names = [*verdicts.columns]
-    leads = [isinstance(links.get(name), Markup) for name in names]
-    rows = [
-        [
-            place.format(quote(name), cell) if lead else cell
-            for name, cell, lead in zip(names, row, leads, strict=True)
-        ]
-        for row in verdicts.to_numpy().tolist()
-    ]
-    return {"columns": names, "rows": rows}
+    """Verdicts, with names of studies as links to where their reports give them."""
+    place = Markup('<a href="{0}/index.html#do-the-claims-hold">{1}</a>')
+
+    def leads(name: str) -> Markup | str:
+        return place.format(quote(name), name) if isinstance(links[name], Markup) else name
+
+    plain = _plain(verdicts)
+    for row in plain["rows"]:
+        row[1:] = [Markup(", ").join(map(leads, names)) or "\N{EM DASH}" for names in row[1:]]
+    return plain
 
 
 def _link(kept: Kept, folder: Path) -> Markup | str:
@@ -263,7 +283,8 @@ def _question(one: Question, studies: list[Kept], links: dict) -> dict[str, Any]
     answers = [
         {
             "link": links[kept.name],
-            "said": _strong(overview.answer(kept)),
+            "title": TITLES.get(kept.name, ""),
+            "said": _strong(overview.answer(kept, studies)),
             "rests": overview.rests_on(kept),
             "seeds": overview.seeds(kept),
         }
@@ -313,6 +334,7 @@ def _study(kept: Kept, link: Markup | str) -> dict[str, Any]:
     of = "" if kept.made.finished == len(runs) else f" of {len(runs):,}"
     return {
         "link": link,
+        "title": TITLES.get(kept.name, ""),
         "rests": overview.rests_on(kept),
         "runs": f"{kept.made.finished:,}{of}" if runs else "\N{EM DASH}",
         "seeds": overview.seeds(kept),
