@@ -66,7 +66,8 @@ LEADER = {"arrowstyle": "-", "color": REFERENCE, "lw": 0.7, "shrinkA": 0, "shrin
 WIDE, PANEL = 5.2, 3.1  # inches: of a figure that stands alone, and of one of several
 ZOOM = 1.25  # of a figure that stands alone, on a wide screen
 ROW = "display:flex;flex-wrap:wrap;align-items:flex-start;gap:.5rem"
-IN_ROW = "flex:1 1 280px;min-width:0;max-width:min(100%,"
+IN_ROW = "flex:1 1 {:.0f}px;min-width:0;max-width:min(100%,{:.0f}px)"
+LEAST = 0.94  # of its width, before the next panel begins a row
 NEAR = 18  # pixels: a name no farther from its mark needs no line to it
 
 
@@ -183,7 +184,7 @@ def _image(svg: str, alt: str, zoom: float) -> str:
     width = zoom * points * 4 / 3
     data = base64.b64encode(svg.encode()).decode()
     return (
-        f'<img alt="{html.escape(alt)}" style="{IN_ROW}{width:.0f}px)" '
+        f'<img alt="{html.escape(alt)}" style="{IN_ROW.format(LEAST * width, width)}" '
         f'src="data:image/svg+xml;base64,{data}">'
     )
 

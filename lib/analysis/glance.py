@@ -28,10 +28,11 @@ def studies(table: pd.DataFrame):
     """A panel a contrast. table: of lib.analysis.overview.side_by_side."""
     panels = {}
     for contrast, part in table.groupby("contrast", sort=False):
-        fig, ax = plt.subplots(figsize=(PANEL, 0.8 + 0.42 * len(part)), layout="constrained")
+        size = (1.4 * PANEL, 0.8 + 0.42 * len(part))  # two beside each other, of four
+        fig, ax = plt.subplots(figsize=size, layout="constrained")
         block(ax, part, part["study"] + "\n" + part["start"], around_zero(part))
         ax.tick_params(axis="y", labelsize=8.5)
-        ax.locator_params(axis="x", nbins=3)  # names of studies leave little room for numbers
+        ax.locator_params(axis="x", nbins=5)
         ax.set(xlabel="difference in mAP")
         ax.set_title(contrast.lower(), loc="left")
         panels[contrast] = fig
