@@ -203,9 +203,9 @@ class Training:
         with memory(at, p):
             loss = self.loss(batch)
             loss.backward()
-        ranks.add_up(self.encoder.parameters())
-        norm = sharding.clip(self.encoder.parameters(), p.clip)
-        optimizer.step()
+            ranks.add_up(self.encoder.parameters())
+            norm = sharding.clip(self.encoder.parameters(), p.clip)
+            optimizer.step()
         end, number = cost.mark(self.device), checksum(batch)
         return Launched(at, batch.kind, number, rate, loss.detach(), norm, begin, end)
 
@@ -277,8 +277,9 @@ class Training:
             checkpoints.prune(self.folder, state.step, self.params.keep_checkpoints)
             factor = shrunk(self.params, state.back_to_best())
             done = schedule(self.index, self.params.model_copy(update={"steps": state.step}))
+            each = cost.flops(self.encoder)  # as it was trained, without what is put back below
             with frozen.whole(self.encoder), vocabulary.restored(self.encoder, factor):
-                record.write(self.folder, state, spent, done, self.texts, self.params)
+                record.write(self.folder, state, spent, done, self.texts, self.params, each)
                 meta = {"identity": self.identity, "record": record.hashes(self.folder)}
                 with store.atomic_folder(self.folder / "model", meta) as new:
                     export.save_encoder(self.encoder.eval(), new)

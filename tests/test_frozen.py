@@ -173,6 +173,15 @@ def test_nothing_below_is_trained_or_dropped_out(corpus, checkpoint, tmp_path):
     assert not torch.equal(*(packing.embed(run.encoder, tokens) for _ in range(2)))
 
 
+def test_operations_are_those_of_what_is_trained(corpus, checkpoint, tmp_path):
+    """6 x the matrices, vectors and norms of the one layer above the cut, by hand; the cost of the
+    run says the same, and the number of its weights is of the whole encoder."""
+    run = train(corpus, asked(checkpoint(), steps=2), tmp_path)
+    layer = 4 * (16 * 16 + 16) + 16 * 32 + 32 + 32 * 16 + 16 + 2 * 2 * 16
+    assert run.exposure["flops"] == 6 * layer * run.exposure["tokens"] == run.cost["flops"]
+    assert run.cost["parameters"] > 3 * layer
+
+
 # --- once a text -------------------------------------------------------------------------------
 
 

@@ -157,7 +157,16 @@ def test_training_sees_them_and_a_kill_changes_nothing(corpus, tmp_path, kind):
     assert torch.equal(encoder.maps.matrix, before.matrix) == (kind == "rotated")
     plain = train(corpus, asked(), tmp_path / "plain")
     assert whole.log["loss"].iloc[0] != plain.log["loss"].iloc[0]
+    assert whole.exposure["flops"] == plain.exposure["flops"]  # a map is applied once a text
     assert scores(encoder, corpus)["mono"] > 0
+
+
+def test_maps_are_where_the_encoder_is(corpus, tmp_path):
+    """On another device too."""
+    run, encoder = made(corpus, tmp_path, maps="rotated", angle=0.4)
+    encoder.to("meta")
+    maps.put_in(encoder, run.params, run.texts, run.index)
+    assert {part.device.type for part in (encoder.maps.matrix, encoder.maps.shift)} == {"meta"}
 
 
 def test_chunks_have_the_gradient_of_the_whole(corpus, tmp_path):

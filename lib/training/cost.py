@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from lib.training import quantised, ranks
+from lib.training.maps import LanguageMaps
 
 MATMUL = {"cpu": 1024, "cuda": 8192}  # side of the square matrices that are multiplied
 TIMES = 5
@@ -82,17 +83,23 @@ def seconds_between(first: float | torch.cuda.Event, second: float | torch.cuda.
     return second - first if isinstance(first, float) else first.elapsed_time(second) / 1000
 
 
-def flops(encoder: torch.nn.Module, tokens: int, forward: int = 0) -> int:
-    """6 x parameters outside embedding tables x real tokens (Kaplan et al., arXiv 2001.08361), of
-    weights beside adapters 4 x, since they have no gradients of their own; which leaves out lower
-    layers that are frozen, attention scores, padding and what is computed twice.
+def flops(encoder: torch.nn.Module) -> tuple[int, int]:
+    """What a real token takes, trained on and embedded alone: 6 x and 2 x the parameters outside
+    embedding tables (Kaplan et al., arXiv 2001.08361), of weights beside adapters 4 x, since they
+    have no gradients of their own.
 
-    forward: further tokens that are embedded without gradients, which takes 2 x."""
-    tables = {id(m.weight) for m in encoder.modules() if isinstance(m, torch.nn.Embedding)}
-    weights = [p for p in encoder.parameters() if id(p) not in tables]
+    Left out are attention scores, padding, what is computed twice, maps of languages, of which a
+    text needs one and once, and lower layers that are cut off (lib.training.frozen)."""
+    aside = {
+        id(weight)
+        for module in encoder.modules()
+        if isinstance(module, torch.nn.Embedding | LanguageMaps)
+        for weight in module.parameters()
+    }
+    weights = [p for p in encoder.parameters() if id(p) not in aside]
     more = quantised.uncounted(encoder)
     trained = sum((6 if p.requires_grad else 4) * p.numel() for p in weights) + 4 * more
-    return trained * tokens + 2 * (sum(p.numel() for p in weights) + more) * forward
+    return trained, 2 * (sum(p.numel() for p in weights) + more)
 
 
 def matmul_rate(device: torch.device, kind: torch.dtype) -> float:

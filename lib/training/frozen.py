@@ -206,6 +206,8 @@ class Lower:
     def _computed(self, texts: dict[bytes, np.ndarray]) -> dict[bytes, np.ndarray]:
         """States of texts by key: fp16 [tokens, width]."""
         found: dict[bytes, np.ndarray] = {}
+        if not texts:  # at nearly every step: the lower part stays where it is
+            return found
         self._move(self.device)
         for keys in _alike(texts, TOGETHER[self.device.type]):
             ids = on_device(self.device, np.stack([texts[key] for key in keys]).astype(np.int64))

@@ -85,7 +85,8 @@ def put_in(encoder: Encoder, params: Train, texts: Tokens, index: PairIndex) -> 
                 shift[number] = -vectors.mean(0)
             else:
                 matrix[number] -= spanned(vectors, params.directions)
-    encoder.maps = LanguageMaps(index.languages, matrix, shift, params.maps == "free")
+    made = LanguageMaps(index.languages, matrix, shift, params.maps == "free")
+    encoder.maps = made.to(encoder.device)
 
 
 def rotation(width: int, angle: float, seed: int, language: str) -> np.ndarray:

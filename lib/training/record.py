@@ -64,9 +64,16 @@ class TrainResult:
 
 
 def write(
-    folder: Path, state: State, spent: Cost, done: Schedule, texts: Tokens, params: Train
+    folder: Path,
+    state: State,
+    spent: Cost,
+    done: Schedule,
+    texts: Tokens,
+    params: Train,
+    flops: tuple[int, int],
 ) -> None:
     """Write FILES: all of a run but its encoder. done: the schedule of the steps that were taken.
+    flops: of a token, by lib.training.cost.flops, of the encoder as it was trained.
 
     Exposure and cost follow from the schedule and the texts, so that steps need not count."""
     log = state.log_table()
@@ -76,7 +83,7 @@ def write(
         log[["step", "seconds"]].to_parquet(file)
     store.write_json(folder / "validation.json", state.validations)
     slots, tokens = places_and_tokens(done, texts, state.encoder, params)
-    seen = _exposure(done, texts, tokens, state.encoder, params)
+    seen = _exposure(done, texts, tokens, params, flops)
     store.write_json(folder / "exposure.json", seen)
     kind = torch.bfloat16 if params.precision == "bf16" else torch.float32
     rate = ranks.world() * cost.matmul_rate(state.encoder.device, kind)
@@ -86,7 +93,7 @@ def write(
         len(log) * params.batch_size,
         seen["tokens"],
         slots,
-        cost.flops(state.encoder, seen["tokens"]),  # of the steps alone, as the seconds are
+        flops[0] * seen["tokens"],  # of the steps alone, as the seconds are
         rate,
     )
     packed = quantised.uncounted(state.encoder)
@@ -107,7 +114,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def _exposure(
-    done: Schedule, texts: Tokens, tokens: np.ndarray, encoder: Encoder, params: Train
+    done: Schedule, texts: Tokens, tokens: np.ndarray, params: Train, flops: tuple[int, int]
 ) -> dict:
     """lib.training.exposure with tokens [sides, L], by language and in all; counts are of uses.
 
@@ -125,6 +132,6 @@ def _exposure(
         **(means / max(1, uses)).to_dict(),
         "tokens": int(tokens.sum()),
         **extra,
-        "flops": cost.flops(encoder, int(tokens.sum()), extra.get("teacher_tokens", 0)),
+        "flops": flops[0] * int(tokens.sum()) + flops[1] * extra.get("teacher_tokens", 0),
         "languages": table.to_dict("records"),
     }
