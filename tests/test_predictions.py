@@ -184,9 +184,10 @@ def test_everything_has_a_rung_for_each_encoder_measured_here():
     ],
 )
 def test_the_law_stands_where_the_mono_cost_grows_with_rotation(cost, growth, expected):
-    """The largest rotation decides; what the cross gain does is not asked."""
+    """The largest rotation that training left as it was decides; the cross gain is not asked."""
     found = pd.DataFrame({"contrast": ["mono cost"], "target": ["turn0"], "value": [cost]})
-    rows = [("turn30", "mono cost", 0.0, -0.1, 0.1), ("turn60", "mono cost", *(growth or ()))]
+    rows = [("turn60", "mono cost", *(growth or ())), ("turn30", "mono cost", 0.0, -0.1, 0.1)]
+    rows += [("free90", "mono cost", 0.3, 0.2, 0.4)]
     rows += [("turn60", "cross gain", -0.5, -0.6, -0.4)]
     columns = ["target", "contrast", "growth", "low", "high"]
     table = pd.DataFrame(rows if growth else [], columns=columns)

@@ -320,6 +320,7 @@ def test_the_answer_is_yes_or_no_beside_the_control():
     for verdicts, said in {
         ("higher", "undecided", "higher"): "**Yes, the question can choose, and more than with pro",
         ("higher", "higher", "lower"): "**Yes, the question can choose, but less than with prompt",
+        ("higher", "higher", "equivalent"): "**Yes, the question can choose, as it can with promp",
         ("undecided", "higher", "lower"): "**That the question can choose is not shown.** Right",
         ("lower", "higher", "lower"): "**No: what is asked for comes less, not more.** Right",
     }.items():

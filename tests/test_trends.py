@@ -324,6 +324,13 @@ def test_figures_and_words_say_where_it_begins_and_ends():
         ("{axis: size}", "analyse.points: 'small' has no number over 0"),
         ("{axis: size, points: {small: 0.5}}", "analyse.points: 'large' has no number over 0"),
         ("{points: {small: 1}}", "analyse.points: does not go with axis ''"),
+        (
+            "{axis: size, points: {small: 1, large: 2, great: 3}}",
+            "analyse.points: 'great' is no label of size .expected small, large",
+        ),
+        ("{axis: size, points: {small: 2, large: 2}}", "'large' comes after 'small' .expected num"),
+        ("{axis: size, points: {small: 2, large: 1}}", "'large' comes after 'small' .expected num"),
+        ("{axis: strategy}", "analyse.points: 'mono' has no number over 0"),
     ],
 )
 def test_an_axis_needs_numbers(tmp_path, analyse, words):
@@ -332,7 +339,7 @@ def test_an_axis_needs_numbers(tmp_path, analyse, words):
         f"analyse: {analyse}\n"
         "vary:\n"
         "  size: {small: {train.steps: 2}, large: {train.steps: 4}}\n"
-        "  seed: {0: {train.seed: 0}}\n"
+        "  seed: {0: {train.seed: 0}}\n" + "  train.strategy: [mono, cross]\n" * ("stra" in analyse)
     )
     with pytest.raises(BadParameter, match=words):
         grid.load_study(file)

@@ -312,7 +312,7 @@ def test_a_run_tells_what_it_does_and_did():
     log = pd.DataFrame({"loss": [4.0] * 20 + [1.0] * 20})
     cost = {"pairs_per_second": 1234.4, "padded_share": 0.05}
     text = words.trained(p, log, cost, {"monolingual": 0.5, "negatives": 7.0}).data
-    assert "fell from 4.00 to 1.00 nats at 1,234 pairs a second, 5%" in text
+    assert "went from 4.00 to 1.00 nats at 1,234 pairs a second, 5%" in text
     assert "50% of the rows were monolingual" in text and "7.0 negatives" in text
     assert words.trained(p, log[:0], {}, {}).data == "`r`: the untrained encoder."
     index = pd.MultiIndex.from_product([["headline"], ["mono", "multi"]])
@@ -365,7 +365,7 @@ def test_advice_in_words():
         f"take {arm}, or {other[arm]}: not shown to be worse by more than .01" for arm in two["arm"]
     ]
     none = advice.advise(study({"mono": 0.0, "cross": 0.0, "hybrid(0.5)": 0.0}))
-    assert set(none["advice"]) == {"no arm is shown to be better"}
+    assert set(none["advice"]) == {"no arm is shown to be better by more than .01"}
     few = advice.advise(study({"mono": 0.3, "cross": 0.0}, seeds=4))
     assert set(few["advice"]) == {"undecided: 4 seeds, a choice needs 5"}
     one = advice.advise(study({"mono": 0.3, "cross": 0.0}, seeds=1))
@@ -428,6 +428,10 @@ def comparison(**changes):
         ({"p_holm": 0.06}, "p < .001 alone; adjusted over the three 0.060"),
         ({"verdict": "—", "seeds": 3.0}, "3 seeds decide nothing: a test needs 5"),
         ({"p_against": 0.9, "null": 0.015}, "without 0, but not beyond 0.015, the margin"),
+        (
+            {"p_against": 0.07, "null": -0.01, "low": -0.03, "high": -0.02, "difference": -0.025},
+            "below -0.010, the margin; adjusted within the claim, p 0.070",
+        ),
         (
             {"p_against": 0.07},
             "the other way than claimed; adjusted within the claim, p 0.070",

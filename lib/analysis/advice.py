@@ -4,7 +4,7 @@ An arm is named beside the best one unless it was shown to be worse by more than
 best of many is partly the luckiest, so all of its leads are held to simultaneous intervals, of
 level 1 - .05 / (arms - 1) each (Bonferroni): multiple comparisons with the best (Hsu 1984). The
 truly best arm is then left out in at most one of twenty studies. Where all arms stay, none is
-better than another.
+shown to be better than another by more than the margin.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _words(best: str, as_good: list[str], gap: stats.Interval, others: int) -> s
     if not as_good:
         return f"take {best}"
     if len(as_good) == others:
-        return "no arm is shown to be better"
+        return f"no arm is shown to be better by more than {_margin()}"
     return f"take {best}, or {' / '.join(as_good)}: not shown to be worse by more than {_margin()}"
 
 

@@ -162,6 +162,7 @@ CHOOSES = {
 BEYOND = {
     "higher": ", and more than with prompts that mean nothing",
     "lower": ", but less than with prompts that mean nothing",
+    "equivalent": ", as it can with prompts that mean nothing",
     "undecided": "; that it can do so better than with prompts that mean nothing is not shown",
 }
 

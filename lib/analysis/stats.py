@@ -49,7 +49,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -238,11 +237,15 @@ def averaged(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """One table whose mean is the mean of the tables' means, in each seed: settings in one figure.
 
     Each table's weights are made to sum to 1 in each seed; a cluster then has the weight and the
-    weighted value that it has in all of them, so that its settings vary together."""
-    parts = []
-    for cells in map(checked, tables):
+    weighted value that it has in all of them, so that its settings vary together. Raises ValueError
+    naming a seed that only some tables have."""
+    parts = [checked(table) for table in tables]
+    seeds = [frozenset(cells["seed"]) for cells in parts]
+    if odd := set.union(*map(set, seeds)) - set.intersection(*map(set, seeds)):
+        raise ValueError(f"averaged tables need the same seeds: not all have {min(odd)}")
+    for place, cells in enumerate(parts):
         share = cells["weight"] / cells.groupby("seed")["weight"].transform("sum")
-        parts.append(cells.assign(weight=share, value=share * cells["value"]))
+        parts[place] = cells.assign(weight=share, value=share * cells["value"])
     sums = pd.concat(parts).groupby(["seed", "cluster"], as_index=False).sum()
     return sums.assign(value=sums["value"] / sums["weight"])
 
@@ -333,33 +336,6 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
     return adjusted
-
-
-def verdict(
-    interval: Interval, margin: float = MARGIN
-) -> Literal["supported", "contradicted", "equivalent", "inconclusive", "—"]:
-    """What an interval says of the claim "the difference is > 0".
-
-    The sign comes first: a whole interval above (below) zero supports (contradicts) the claim even
-    when it lies inside the margin, since the claim is about the sign; how large the difference is,
-    the interval says. An interval that holds zero and lies within +-margin is `equivalent`
-    (stricter than two one-sided tests at 5 %, which ask this of the 90 % interval). The margin,
-    .01 mAP, was fixed before any result. A dash without an interval. Raises ValueError for a
-    margin that is not positive.
-
-    >>> verdict(Interval(0.002, -0.004, 0.008, 0.003, 40.0, 5, 200))
-    'equivalent'
-    """
-    if not margin > 0:
-        raise ValueError(f"the equivalence margin must be positive, got {margin}")
-    if np.isnan(interval.low):
-        return NO_VERDICT
-    if interval.low > 0:
-        return "supported"
-    if interval.high < 0:
-        return "contradicted"
-    within = -margin <= interval.low and interval.high <= margin
-    return "equivalent" if within else "inconclusive"
 
 
 def shown(low: float, high: float, form: str = ".3f") -> str:

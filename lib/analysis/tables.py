@@ -323,8 +323,11 @@ def _note(row: NamedTuple) -> str:
         return ""
     if hasattr(row, "p_holm"):
         return f"p {p_shown(row.p)} alone; adjusted over the three {p_shown(row.p_holm)}"
-    if row.null:
+    if row.null and row.low <= row.null <= row.high:
         return f"without 0, but not beyond {number_shown(row.null)}, the margin"
+    if row.null:
+        side, p = "beyond" if row.low > row.null else "below", p_shown(row.p_against)
+        return f"{side} {number_shown(row.null)}, the margin; adjusted within the claim, p {p}"
     return f"the other way than claimed; adjusted within the claim, p {p_shown(row.p_against)}"
 
 

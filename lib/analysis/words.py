@@ -350,7 +350,7 @@ def trained(p: Train, log: pd.DataFrame, cost: dict, exposure: dict) -> Markdown
         return Markdown(f"`{p.run}`: the untrained encoder.")
     first, last = log["loss"].head(20).mean(), log["loss"].tail(20).mean()
     return Markdown(
-        f"`{p.run}`: {len(log)} steps of {p.batch_size} pairs; the loss fell from {first:.2f} to "
+        f"`{p.run}`: {len(log)} steps of {p.batch_size} pairs; the loss went from {first:.2f} to "
         f"{last:.2f} nats at {cost['pairs_per_second']:,.0f} pairs a second, "
         f"{cost['padded_share']:.0%} of the token places being padding. "
         f"{exposure['monolingual']:.0%} of the rows were monolingual, and a question had "

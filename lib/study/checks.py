@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
+from itertools import pairwise
 
 from lib import sources
 from lib.params import Analyse, BadParameter, BenchmarkSpec, Prepare, Train
 from lib.sampler import arm_name, crosses
 
 
-def axis(analyse: Analyse, axes: Mapping[str, Sequence[str]]) -> None:
-    """Raises BadParameter for a trend over what is no axis, or no axis of numbers.
+def axis(analyse: Analyse, axes: Collection[str], runs: Iterable[str]) -> None:
+    """Raises BadParameter for a trend over what is no axis, or no axis of numbers that ascend.
 
-    axes: name -> labels of its settings, "" of those that are spelled by their values."""
+    axes: their names; runs: keys of all runs."""
     if analyse.axis and analyse.axis not in axes:
         named = ", ".join(axes) or "an axis"
         raise BadParameter(f"analyse.axis: {analyse.axis!r} is not varied (expected {named})")
     if analyse.points and not analyse.axis:
         raise BadParameter("analyse.points: does not go with axis '' (expected none)")
-    for label in filter(None, axes.get(analyse.axis, ())):
+    keys = (dict(part.split("=", 1) for part in run.split(",")) for run in runs if analyse.axis)
+    labels = list(dict.fromkeys(key[analyse.axis] for key in keys))
+    for label in labels:
         if not _is_positive(analyse, label):
             raise BadParameter(
                 f"analyse.points: {label!r} has no number over 0 (expected one for each label)"
+            )
+    for label in analyse.points:
+        if label not in labels:
+            expected = ", ".join(labels)
+            raise BadParameter(
+                f"analyse.points: {label!r} is no label of {analyse.axis} (expected {expected})"
+            )
+    for first, second in pairwise(labels):
+        if not analyse.number_of(first) < analyse.number_of(second):
+            raise BadParameter(
+                f"analyse.axis: {second!r} comes after {first!r} (expected numbers that ascend)"
             )
 
 

@@ -298,7 +298,7 @@ def _expand(name: str, data: dict[str, Any]) -> Study:
     analyse = Analyse(study=name, **base["analyse"])
     specs = Evaluate(**base["evaluate"]).benchmarks
     _check_benchmarks(specs, analyse.benchmark)
-    checks.axis(analyse, {axis.name: [s.label for s in axis.settings] for axis in axes})
+    checks.axis(analyse, [axis.name for axis in axes], runs)
     checks.articles(specs, corpora.values())
     return Study(name, corpora, runs, analyse)
 
