@@ -73,7 +73,10 @@ def _kind(value: Any) -> str:
 def short(value: Any) -> str:
     if value is None or (isinstance(value, list | dict) and not value):
         return "empty"
-    text = " ".join(repr(value).split())  # of an array it has lines
+    try:
+        text = " ".join(repr(value).split())  # of an array it has lines
+    except ValueError:
+        return "a number of thousands of digits"
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 

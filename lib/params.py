@@ -158,15 +158,14 @@ class Prepare(Stage):
     @classmethod
     def _known_languages(cls, value: list[str]) -> list[str]:
         codes = [language_code(name) for name in value]
-        twice = [c for c in codes if codes.count(c) > 1]
-        if twice:
+        if twice := [c for c in codes if codes.count(c) > 1]:
             raise ValueError(f"{twice[0]} is named twice")
         return codes
 
     @field_validator("keep")
     @classmethod
     def _known_keep(cls, value: dict[str, float]) -> dict[str, float]:
-        return {language_code(name): share for name, share in value.items()}
+        return dict(zip(cls._known_languages([*value]), value.values(), strict=True))
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -363,7 +362,8 @@ class Evaluate(Stage):
         if not value:
             raise ValueError("is empty (expected one benchmark or more)")
         for name in value:
-            if not LABEL.fullmatch(name):
+            beside = name.endswith((".cells", ".agnostic"))  # what its sums have beside them
+            if beside or not LABEL.fullmatch(name):
                 raise ValueError(f"{name!r} cannot name a file (expected letters, digits, . _ + -)")
         return value
 

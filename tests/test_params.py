@@ -225,6 +225,9 @@ MISTAKES = {
     "prepare: {languages: [en, xx]}": "prepare.languages: unknown language 'xx' "
     "(expected a code such as en, zh-Hant, fr-CA or deu)",
     "prepare: {languages: [en, eng]}": "prepare.languages: en is named twice",
+    "prepare: {keep: {en: 0.9, eng: 0.1}}": "prepare.keep: en is named twice",
+    "evaluate: {benchmarks: {x.cells: {format: heldout}}}": "evaluate.benchmarks: 'x.cells' cannot "
+    "name a file (expected letters, digits, . _ + -)",
     "prepare: {languages: en}": "prepare.languages: 'en' is text (expected a list)",
     "prepare: {languages: [en, 3]}": "prepare.languages[1]: 3 is a number (expected text)",
     "prepare: {source: sqad}": "prepare.source: 'sqad' is unknown (expected one of bitext, cldr, "
@@ -272,6 +275,11 @@ MISTAKES = {
     "train: {seed: 2024-01-01}": "train.seed: datetime.date(2024, 1, 1) is date (expected a whole "
     "number)",
     'train: {model: "\\uD800"}': "train.model: holds a lone surrogate (expected Unicode text)",
+    "train: &a {model: *a}": "train: holds itself, or thousands of digits (expected a value)",
+    "vary: &a [*a]": "vary: holds itself, or thousands of digits (expected a value)",
+    f"train: {{steps: 0x{4000 * 'f'}}}": "train.steps: holds itself, or thousands of digits "
+    "(expected a value)",
+    "train: {symmetric: !!bool maybe}": "is not YAML ('maybe')",
     'vary: {arm: {"\\uD800": {train.seed: 1}}}': "vary.arm.\\ud800.train.seed: holds a lone "
     "surrogate (expected Unicode text)",
     "width: 3": "width: unknown section (did you mean train.width?)",

@@ -306,6 +306,10 @@ BAD_PAIRS = {
         row("a", "en", passage_id="p", group="g"),
         row("b", "de", passage_id="p", group="h"),
     ],
+    "row 2: passage 'p' in en has another text than in row 1 of": [
+        row("a", "en", passage_id="p", group="g"),
+        row("b", "en", passage_id="p", group="g", passage="another"),
+    ],
     "row 2: negative 'z' is no row's passage_id": [
         row("a", "en", negatives=[]),
         row("b", "en", negatives=["z"]),
@@ -746,6 +750,8 @@ BAD_SQUAD = {
     "de.jsonl: row 3: id 'q4' is already in row 1": changed(2, id="q4"),
     "de.jsonl: row 4: id is null": changed(3, id=None),
     "de.jsonl: row 5: context is 3 (expected text)": changed(4, context=3),
+    "de.jsonl: row 2: is_impossible is 'False' (expected true": changed(1, is_impossible="False"),
+    "de.jsonl: row 2: answerable is 'no' (expected true or": changed(1, answerable="no"),
     "language de (": [r | {"id": "x" + r["id"]} for r in GERMAN],
 }
 

@@ -115,7 +115,7 @@ def with_more(p: Prepare) -> Prepare:
 
 def look(p: Prepare) -> None:
     """Raises ValueError where the beginnings of a user's files show that they will not do."""
-    made = module(p.source)
+    made, p = module(p.source), with_more(p)
     if hasattr(made, "look"):
         made.look(p)
 

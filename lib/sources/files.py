@@ -352,6 +352,8 @@ def corpus(
     _check_parallel(kept, languages, dropped, p.parallel, _way_out(same_text))
     kept, joined = _joined(_in_articles(kept, languages, p.split))
     train, test, pool = held_out(kept, p.fold, p.folds, p.split)
+    if unknown := sorted(set(p.keep) - set(languages)):
+        raise ValueError(f"keep: {unknown[0]} is not a language of this corpus")
     train = [row for row in train if _is_kept(row, p.keep)]
     for language in sorted(languages.keys() - {row["language"] for row in train}):
         raise ValueError(f"{_place(language, languages)}: no pair is left to train on")

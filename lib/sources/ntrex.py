@@ -66,7 +66,9 @@ def look(p: Prepare) -> None:
 
 
 def _named(folder: str) -> dict[str, str]:
-    """Code -> file of every language in the folder; second translations (ref-2) are left aside."""
+    """Code -> file of every language in the folder; second translations (ref-2) are left aside. Of
+    several files of a language the last by name: English as it was written, and not a reference in
+    it, Portuguese of Portugal, and not of Brazil."""
     if not folder:
         raise ValueError("folder: is empty; NTREX is not downloaded (expected its folder)")
     path, named = store.ROOT / folder, {}

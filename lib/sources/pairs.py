@@ -155,6 +155,7 @@ class Places:
         self.rows: dict[tuple[str, str], Record] = {}
         self.passage: dict[str, str] = {}
         self.group: dict[str, str] = {}
+        self.first: dict[tuple[str, str], tuple[str, Record]] = {}
 
     def add(self, row: dict, record: Record) -> None:
         key = row["pair"], row["language"]
@@ -164,6 +165,13 @@ class Places:
                 f"pair {key[0]!r} in {key[1]} is already in row {first.row} of {first.file}"
             )
         self.rows[key] = record
+        name = row["passage_id"], row["language"]
+        text, first = self.first.setdefault(name, (row["passage"], record))
+        if text != row["passage"]:
+            raise record.fault(
+                f"passage {name[0]!r} in {name[1]} has another text than in row {first.row} of "
+                f"{first.file}"
+            )
         for known, name, value in (
             (self.passage, row["pair"], row["passage_id"]),
             (self.group, row["passage_id"], row["group"]),

@@ -22,6 +22,7 @@ from functools import lru_cache
 import regex
 
 from lib.corpus import ParallelCorpus
+from lib.mistakes import short
 from lib.params import Prepare
 from lib.sources import Source, files
 from lib.sources.files import Record
@@ -264,9 +265,9 @@ def _question(
     """A flat record's question. numbers: title -> context -> running number, filled here."""
     context, answer = record.raw("context"), _answer(record)
     place = answer and _found(record, context, *answer, search)
-    answerable = record.values.get("answerable")
+    answerable = _flag(record, "answerable")
     if answerable is None:
-        impossible = record.values.get("is_impossible")
+        impossible = _flag(record, "is_impossible")
         answerable = answer is not None if impossible is None else not impossible
     name, shared = record.values.get("passage_id"), True
     if name is None:
@@ -285,6 +286,14 @@ def _question(
         moved=by_place and bool(place) and place[0] != answer[0],
         title=_title(record),
     )
+
+
+def _flag(record: Record, name: str) -> bool | None:
+    """Whether something holds; None where the record does not say."""
+    value = record.values.get(name)
+    if value not in (None, True, False):  # 0 and 1 as well
+        raise record.fault(f"{name} is {short(value)} (expected true or false)")
+    return value if value is None else bool(value)
 
 
 def _title(record: Record) -> str:

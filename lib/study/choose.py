@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 FILE = "tuning.csv"
 DIGITS = 6  # of a mean average precision; what is equal to so many is a tie
 VALUES = [name.removeprefix("train.") for name in SEARCHED]
-ABOUT = ("seeds", "steps", "dev", "folds", "axis")  # what people need not see in every row
+ABOUT = ("seeds", "steps", "dev", "folds", "split", "axis")  # what people need not see in every row
 
 Row = dict[str, Any]
 
@@ -75,7 +75,7 @@ def _of_arm(
         row["behind"] = round(best["map"] - row["map"], DIGITS)
         row["chosen"] = "yes" if row is best else ""
         row["edge"] = _edge(row, ends) if row is best else ""
-        row |= {"dev": corpus.dev, "folds": corpus.folds, "axis": axis}
+        row |= {"dev": corpus.dev, "folds": corpus.folds, "split": corpus.split, "axis": axis}
     return rows
 
 
@@ -190,12 +190,13 @@ def carry(study: Study) -> None:
     copy = paths.study_dir(study.name) / FILE
     text = _read(source) if source.is_file() else ""
     for row in csv.DictReader(io.StringIO(text)):
-        asked = {(float(row["dev"]), int(row["folds"]))}
-        if asked != {(corpus.dev, corpus.folds) for corpus in study.corpora.values()}:
+        split = row.get("split", "group")  # of tables from before it was said
+        asked = {(float(row["dev"]), int(row["folds"]), split)}
+        if asked != {(corpus.dev, corpus.folds, corpus.split) for corpus in study.corpora.values()}:
             raise BadParameter(
                 f"{shown(source)}: was searched with prepare.dev {row['dev']}, folds "
-                f"{row['folds']}, and the study has others (expected the same: else it is tested "
-                "on questions that have chosen)"
+                f"{row['folds']}, split {split}, and the study has others (expected the same: else "
+                "it is tested on questions that have chosen)"
             )
     if text != (_read(copy) if copy.exists() else ""):
         (paths.report_dir(study.name) / "analyse.ok").unlink(missing_ok=True)

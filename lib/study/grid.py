@@ -183,27 +183,33 @@ def _read_yaml(path: str | Path) -> dict[str, Any]:
         if isinstance(error, DuplicateKeyError):  # its values are not read yet, and shown as {}
             problem, expected = problem.partition(" with value")[0], "it once"
         raise BadParameter(f"{line}{problem} (expected {expected})") from None
-    except (YAMLError, ValueError) as error:
+    except (YAMLError, ValueError, LookupError) as error:
         raise BadParameter(f"is not YAML ({' '.join(str(error).split())})") from None
     except RecursionError:
         raise BadParameter("is nested too deeply (expected a mapping of each stage)") from None
-    _refuse_surrogates(data)
+    _refuse_unwritable(data)
     if not isinstance(data, dict):
         raise BadParameter(f"is {short(data)} (expected {', '.join(SECTIONS)})")
     return data
 
 
-def _refuse_surrogates(value: Any, where: str = "") -> None:
-    """Raise BadParameter naming the key where a text is not Unicode: YAML can escape anything."""
-    if isinstance(value, dict):
-        for key, part in value.items():
-            _refuse_surrogates(part, f"{where}.{key}".removeprefix("."))
-        return
+def _refuse_unwritable(value: Any, where: str = "", within: tuple[int, ...] = ()) -> None:
+    """Raise BadParameter naming the key of what YAML can say and no file can: a text that is not
+    Unicode, a value that holds itself, a number of thousands of digits."""
     try:
         f"{where} {json.dumps(value, ensure_ascii=False, default=str)}".encode()
+        return
     except UnicodeEncodeError:
         what = "holds a lone surrogate (expected Unicode text)"
-        raise BadParameter(f"{ascii(where)[1:-1]}: {what}") from None
+    except (ValueError, RecursionError):
+        what = "holds itself, or thousands of digits (expected a value)"
+    except TypeError:  # a key that JSON does not have
+        what = ""
+    for key, part in value.items() if isinstance(value, dict) else ():
+        if id(part) not in (own := (*within, id(value))):
+            _refuse_unwritable(part, f"{where}.{key}".removeprefix("."), own)
+    if what:
+        raise BadParameter(f"{ascii(where)[1:-1] or 'the file'}: {what}") from None
 
 
 def _change(data: dict[str, Any], change: str) -> None:
@@ -220,8 +226,9 @@ def _change(data: dict[str, Any], change: str) -> None:
         raise BadParameter(f"{name}: is varied by the study (expected a parameter that is not)")
     try:
         value = YAML(typ="safe", pure=True).load(text) if text else ""
-    except (YAMLError, ValueError, RecursionError):
+    except (YAMLError, ValueError, LookupError, RecursionError):
         raise BadParameter(f"{name}: {short(text)} is not a YAML value") from None
+    _refuse_unwritable(value, name)
     mapping = _mapping(data.get(stage, {}), stage, "its parameters")
     data[stage] = {**mapping, parameter: value}
 

@@ -85,27 +85,24 @@ def write(
     slots, tokens = places_and_tokens(done, texts, state.encoder, params)
     seen = _exposure(done, texts, tokens, params, flops)
     store.write_json(folder / "exposure.json", seen)
-    kind = torch.bfloat16 if params.precision == "bf16" else torch.float32
-    rate = ranks.world() * cost.matmul_rate(state.encoder.device, kind)
-    table = cost.table(
-        spent,
-        log["seconds"].to_numpy(),
-        len(log) * params.batch_size,
-        seen["tokens"],
-        slots,
-        flops[0] * seen["tokens"],  # of the steps alone, as the seconds are
-        rate,
-    )
-    packed = quantised.uncounted(state.encoder)
-    weights = packed + sum(p.numel() for p in state.encoder.parameters())
-    whole = {
-        "truncated_share": texts.truncated_share,
-        "parameters": weights,
-        "flops": seen["flops"],
-    }
-    price = budgets.price(params, folder)
-    store.write_json(folder / "cost.json", table | whole | price)
+    taken = flops[0] * seen["tokens"]  # of the steps alone, as the seconds are
+    table = _cost(spent, log["seconds"].to_numpy(), seen["tokens"], slots, taken, state, params)
+    whole = {"truncated_share": texts.truncated_share, "flops": seen["flops"]}
+    store.write_json(folder / "cost.json", table | whole | budgets.price(params, folder))
     store.write_json(folder / "provenance.json", provenance(params.model_dump()))
+
+
+def _cost(
+    spent: Cost, seconds: np.ndarray, tokens: int, slots: int, done: int, state: State, p: Train
+) -> dict:
+    """lib.training.cost.table of a run's steps, and how many weights its encoder has."""
+    encoder = state.encoder
+    kind = torch.bfloat16 if p.precision == "bf16" else torch.float32
+    rate = ranks.world() * cost.matmul_rate(encoder.device, kind)
+    pairs = len(seconds) * p.batch_size
+    weights = quantised.uncounted(encoder) + sum(x.numel() for x in encoder.parameters())
+    table = cost.table(spent, seconds, pairs, tokens, slots, done, rate)
+    return table | {"parameters": weights}
 
 
 def hashes(folder: Path) -> dict[str, str]:
