@@ -244,6 +244,15 @@ def test_revision_follows_weights_and_survives_saving(encoder, tmp_path):
     assert ours.revision(loaded) != ours.revision(encoder)
 
 
+def test_results_of_other_data_are_not_reused(encoder, tmp_path):
+    """Under the same name in the same folder: they are those of a folder of its own."""
+    for languages in ((*LANGUAGES, "zh-Hant"), LANGUAGES):
+        task = ours.custom_task(made(languages))
+        last = ours.run(encoder, [task], tmp_path / "both", say=lambda line: None)
+    fresh = ours.run(encoder, [ours.custom_task(made())], tmp_path / "new", say=lambda line: None)
+    pd.testing.assert_frame_equal(last, fresh)
+
+
 def test_custom_task_knows_its_data():
     """Another text or grade is another revision; a grade of 1.5 has no place in mteb."""
     revisions = {
@@ -365,11 +374,15 @@ def test_a_benchmark_of_the_runs_own(encoder, tmp_path, capsys, offline):
     assert {line.split()[1] for line in said.splitlines()} == {
         f"{a}-{b}" for a in LANGUAGES for b in (*LANGUAGES, "multi")
     }
-    results = (run / "mteb" / "results" / "mine__seed=0").glob("*/heldout.json")
+    results = (run / "mteb" / "results" / "mine__seed=0").glob("*/own.json")
     from mteb import TaskResult
 
-    assert TaskResult.from_disk(next(results)).task_name == "heldout"
+    assert TaskResult.from_disk(next(results)).task_name == "own"
     assert ours.main([str(run / "model"), "sentences"]) == 2  # of mteb there is none of this name
+    specs["own"]["prompt"] = "ask so: "
+    store.write_json(run / "metrics.json", {"benchmarks": specs})
+    assert ours.main([str(run / "model"), "own"]) == 2
+    assert "'own': has a prompt, for which mteb has no place" in capsys.readouterr().err
 
 
 def test_an_encoder_with_frozen_layers_is_asked_in_one_piece(tmp_path, monkeypatch):

@@ -22,6 +22,7 @@ import difflib
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -242,15 +243,17 @@ def _evaluate(model: MtebEncoder, task: AbsTask, cache, batch_size: int):
 
     for part in task.metadata.tasks if task.is_aggregate else ():
         _evaluate(model, part, cache, batch_size)  # alone, so that the one at fault is known
-    name, meta = task.metadata.name, model.mteb_model_meta
+    name, meta, again = task.metadata.name, model.mteb_model_meta, False
     file = cache.get_task_result_path(name, meta)
-    if file.exists():
-        store.read_json(file)  # mteb writes in place: a killed run may leave half a file
+    if file.exists():  # mteb writes in place: a killed run may leave half a file
+        data = store.read_json(file).get("dataset_revision")
+        again = not task.is_aggregate and data != task.metadata.dataset["revision"]
     try:
         mteb.evaluate(
             model,
             task,
             cache=cache,
+            overwrite_strategy="always" if again else "only-missing",
             encode_kwargs={"batch_size": batch_size, "show_progress_bar": False},
             show_progress_bar=False,
             co2_tracker=False,
@@ -433,7 +436,10 @@ def _own_benchmarks(run_folder: Path) -> dict[str, Callable[[], AbsTask]]:
     corpus = run_folder.parents[1] / "corpus" / params["corpus"] / "data"
 
     def task(name: str, spec: BenchmarkSpec) -> AbsTask:
-        return custom_task(benchmarks.load_benchmark(name, spec, ParallelCorpus.load(corpus)))
+        if spec.prompt:
+            raise ValueError(f"benchmark {name!r}: has a prompt, for which mteb has no place")
+        made = benchmarks.load_benchmark(name, spec, ParallelCorpus.load(corpus))
+        return custom_task(replace(made, name=name))  # of two of one format each has its results
 
     specs = {name: BenchmarkSpec(**spec) for name, spec in scores["benchmarks"].items()}
     kept = {n: s for n, s in specs.items() if benchmarks.format_of(s).in_memory}
