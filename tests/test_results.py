@@ -127,6 +127,21 @@ def test_every_pair_of_languages_weighs_the_same():
     assert sums["questions"].sum() == 80
 
 
+def test_cells_held_out_of_training_share_the_weight_of_their_language():
+    """By hand: 100 questions of de that were kept, AP 1; of fr 100 kept, AP 1, and 50 removed, AP
+    0: the mean over languages of 1 and 2/3, and not over three cells."""
+    kept, removed = (
+        of_pairs("mono", sizes, cell=cell)
+        for cell, sizes in (
+            ("kept", {"de de": [1.0] * 100, "fr fr": [1.0] * 100}),
+            ("removed", {"fr fr": [0.0] * 50}),
+        )
+    )
+    sums = summed(pd.concat([kept, removed.assign(question_id=removed["question_id"] + "x")]))
+    assert means(sums, ["setting"])["mono"] == pytest.approx((1 + 2 / 3) / 2)
+    assert means(sums, ["cell"]).to_dict() == {"kept": 1.0, "removed": 0.0}
+
+
 def test_thin_pairs_are_pooled():
     """Pairs with 5 and 10 questions weigh 5/20 and 10/20 of one with 100: each of their questions
     weighs the same, and one question of AP 1 does not move the mean as a language would."""

@@ -29,7 +29,9 @@ def summed(scores: pd.DataFrame) -> pd.DataFrame:
     languages (in mono and multi: a language) has the weight 1, divided among its questions; one
     with fewer than THIN has a THIN-th for each, so that thin pairs are pooled. Where pairs have
     strata by how names differ, a question counts in mono and multi as in cross: in each of these
-    strata by its share of the languages. So mono and cross are of the same questions.
+    strata by its share of the languages. So mono and cross are of the same questions. In a mean
+    over several strata each counts alike, however many questions it has; cells that were held out
+    of training (`cell`) are no stratum in that sense.
     Measures other than mAP are summed for headline strata alone."""
     scores = scores[scores["setting"].isin(SETTINGS)]
     scores = _shared_among_names(scores) if "names" in scores else scores.assign(share=1.0)
@@ -44,7 +46,8 @@ def summed(scores: pd.DataFrame) -> pd.DataFrame:
 
 def _by_cluster(rows: pd.DataFrame, strata: list[str], metric: str) -> pd.DataFrame:
     keys = ["setting", *strata]
-    size = rows.groupby([*keys, *CELL], observed=True, dropna=False)["share"].transform("sum")
+    pair = [name for name in keys if name != "cell"]  # which no headline selects by
+    size = rows.groupby([*pair, *CELL], observed=True, dropna=False)["share"].transform("sum")
     weight = rows["share"] / np.maximum(size, THIN)
     parts = {"total": rows[metric] * weight, "weight": weight, "questions": rows["share"]}
     sums = rows[[*keys, "group"]].assign(metric=metric, **parts)
