@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from itertools import pairwise
 
-from lib import sources
-from lib.params import Analyse, BadParameter, BenchmarkSpec, Prepare, Train
+from lib import benchmarks, sources
+from lib.params import Analyse, BadParameter, BenchmarkSpec, Evaluate, Prepare, Train
 from lib.sampler import arm_name, crosses
 
 
@@ -44,6 +44,18 @@ def _is_positive(analyse: Analyse, label: str) -> bool:
         return analyse.number_of(label) > 0
     except ValueError:
         return False
+
+
+def maps(evaluate: Evaluate, trains: Iterable[Train]) -> None:
+    """Raises BadParameter for encoders with a map for each language where texts come without."""
+    mapped = next((train.maps for train in trains if train.maps), "")
+    kinds = {name: benchmarks.format_of(spec) for name, spec in evaluate.benchmarks.items()}
+    untold = [name for name, kind in kinds.items() if not (kind.in_memory and kind.ranked)]
+    if mapped and (untold := untold + evaluate.mteb):
+        raise BadParameter(
+            f"evaluate: {untold[0]!r} does not go with train.maps {mapped!r} (expected benchmarks "
+            "that say the language of each text)"
+        )
 
 
 def translations(prepare: Prepare, train: Train) -> None:

@@ -307,6 +307,7 @@ def _expand(name: str, data: dict[str, Any]) -> Study:
     _check_benchmarks(specs, analyse.benchmark)
     checks.axis(analyse, [axis.name for axis in axes], runs)
     checks.articles(specs, corpora.values())
+    checks.maps(next(iter(runs.values())).evaluate, (run.train for run in runs.values()))
     return Study(name, corpora, runs, analyse)
 
 
