@@ -227,7 +227,8 @@ MISTAKES = {
     "prepare: {languages: [en, eng]}": "prepare.languages: en is named twice",
     "train: {maps: rotated, angle: 0.4}\n"
     "evaluate: {benchmarks: {h: {format: heldout}, t: {format: tatoeba, folder: x}}}": "evaluate: "
-    "'t' does not go with train.maps 'rotated' (expected benchmarks that say the language of each text)",
+    "'t' does not go with train.maps 'rotated' (expected benchmarks that say the language of each "
+    "text)",
     "train: {maps: rotated, angle: 0.4}\nevaluate: {mteb: [STS17]}": "evaluate: 'STS17' does not "
     "go with train.maps 'rotated' (expected benchmarks that say the language of each text)",
     "prepare: {keep: {en: 0.9, eng: 0.1}}": "prepare.keep: en is named twice",
