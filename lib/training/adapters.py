@@ -1,9 +1,10 @@
-"""LoRA: small matrices beside the frozen ones of an encoder, the only weights that are trained.
+"""LoRA: small matrices beside the frozen ones of a model, the only weights of it that are trained.
 
 `train.lora: 16` puts matrices of rank 16 beside every linear layer inside the blocks (Hu et al.,
 arXiv 2106.09685, as the package peft makes them; on all of them as in Dettmers et al., arXiv
-2305.14314, section 4). Theirs is the only state of AdamW and the only weights in checkpoints. What
-is saved is an ordinary checkpoint, with what they learned added to the matrices beside them, so
+2305.14314, section 4). Of the model only they have states in AdamW and lie in checkpoints; heads
+behind it (Dense of a LaBSE) and free maps are trained whole beside them. What is
+saved is an ordinary checkpoint, with what they learned added to the matrices beside them, so
 that nothing that reads it has to know.
 
 `train.weights: bf16` keeps the frozen matrices in two bytes a number. Products under
