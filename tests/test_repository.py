@@ -322,7 +322,7 @@ def signed(row, middle="difference", low="low", high="high"):
     [
         (1, "pretrained-posthoc", "posthoc", 4),
         (2, "pretrained-rivals", "others", 7),
-        (3, "pretrained-arms", "rivals", 6),
+        (3, "pretrained-arms", "rivals", 9),
     ],
 )
 def test_what_rivals_of_batches_bring_is_as_committed(place, study, name, count):
@@ -344,6 +344,8 @@ def test_what_the_readme_says_of_maps_is_as_committed():
     assert f"mean taken away {rows['mono, centred', 'mono', 'multi']}." in readme
     arms = differences("pretrained-arms", "rivals")
     assert f"`hybrid(0.75)`) has {arms['hybrid(0.75)', 'mono', 'multi']} of that" in readme
+    pool, across = (arms["en-en", "mono", setting] for setting in ("multi", "cross"))
+    assert f"`en-en` less `mono`: {pool} in one pool, {across} across languages;" in readme
 
 
 def test_what_the_readme_says_of_held_out_articles_is_as_committed():

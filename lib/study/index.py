@@ -113,7 +113,7 @@ TITLES = {
     "xquad": "a small encoder from scratch, XQuAD-R",
     "xquad-articles": "the same, with no article of the test among the training data",
     "pretrained": "multilingual-e5-small, XQuAD-R",
-    "pretrained-arms": "more alphas, one pair of languages a batch, English alone",
+    "pretrained-arms": "more alphas, batches of one pair of languages, English pairs alone",
     "pretrained-full": "all layers trained",
     "pretrained-posthoc": "each language's mean taken away after training",
     "pretrained-rivals": "losses over parallel texts",
