@@ -41,6 +41,7 @@ def primary(table: pd.DataFrame):
         ax.plot(row.difference, y + 0.2, "D", ms=8, mfc=full, mew=1.6, color=REFERENCE)
     ax.set(xlabel="difference in mAP", yticks=[], ylim=(len(table) - 0.45, -0.65))
     ax.set_xlim(*around_zero(table))
+    ax.locator_params(axis="x", nbins=6)  # three decimals with a sign need room
     ax.spines["left"].set_visible(False)
     ax.grid(visible=False)
     return fig
