@@ -166,7 +166,7 @@ def row(name: str, encoder: Decoder, how: Configuration, found: dict, rate: floa
     weights = sum(p.numel() * p.element_size() for p in parameters)
     trained = sum(p.numel() for p in parameters if p.requires_grad)
     tokens = found["tokens"]
-    done = cost.flops(encoder, tokens) * 4 / 6  # no gradients of frozen weights
+    done = cost.flops(encoder)[0] * tokens
     known = found["peak"] > 0
     return {
         "shape": name,
