@@ -535,6 +535,10 @@ def test_a_share_of_a_language_can_be_kept(tmp_path):
     refused(
         lambda: pairs.build_corpus(asked({"x": file}, keep={"de": 0.0})), "language de: no pair is"
     )
+    refused(
+        lambda: pairs.build_corpus(asked({"x": file}, keep={"fr": 0.5})),
+        "keep: fr is not a language of this corpus",
+    )
 
 
 # --- SQuAD -------------------------------------------------------------------------------------

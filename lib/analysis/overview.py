@@ -109,10 +109,12 @@ def answer(kept: Kept, studies: Iterable[Kept] = ()) -> str:
 
 def _added(kept: Kept, first: Kept) -> str:
     """Whose contrasts a study has, and what mAP its further arms have in one pool beyond mono."""
-    own, known = kept.table("rivals"), first.table("rivals")
     said = f"The contrasts of {first.name}, whose runs it took."
-    rows = own[(own["rival"] == "mono") & (own["setting"] == "multi")] if len(own) else own
-    rows = rows[~rows["arm"].isin(known["arm"] if len(known) else [])] if len(rows) else rows
+    own = kept.table("rivals")
+    if own.empty:
+        return said
+    added = ~own["arm"].isin(first.table("rivals").get("arm", ()))
+    rows = own[added & (own["rival"] == "mono") & (own["setting"] == "multi")]
     return f"{said} Over mono, {answers.in_pool(rows, 'arm')}." if len(rows) else said
 
 
@@ -312,8 +314,8 @@ def verdicts(studies: Iterable[Kept]) -> pd.DataFrame:
     """A row a claim that was judged: claim, and a column a verdict, whose cells are the names of
     the studies that reached it; of several with the same runs the first."""
     found: dict[str, dict[str, list[str]]] = {}
-    seen, judged = set(), [kept for kept in studies if len(kept.table("claims"))]
-    for kept in judged:
+    seen = set()
+    for kept in studies:
         runs = _compared(kept)
         for row in kept.table("claims").itertuples():
             own = row.claim, runs.get(row.claim, kept.name)
@@ -321,12 +323,10 @@ def verdicts(studies: Iterable[Kept]) -> pd.DataFrame:
                 seen.add(own)
                 found.setdefault(row.claim, {}).setdefault(row.verdict, []).append(kept.name)
     columns = sorted({v for own in found.values() for v in own}, key=VERDICTS.index)
-    order = _in_order(kept.table("claims")["claim"] for kept in judged)
     return pd.DataFrame(
         [
             {"claim": claim} | {v: tuple(found[claim].get(v, ())) for v in columns}
-            for claim in order
-            if claim in found
+            for claim in _in_order(found)
         ]
     )
 
@@ -338,11 +338,10 @@ def _compared(kept: Kept) -> dict[str, tuple[float, ...]]:
     return {claim: tuple(own) for claim, own in groups}
 
 
-def _in_order(parts: Iterable[pd.Series]) -> list[str]:
+def _in_order(found: Iterable[str]) -> list[str]:
     """Claims as lib.analysis.claims has them, then others as they come."""
-    known = [claim.words for claim in claims.CLAIMS]
-    every = dict.fromkeys(claim for part in parts for claim in part)
-    return [c for c in known if c in every] + [c for c in every if c not in known]
+    places = {claim.words: place for place, claim in enumerate(claims.CLAIMS)}
+    return sorted(found, key=lambda claim: places.get(claim, len(places)))
 
 
 def _in_all(found: list[str]) -> str:

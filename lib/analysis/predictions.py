@@ -150,16 +150,18 @@ def verdict(found: pd.DataFrame, growth: pd.DataFrame) -> str:
     if "turn0" in cost and cost["turn0"] <= -FAILS_AT:
         shown = f"{cost['turn0']:+.3f}, {FAILS_AT} or more"
         return f"**The law fails**: without rotation the mono cost is {shown}."
-    # Of rotations that training leaves as they are.
-    costs = growth[growth["contrast"] == "mono cost"] if len(growth) else growth
-    own = costs[costs["target"].str.startswith("turn")] if len(costs) else costs
-    if own.empty:
+    own = {
+        int(row["target"].removeprefix("turn")): row
+        for row in growth.to_dict("records")
+        if row["contrast"] == "mono cost" and row["target"].startswith("turn")  # not trained
+    }
+    if not own:
         return (
             "**The law has not failed, but half of its test has not run**: whether the mono cost "
             "grows as the encoder is rotated."
         )
     where = "behind the largest rotation", "without"
-    largest = max(own.to_dict("records"), key=lambda row: int(row["target"].removeprefix("turn")))
+    largest = own[max(own)]
     return _by_rule("the law", largest | {"value": largest["growth"]}, *where)
 
 

@@ -239,13 +239,13 @@ def averaged(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     Each table's weights are made to sum to 1 in each seed; a cluster then has the weight and the
     weighted value that it has in all of them, so that its settings vary together. Raises ValueError
     naming a seed that only some tables have."""
-    parts = [checked(table) for table in tables]
-    seeds = [frozenset(cells["seed"]) for cells in parts]
-    if odd := set.union(*map(set, seeds)) - set.intersection(*map(set, seeds)):
-        raise ValueError(f"averaged tables need the same seeds: not all have {min(odd)}")
-    for place, cells in enumerate(parts):
+    parts, seeds = [], []
+    for cells in map(checked, tables):
         share = cells["weight"] / cells.groupby("seed")["weight"].transform("sum")
-        parts[place] = cells.assign(weight=share, value=share * cells["value"])
+        parts.append(cells.assign(weight=share, value=share * cells["value"]))
+        seeds.append({*cells["seed"]})
+    if odd := set.union(*seeds) - set.intersection(*seeds):
+        raise ValueError(f"averaged tables need the same seeds: not all have {min(odd)}")
     sums = pd.concat(parts).groupby(["seed", "cluster"], as_index=False).sum()
     return sums.assign(value=sums["value"] / sums["weight"])
 

@@ -9,6 +9,7 @@ languages may be drawn (p.more), `available(p)`, which gives the codes of all th
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -111,6 +112,12 @@ def with_more(p: Prepare) -> Prepare:
         raise ValueError(f"more: {p.more} further languages (expected at most {len(rest)})")
     ordered = sorted(rest, key=lambda code: share(f"order {p.order} {code}"))
     return p.model_copy(update={"languages": [*p.languages, *ordered[: p.more]]})
+
+
+def check_keep(p: Prepare, languages: Collection[str]) -> None:
+    """Raises ValueError for a share of a language that the corpus does not have."""
+    if unknown := sorted(set(p.keep) - set(languages)):
+        raise ValueError(f"keep: {unknown[0]} is not a language of this corpus")
 
 
 def look(p: Prepare) -> None:

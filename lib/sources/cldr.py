@@ -18,7 +18,7 @@ from babel.lists import format_list
 
 from lib.corpus import ParallelCorpus
 from lib.params import Prepare
-from lib.sources import Source
+from lib.sources import Source, check_keep
 from lib.sources import cldr_facts as graph
 from lib.sources.assemble import corpus_of_rows
 from lib.sources.cldr_facts import Chain, Entity, Fact
@@ -259,9 +259,7 @@ def build_corpus(p: Prepare) -> ParallelCorpus:
     languages, dropped = _languages(p)
     if len(languages) < 2:
         raise ValueError("languages: a parallel corpus needs at least two")
-    unknown = sorted(set(p.keep) - set(languages))
-    if unknown:
-        raise ValueError(f"keep: {unknown[0]} is not a language of this corpus")
+    check_keep(p, languages)
     builder = Builder(p, languages, Sentences() if p.form == "sentences" else Cards())
     meta = {
         "source": "cldr",

@@ -25,6 +25,7 @@ from lib import store
 from lib.corpus import ParallelCorpus
 from lib.languages import language_code
 from lib.params import Prepare
+from lib.sources import check_keep
 from lib.sources.assemble import corpus_of_rows, united, whole_articles
 from lib.sources.text import clean, number, share, sift
 
@@ -345,6 +346,7 @@ def corpus(
         only = f"language {', '.join(languages)} alone" if languages else "no language"
         needed = f"a parallel corpus needs at least two{_way_out(same_text)}"
         raise ValueError(f"{named}: has {only} ({needed})")
+    check_keep(p, languages)
     english = {row["pair"]: row["question"] for row in rows if row["language"] == "en"}
     wanted = [row for row in rows if row["language"] in languages]
     kept, faults = sift(wanted, english, p.max_chars, same_text)
@@ -352,8 +354,6 @@ def corpus(
     _check_parallel(kept, languages, dropped, p.parallel, _way_out(same_text))
     kept, joined = _joined(_in_articles(kept, languages, p.split))
     train, test, pool = held_out(kept, p.fold, p.folds, p.split)
-    if unknown := sorted(set(p.keep) - set(languages)):
-        raise ValueError(f"keep: {unknown[0]} is not a language of this corpus")
     train = [row for row in train if _is_kept(row, p.keep)]
     for language in sorted(languages.keys() - {row["language"] for row in train}):
         raise ValueError(f"{_place(language, languages)}: no pair is left to train on")

@@ -33,7 +33,7 @@ import pyarrow as pa
 from lib import store
 from lib.corpus import ParallelCorpus
 from lib.params import Prepare
-from lib.sources import Source, files
+from lib.sources import Source, check_keep, files
 from lib.sources.assemble import corpus_of_sorted
 from lib.sources.text import clean, number, share, sift
 
@@ -222,6 +222,7 @@ class Paths:
         if len(codes) < 2:
             where = f" ({p.folder} has: {' '.join(codes) or 'none'})" if p.folder else ""
             raise ValueError(f"languages: a parallel corpus needs at least two{where}")
+        check_keep(p, codes)
         english = not p.folder or _is_file(p.folder, QUESTIONS.format("english"))
         question_codes = sorted({*codes, "en"} if english else codes)
         return cls(

@@ -8,6 +8,7 @@ from itertools import pairwise
 from lib import benchmarks, sources
 from lib.params import Analyse, BadParameter, BenchmarkSpec, Evaluate, Prepare, Train
 from lib.sampler import arm_name, crosses
+from lib.study import paths
 
 
 def axis(analyse: Analyse, axes: Collection[str], runs: Iterable[str]) -> None:
@@ -19,8 +20,7 @@ def axis(analyse: Analyse, axes: Collection[str], runs: Iterable[str]) -> None:
         raise BadParameter(f"analyse.axis: {analyse.axis!r} is not varied (expected {named})")
     if analyse.points and not analyse.axis:
         raise BadParameter("analyse.points: does not go with axis '' (expected none)")
-    keys = (dict(part.split("=", 1) for part in run.split(",")) for run in runs if analyse.axis)
-    labels = list(dict.fromkeys(key[analyse.axis] for key in keys))
+    labels = [*dict.fromkeys(paths.labels(run)[analyse.axis] for run in runs if analyse.axis)]
     for label in labels:
         if not _is_positive(analyse, label):
             raise BadParameter(

@@ -303,11 +303,11 @@ def _expand(name: str, data: dict[str, Any]) -> Study:
         runs[train.run] = RunParams(train, Evaluate(study=name, run=train.run, **base["evaluate"]))
     _check_distinct(runs)
     analyse = Analyse(study=name, **base["analyse"])
-    specs = Evaluate(**base["evaluate"]).benchmarks
-    _check_benchmarks(specs, analyse.benchmark)
+    evaluate = Evaluate(**base["evaluate"])
+    _check_benchmarks(evaluate.benchmarks, analyse.benchmark)
     checks.axis(analyse, [axis.name for axis in axes], runs)
-    checks.articles(specs, corpora.values())
-    checks.maps(next(iter(runs.values())).evaluate, (run.train for run in runs.values()))
+    checks.articles(evaluate.benchmarks, corpora.values())
+    checks.maps(evaluate, (run.train for run in runs.values()))
     return Study(name, corpora, runs, analyse)
 
 

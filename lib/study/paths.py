@@ -31,6 +31,15 @@ def run_dir(study: str, key: str) -> Path:
     return study_dir(study) / "runs" / key
 
 
+def labels(key: str) -> dict[str, str]:
+    """Axis -> label, of the key of a run that has axes.
+
+    >>> labels("arm=mono,seed=0")
+    {'arm': 'mono', 'seed': '0'}
+    """
+    return dict(part.split("=", 1) for part in key.split(","))
+
+
 def report_dir(study: str) -> Path:
     return study_dir(study) / "report"
 

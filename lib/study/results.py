@@ -154,7 +154,7 @@ def by_label(study: str, runs: list[ScoredRun], axis: str) -> dict[str, list[Sco
     BadParameter for a study without that axis."""
     parts: dict[str, dict[str, ScoredRun]] = {}
     for run in runs:
-        labels = dict(part.split("=", 1) for part in run.key.split(","))
+        labels = paths.labels(run.key)
         if axis not in labels:
             raise BadParameter(f"study {study}: has no axis {axis!r} (expected one)")
         rest = ",".join(f"{name}={x}" for name, x in labels.items() if name != axis)
