@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats as textbook
 
 from lib.analysis import stats, tails
+from lib.analysis.cells import averaged
 from lib.store import ROOT
 
 TABLES = 20_000  # simulated for each figure of coverage: standard error .002
@@ -377,14 +378,14 @@ def test_averaged_by_hand():
     """Two settings of other weights and clusters: in each seed the mean of the two means."""
     one = tidy([[1, 3], [2, 2]], weight=[[1, 3], [1, 1]])  # means 5/2 and 2
     two = tidy([[4], [8]], weight=[[7], [5]])  # cluster "0" alone: means 4 and 8
-    got = stats.averaged([one, two])
+    got = averaged([one, two])
     assert stats.interval(got).estimate == pytest.approx(((5 / 2 + 4) / 2 + (2 + 8) / 2) / 2)
-    first = got[got["seed"] == 0].set_index("cluster")
-    assert first["weight"].to_dict() == {"0": 1 / 4 + 1, "1": 3 / 4}
-    assert first["value"].to_dict() == pytest.approx({"0": (1 / 4 + 4) / (5 / 4), "1": 3})
-    assert stats.interval(stats.averaged([one])) == stats.interval(one)
+    assert list(got.seeds) == [0, 1] and list(got.clusters) == ["0", "1"]
+    assert got.weight[0].tolist() == [1 / 4 + 1, 3 / 4]
+    assert got.value[0].tolist() == pytest.approx([(1 / 4 + 4) / (5 / 4), 3])
+    assert stats.interval(averaged([one])) == stats.interval(one)
     with pytest.raises(ValueError, match="need the same seeds: not all have 1"):
-        stats.averaged([one, two[two["seed"] == 0]])
+        averaged([one, two[two["seed"] == 0]])
 
 
 def gap(estimate, error=0.01, df=4.0):

@@ -8,6 +8,7 @@ import pytest
 from test_results import scores
 
 from lib.analysis import alts, glance, plots, stats, trends
+from lib.analysis.cells import combined
 from lib.analysis.results import Results, ScoredRun
 from lib.analysis.sums import language_cells, summed
 from lib.params import Analyse, BadParameter, Train
@@ -70,14 +71,9 @@ def test_the_slope_is_that_of_each_seed():
     clusters do not matter: seeds alone vary."""
     found = series(lambda x: 0.02 * np.log2(x), noise=0.01)
     row = trends.slopes(found).set_index("contrast").loc["cross gain"]
-    each = []
-    for seed in range(5):
-        gaps = []
-        for x in sorted(found):
-            table = trends.gaps(found[x])["cross gain"]
-            own = table[table["seed"] == seed]
-            gaps.append(np.average(own["value"], weights=own["weight"]))
-        each.append(np.polyfit(np.log2(sorted(found)), gaps, 1)[0])
+    own = [trends.gaps(found[x])["cross gain"] for x in sorted(found)]
+    gaps = [np.average(one.value, axis=1, weights=one.weight) for one in own]
+    each = np.polyfit(np.log2(sorted(found)), gaps, 1)[0]  # of every seed
     assert row["slope"] == pytest.approx(np.mean(each))
     assert row["low"] <= row["slope"] <= row["high"] and row["seeds"] == 5
 
@@ -88,9 +84,8 @@ def test_combined_is_a_sum_of_means():
         pd.DataFrame({"seed": [0, 0, 1, 1], "cluster": ["a", "b"] * 2, "value": v, "weight": w})
         for v, w in (([1.0, 2, 3, 4], [1.0, 1, 1, 1]), ([1.0, 0, 2, 2], [1.0, 3, 2, 2]))
     ]
-    made = stats.combined(tables, [2, -1])
-    means = made.groupby("seed").apply(lambda t: np.average(t["value"], weights=t["weight"]))
-    assert means.tolist() == pytest.approx([2 * 1.5 - 0.25, 2 * 3.5 - 2])
+    made = combined(tables, [2, -1])
+    assert made.means.tolist() == pytest.approx([2 * 1.5 - 0.25, 2 * 3.5 - 2])
 
 
 def beside_alone(gain):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import pandas as pd
 
 from lib.analysis import contrasts, stats
+from lib.analysis.cells import averaged
 from lib.analysis.results import Results
 from lib.analysis.words import counted
 
@@ -43,8 +44,7 @@ def advise(results: Results) -> pd.DataFrame:
 def _best(results: Results, settings: tuple[str, ...]) -> dict:
     """The row of one need, without its name."""
     tables = {
-        arm: stats.averaged([results.table(arm, setting) for setting in settings])
-        for arm in results.arms
+        arm: averaged([results.table(arm, setting) for setting in settings]) for arm in results.arms
     }
     means = {arm: stats.interval(table).within(0, 1) for arm, table in tables.items()}
     best, second = sorted(means, key=lambda arm: -means[arm].estimate)[:2]

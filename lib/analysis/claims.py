@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from lib.analysis import stats
+from lib.analysis.cells import Cells, averaged, difference
 from lib.analysis.results import Results, Select
 from lib.analysis.sums import headline
 from lib.metrics import SETTINGS
@@ -153,16 +154,16 @@ def compare(results: Results, claim: Claim, level: float = stats.LEVEL) -> list[
     return rows
 
 
-def gap(results: Results, claim: Claim) -> pd.DataFrame:
-    """The paired difference of a claim of one comparison, by seed and cluster."""
+def gap(results: Results, claim: Claim) -> Cells:
+    """The paired difference of a claim of one comparison."""
     ((setting, rival),) = claim.pairs
     values = (_values(results, arm, setting, claim) for arm in (claim.arm, rival))
-    return stats.difference(*values)
+    return difference(*values)
 
 
-def _values(results: Results, arm: str, setting: str, claim: Claim) -> pd.DataFrame:
-    """Values of an arm by seed and cluster, over one setting or the mean of several."""
-    return stats.averaged(
+def _values(results: Results, arm: str, setting: str, claim: Claim) -> Cells:
+    """Values of an arm, over one setting or the mean of several."""
+    return averaged(
         [results.table(arm, one, claim.metric, claim.where) for one in setting.split("+")]
     )
 

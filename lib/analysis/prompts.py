@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 import pandas as pd
 
 from lib.analysis import contrasts, stats, words
+from lib.analysis.cells import combined
 from lib.analysis.results import Results, ScoredRun, quoted
 from lib.params import BenchmarkSpec
 
@@ -108,7 +109,7 @@ def _beyond_control(asked: Mapping[str, Results], pairs: list[tuple[str, str]]) 
                 for one, pair in ((arm, pairs[0]), (other, pairs[1]))
                 for prompt in (pair if own else pair[::-1])
             ]
-            gap = stats.interval(stats.combined(parts, [1, -1, -1, 1]))
+            gap = stats.interval(combined(parts, [1, -1, -1, 1]))
             about = {"measure": measure, "prompts": _named(pairs[0], some.runs), "versus": CONTROL}
             about |= {"arm": arm, "own": True}
             yield about | {"gap": stats.Paired(gap, stats.two_sided(gap))}

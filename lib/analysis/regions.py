@@ -7,15 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from lib.analysis.stats import (
-    Interval,
-    checked,
-    cluster_covariance,
-    components,
-    grid,
-    interval,
-    sampling_part,
-)
+from lib.analysis.cells import Cells, cells, union
+from lib.analysis.stats import Interval, cluster_covariance, components, interval, sampling_part
 
 
 @dataclass(frozen=True)
@@ -45,7 +38,10 @@ class Region:
 
 
 def region(
-    table_x: pd.DataFrame, table_y: pd.DataFrame, level: float = 0.95, fixed: bool = False
+    table_x: pd.DataFrame | Cells,
+    table_y: pd.DataFrame | Cells,
+    level: float = 0.95,
+    fixed: bool = False,
 ) -> Region:
     """Ellipse of two means over the same seeds, such as mono and cross mAP of one arm.
 
@@ -54,14 +50,14 @@ def region(
     exceeds 1. With half widths h and correlation r the boundary is x + h_x cos(a),
     y + h_y cos(a - arccos(r)): its extremes are the intervals' ends.
     fixed: as of `interval`. Raises ValueError when the seeds differ, or like `interval`."""
-    cells = checked(table_x), checked(table_y)
-    seeds, other = (set(c["seed"]) for c in cells)
+    own = cells(table_x), cells(table_y)
+    seeds, other = (set(one.seeds) for one in own)
     if seeds != other:
         raise ValueError(
             f"a region needs the same seeds on both axes: {sorted(seeds ^ other)} only on one"
         )
-    x, y = (interval(c, level, fixed) for c in cells)
-    covariance = _covariance(*cells)
+    x, y = (interval(one, level, fixed) for one in own)
+    covariance = _covariance(*own)
     turn = np.arccos(_correlation(covariance))
     angle = np.linspace(0, 2 * np.pi, 128, endpoint=False)
     ends = [0.0, np.pi, turn, turn + np.pi]  # so that the polygon, too, touches all four ends
@@ -90,21 +86,16 @@ def pareto(points: np.ndarray) -> np.ndarray:
     return ~(as_good & better).any(0)
 
 
-def _covariance(cells_x: pd.DataFrame, cells_y: pd.DataFrame) -> np.ndarray:
+def _covariance(cells_x: Cells, cells_y: Cells) -> np.ndarray:
     """Covariance float64 [2, 2] of the two estimates over the same seeds.
 
     Their correlation is that of the method-of-moments components, whose seeds' part is what is left
     of V_s without V_e; the variances are V."""
-    clusters = pd.Index(pd.concat([cells_x["cluster"], cells_y["cluster"]]).unique()).sort_values()
-    (value_x, weight_x), (value_y, weight_y) = (grid(c, clusters) for c in (cells_x, cells_y))
-    x, y = components(value_x, weight_x), components(value_y, weight_y)
-    share_x, share_y = (w / w.sum(1, keepdims=True) for w in (weight_x, weight_y))
-    cross = cluster_covariance(
-        share_x,
-        share_x * (value_x - x.means[:, None]),
-        share_y,
-        share_y * (value_y - y.means[:, None]),
-    )
+    clusters = union(cells_x, cells_y)
+    own = cells_x.on(clusters), cells_y.on(clusters)
+    x, y = (components(one.value, one.weight) for one in own)
+    pulls = [one.share * (one.value - one.means[:, None]) for one in own]
+    cross = cluster_covariance(own[0].share, pulls[0], own[1].share, pulls[1])
     between = (x.means - x.estimate) @ (y.means - y.estimate) / max(x.seeds - 1, 1)
     seeds = [np.maximum(0.0, one.between - one.sampling) / one.seeds for one in (x, y)]
     most = np.sqrt(seeds[0] * seeds[1])

@@ -165,35 +165,30 @@ class Results:
     def table(
         self, arm: str, setting: str, metric: str = "ap", select: Select = headline
     ) -> pd.DataFrame:
-        """Per-cluster means of an arm: columns seed, cluster, value, weight, as `stats` asks.
+        """Per-cluster means of an arm: columns seed, cluster, value, weight, as `stats` asks, arm
+        and questions; empty where it has none.
 
         The weighted mean of a seed is the mean over pairs of languages, as in `sums.summed`."""
-        rows = select(self._rows(arm, setting, metric))
-        parts = rows.groupby(["seed", "group"], observed=True)[["total", "weight"]].sum()
-        parts = parts.reset_index()
-        return pd.DataFrame(
-            {
-                "seed": parts["seed"],
-                "cluster": parts["group"].astype(str),
-                "value": parts["total"] / parts["weight"],
-                "weight": parts["weight"],
-            }
-        )
+        key = (setting, metric, select)
+        if key not in self._tables:  # of all arms at once: a report asks for a thousand tables
+            rows = self._blocks.get(key[:2], self.sums.head(0))
+            self._tables[key] = _by_arm(select(rows))
+        return self._tables[key].get(arm, NOTHING)
 
     def asked(self, arm: str, setting: str, metric: str = "ap", select: Select = headline) -> int:
         """Questions of an arm in a setting, a seed: reference rankers may answer a sample alone.
         One that is asked in several languages' pools counts in each."""
-        rows = select(self._rows(arm, setting, metric))
+        rows = self.table(arm, setting, metric, select)
         return round(rows["questions"].sum() / max(rows["seed"].nunique(), 1))
 
-    def _rows(self, arm: str, setting: str, metric: str) -> pd.DataFrame:
-        return self._blocks.get((arm, setting, metric), self.sums.head(0))
+    @cached_property
+    def _tables(self) -> dict[tuple[str, str, Select], dict[str, pd.DataFrame]]:
+        return {}
 
     @cached_property
-    def _blocks(self) -> dict[tuple[str, str, str], pd.DataFrame]:
-        """The sums by arm, setting and metric: tables of a large study are cut once."""
-        keys = ["arm", "setting", "metric"]
-        return dict(list(self.sums.groupby(keys, observed=True, sort=False)))
+    def _blocks(self) -> dict[tuple[str, str], pd.DataFrame]:
+        """The sums by setting and metric."""
+        return dict(list(self.sums.groupby(["setting", "metric"], observed=True, sort=False)))
 
     def alphas(self, name: str) -> dict[float, str]:
         """alpha -> arm of a strategy that takes alpha, in order of it; the ends may have names of
@@ -208,3 +203,19 @@ class Results:
             if strategy in (name, *ends):
                 arms[alpha] = run.arm
         return dict(sorted(arms.items()))
+
+
+NOTHING = pd.DataFrame(columns=["seed", "cluster", "value", "weight", "questions"])
+
+
+def _by_arm(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Arm -> its table of clusters."""
+    parts = ["total", "weight", "questions"]
+    sums = rows.groupby(["arm", "seed", "group"], observed=True)[parts].sum().reset_index()
+    table = sums[["arm", "seed"]].assign(
+        cluster=sums["group"].astype(str),
+        value=sums["total"] / sums["weight"],
+        weight=sums["weight"],
+        questions=sums["questions"],
+    )
+    return dict(list(table.groupby("arm", observed=True)))

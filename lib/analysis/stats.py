@@ -6,8 +6,8 @@ say little about the first, and questions of one cluster are no independent evid
 so an error bar over questions is far too narrow, and so is a bootstrap over three seeds that vary.
 Here both parts are estimated and added, and degrees of freedom say how far to trust the estimate.
 
-Every table is tidy: one row a cell (seed, cluster) with columns `seed`, `cluster`, `value` (the
-cluster's mean in that seed) and optionally `weight` (its number of questions, > 0; else all 1).
+Every table is one of cells (seed, cluster) with their values and weights, tidy or as a grid
+(lib.analysis.cells).
 Clusters may be the same in every seed (crossed), different in each (nested: folds that rotate with
 the seed), or anything between; nothing needs to be told which.
 
@@ -52,6 +52,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+
+from lib.analysis.cells import Cells, cells, difference
 
 MARGIN = 0.01  # mAP; "as good as" allows this much, fixed before any result
 LEVEL = 0.05  # of a test that stands alone
@@ -175,21 +177,21 @@ def components(value: np.ndarray, weight: np.ndarray) -> Components:
     return Components(means, cluster_covariance(share, pull, share, pull), _cluster_df(share))
 
 
-def interval(table: pd.DataFrame, level: float = 0.95, fixed: bool = False) -> Interval:
+def interval(table: pd.DataFrame | Cells, level: float = 0.95, fixed: bool = False) -> Interval:
     """Mean over seeds of the seeds' (weighted) means, with its t interval.
 
     V and df are in the module's docstring. fixed: of these encoders alone, as they are; what
     training again would change is left out. Raises ValueError for a table that is not tidy, or
     empty."""
     _check_level(level)
-    value, weight = grid(checked(table))
-    found = components(value, weight)
+    own = cells(table)
+    found = components(own.value, own.weight)
     total, freedom = (found.parts[1], found.cluster_df) if fixed else (found.variance, found.df)
     estimate, error, df = (float(v) for v in (found.estimate, np.sqrt(total), freedom))
-    if value.shape[1] < 2 or (value.shape[0] < 2 and not fixed):
+    if len(own.clusters) < 2 or (len(own.seeds) < 2 and not fixed):
         error = df = np.nan
     half = _quantile((1 + level) / 2, df) * error
-    return Interval(estimate, estimate - half, estimate + half, error, df, *value.shape)
+    return Interval(estimate, estimate - half, estimate + half, error, df, *own.value.shape)
 
 
 def over_seeds(values: Sequence[float], level: float = 0.95) -> Interval:
@@ -206,7 +208,10 @@ def over_seeds(values: Sequence[float], level: float = 0.95) -> Interval:
 
 
 def paired(
-    table_a: pd.DataFrame, table_b: pd.DataFrame, level: float = 0.95, fixed: bool = False
+    table_a: pd.DataFrame | Cells,
+    table_b: pd.DataFrame | Cells,
+    level: float = 0.95,
+    fixed: bool = False,
 ) -> Paired:
     """Difference a - b over the cells (seed, cluster), which both tables must share.
 
@@ -214,48 +219,6 @@ def paired(
     `difference`."""
     gap = interval(difference(table_a, table_b), level, fixed)
     return Paired(gap, two_sided(gap))
-
-
-def difference(table_a: pd.DataFrame, table_b: pd.DataFrame) -> pd.DataFrame:
-    """The table of a - b, cell by cell.
-
-    Raises ValueError naming a cell that only one table has, or whose weights differ."""
-    a, b = (checked(t).set_index(["seed", "cluster"]).sort_index() for t in (table_a, table_b))
-    for one, other, name in ((a, b, "second"), (b, a, "first")):
-        missing = one.index.difference(other.index)
-        if len(missing):
-            raise ValueError(
-                f"paired tables need the same cells: the {name} lacks {_name(missing[0])}"
-            )
-    unequal = a.index[a["weight"].ne(b["weight"])]
-    if len(unequal):
-        raise ValueError(f"paired tables need the same weights: {_name(unequal[0])} differs")
-    return a.assign(value=a["value"] - b["value"]).reset_index()
-
-
-def averaged(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """One table whose mean is the mean of the tables' means, in each seed: settings in one figure.
-
-    Each table's weights are made to sum to 1 in each seed; a cluster then has the weight and the
-    weighted value that it has in all of them, so that its settings vary together. Raises ValueError
-    naming a seed that only some tables have."""
-    parts, seeds = [], []
-    for cells in map(checked, tables):
-        share = cells["weight"] / cells.groupby("seed")["weight"].transform("sum")
-        parts.append(cells.assign(weight=share, value=share * cells["value"]))
-        seeds.append({*cells["seed"]})
-    if odd := set.union(*seeds) - set.intersection(*seeds):
-        raise ValueError(f"averaged tables need the same seeds: not all have {min(odd)}")
-    sums = pd.concat(parts).groupby(["seed", "cluster"], as_index=False).sum()
-    return sums.assign(value=sums["value"] / sums["weight"])
-
-
-def combined(tables: Sequence[pd.DataFrame], factors: Sequence[float]) -> pd.DataFrame:
-    """One table whose mean is the sum of the tables' means times the factors, in each seed, such
-    as a slope. Cells are shared as in `averaged`."""
-    times = [len(tables) * factor for factor in factors]
-    scaled = [t.assign(value=t["value"] * f) for t, f in zip(tables, times, strict=True)]
-    return averaged(scaled)
 
 
 def tails(gap: Interval, null: float = 0.0) -> tuple[float, float]:
@@ -295,7 +258,7 @@ def detectable(gap: Interval, level: float = LEVEL, sides: int = 2) -> float:
 
 
 def bootstrap(
-    table: pd.DataFrame, n: int = 2000, seed: int = 0, level: float = 0.95
+    table: pd.DataFrame | Cells, n: int = 2000, seed: int = 0, level: float = 0.95
 ) -> tuple[float, float]:
     """Percentile bootstrap interval that resamples seeds and clusters (Owen 2007): the check.
 
@@ -306,14 +269,15 @@ def bootstrap(
     if n < 1:
         raise ValueError(f"a bootstrap needs at least one draw, got n={n}")
     _check_level(level)
-    value, weight = grid(checked(table))
-    clusters = weight.shape[1]
+    own = cells(table)
+    clusters = len(own.clusters)
     if clusters < 2:
         return np.nan, np.nan
     generator = np.random.default_rng(seed)
     step = max(1, BOOTSTRAP_CELLS // clusters)
     draws = [
-        _resample(value, weight, min(step, n - start), generator) for start in range(0, n, step)
+        _resample(own.value, own.weight, min(step, n - start), generator)
+        for start in range(0, n, step)
     ]
     low, high = np.nanquantile(np.concatenate(draws), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
@@ -354,54 +318,6 @@ def signed(difference: float, low: float, high: float, form: str = "+.3f") -> st
     '+0.250 [-0.100, +0.600]'
     """
     return f"{difference:{form}} {shown(low, high, form)}"
-
-
-def checked(table: pd.DataFrame) -> pd.DataFrame:
-    """Copy of a tidy table with columns seed, cluster, value, weight; ValueError if it is not."""
-    missing = [name for name in ("seed", "cluster", "value") if name not in table]
-    if missing:
-        raise ValueError(
-            f"a table of clusters needs the column {missing[0]!r}, has {list(table.columns)}"
-        )
-    cells = pd.DataFrame(
-        {
-            "seed": table["seed"],
-            "cluster": table["cluster"],
-            "value": table["value"].astype(float),
-            "weight": table["weight"].astype(float) if "weight" in table else 1.0,
-        }
-    )
-    if not len(cells):
-        raise ValueError("an interval needs at least one cluster, got none")
-    valid = np.isfinite(cells["value"]) & np.isfinite(cells["weight"]) & (cells["weight"] > 0)
-    valid &= cells["seed"].notna() & cells["cluster"].notna()
-    for bad, why in (
-        (~valid, "needs a finite value and a positive weight"),
-        (cells.duplicated(["seed", "cluster"]), "stands in the table twice"),
-    ):
-        if bad.any():
-            first = cells[bad].iloc[0]
-            raise ValueError(f"{_name((first['seed'], first['cluster']))} {why}")
-    return cells
-
-
-def _name(cell: tuple) -> str:
-    """A (seed, cluster) as messages name it."""
-    return f"cell (seed {cell[0]}, cluster {str(cell[1])!r})"
-
-
-def grid(cells: pd.DataFrame, clusters: pd.Index | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Values and weights, float64 [S, C], 0 where a cell is absent.
-
-    Rows are sorted seeds, columns the given clusters or the table's own, sorted: sums do not depend
-    on the order of the table's rows."""
-    seeds = pd.Index(cells["seed"].unique()).sort_values()
-    if clusters is None:
-        clusters = pd.Index(cells["cluster"].unique()).sort_values()
-    at = seeds.get_indexer(cells["seed"]), clusters.get_indexer(cells["cluster"])
-    value, weight = np.zeros((2, len(seeds), len(clusters)))
-    value[at], weight[at] = cells["value"], cells["weight"]
-    return value, weight
 
 
 def _quantile(p: float, df: float) -> float:

@@ -15,6 +15,7 @@ import pandas as pd
 
 from lib.analysis import claims, contrasts, published, regions, stats
 from lib.analysis.bias import AGNOSTIC, BITEXT, FIELD
+from lib.analysis.cells import cells
 from lib.analysis.results import Results, Select
 from lib.analysis.sums import headline, language_cells, means
 from lib.metrics import BIAS, CELL, LABELS, QUALITY, REFERENCES
@@ -165,9 +166,8 @@ def points(results: Results) -> pd.DataFrame:
     for arm in results.arms:
         seeds = {}
         for setting in results.settings:
-            table = results.table(arm, setting)
-            total = (table["value"] * table["weight"]).groupby(table["seed"]).sum()
-            seeds[setting] = total / table["weight"].groupby(table["seed"]).sum()
+            own = cells(results.table(arm, setting))
+            seeds[setting] = pd.Series(own.means, own.seeds)
         parts.append(pd.DataFrame(seeds).rename_axis("seed").reset_index().assign(arm=arm))
     return pd.concat(parts, ignore_index=True)[["arm", "seed", *results.settings]]
 

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from lib.analysis import contrasts, stats, tables, words
+from lib.analysis.cells import Cells, combined, difference
 from lib.analysis.claims import CONTRASTS, HYBRID, MIX, gap, lacking
 from lib.analysis.results import Results
 
@@ -38,9 +39,9 @@ ALONE = {
 }
 
 
-def gaps(by_budget: Mapping[int, Results]) -> dict[str, pd.DataFrame]:
-    """Name of each contrast that a study has the arms and budgets for -> its differences by seed
-    and cluster, at the largest budget."""
+def gaps(by_budget: Mapping[int, Results]) -> dict[str, Cells]:
+    """Name of each contrast that a study has the arms and budgets for -> its differences, at the
+    largest budget."""
     last = max(by_budget)
     whole = by_budget[last]
     found = {
@@ -52,12 +53,12 @@ def gaps(by_budget: Mapping[int, Results]) -> dict[str, pd.DataFrame]:
     for name, arm in BESIDE_ALONE.items() if alone else ():
         if arm in whole.arms and "mono" in whole.settings:
             own, only = whole.table(arm, "mono"), whole.table(alone[0], "mono")
-            found[name] = stats.difference(own, only)
+            found[name] = difference(own, only)
     half = by_budget.get(last // 2) if last and last % 2 == 0 else None  # 0: no budgets
     for name, setting in SYNERGY.items() if half else ():
         if HYBRID in whole.arms and setting in half.arms and setting in whole.settings:
             own, alone = whole.table(HYBRID, setting), half.table(setting, setting)
-            found[name] = stats.difference(own, alone)
+            found[name] = difference(own, alone)
     return found
 
 
@@ -87,7 +88,7 @@ def slopes(series: Series) -> pd.DataFrame:
     rows = []
     for name in names if len(points) > 1 else ():
         own = [every[x][name] for x in points]
-        slope = stats.interval(stats.combined(own, _factors(np.log2(points))))
+        slope = stats.interval(combined(own, _factors(np.log2(points))))
         rows.append(
             {"contrast": name, "slope": slope.estimate, "low": slope.low, "high": slope.high,
              "detectable": stats.detectable(slope), "p": stats.two_sided(slope),
@@ -99,10 +100,10 @@ def slopes(series: Series) -> pd.DataFrame:
     return table.assign(p_turn=stats.holm(table["p_turn"]), p_holm=stats.holm(table["p"]))
 
 
-def _turning(own: list[pd.DataFrame]) -> float:
+def _turning(own: list[Cells]) -> float:
     """p value of not turning: both the surest step up and the surest down, of steps from one x to
     the next (Holm over these), would have to be told from none by error."""
-    steps = [stats.interval(stats.combined(pair, [-1, 1])) for pair in pairwise(own)]
+    steps = [stats.interval(combined(pair, [-1, 1])) for pair in pairwise(own)]
     adjusted = list(zip(steps, stats.holm([stats.two_sided(step) for step in steps]), strict=True))
     up = min((p for step, p in adjusted if step.estimate > 0), default=1.0)
     down = min((p for step, p in adjusted if step.estimate < 0), default=1.0)

@@ -14,6 +14,7 @@ import pandas as pd
 
 from lib import store
 from lib.analysis import claims, stats
+from lib.analysis.cells import Cells, difference
 from lib.analysis.results import ScoredRun
 from lib.store import ROOT
 from lib.study import ledger, paths, predict, report, results, rungs, warm
@@ -70,7 +71,7 @@ def growth() -> pd.DataFrame:
         runs = results.scored_runs("rotations")
         for rung, own in results.by_label("rotations", runs, rungs.AXIS).items():
             for name, turned in _gaps("rotations", own).items():
-                found = stats.interval(stats.difference(turned, plain[name]))
+                found = stats.interval(difference(turned, plain[name]))
                 rows.append((rung, name, found.estimate, found.low, found.high))
     return pd.DataFrame(rows, columns=["target", "contrast", "growth", "low", "high"])
 
@@ -83,9 +84,7 @@ def elsewhere() -> pd.DataFrame:
     if all(map(ledger.at_hand, ("pretrained", UNSEEN))):
         trained, without = (_gaps(s, results.scored_runs(s)) for s in ("pretrained", UNSEEN))
         for name in GROWING:
-            # Shares of the same questions, in three and in four languages: the same to rounding.
-            both = (table[name].round({"weight": 12}) for table in (without, trained))
-            more = stats.difference(*both)
+            more = difference(without[name], trained[name])
             asked = {"trained": trained[name], "without pairs": without[name], "difference": more}
             for languages, table in asked.items():
                 found = stats.interval(table)
@@ -93,7 +92,7 @@ def elsewhere() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["contrast", "languages", "value", "low", "high"])
 
 
-def _gaps(study: str, runs: list[ScoredRun]) -> dict[str, pd.DataFrame]:
+def _gaps(study: str, runs: list[ScoredRun]) -> dict[str, Cells]:
     """Each contrast of GROWING by seed and cluster, at the largest budget."""
     found = results.load_results(study, runs)
     return {name: claims.gap(found, claims.CONTRASTS[name]) for name in GROWING}
