@@ -438,6 +438,7 @@ def test_the_committed_page_is_that_of_the_committed_studies():
         href = link["href"].partition("#")[0]
         assert not href or (folder / href).exists(), href
     assert not re.search(r"(src|href)=.?https?:|/(home|root|tmp|work)/", page)
+    assert "&lt;a " not in page, "a link that is shown as text"
     for own in folder.glob("*/index.html"):
         assert main[0].find("a", href=f"{own.parent.name}/index.html"), own
 

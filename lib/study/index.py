@@ -201,7 +201,9 @@ def _content(studies: list[Kept], folder: Path) -> dict[str, Any]:
 
     def linked(table: pd.DataFrame) -> dict[str, Any]:
         """Columns and rows, with every study's name a link to its report."""
-        return _plain(table.map(lambda cell: links.get(cell, cell)))
+        plain = _plain(table)  # links in a frame of strings would become strings
+        rows = [[links.get(cell, cell) for cell in row] for row in plain["rows"]]
+        return plain | {"rows": rows}
 
     return {
         "in_short": _plain(overview.in_short(own, HEADS)),
