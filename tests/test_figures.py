@@ -118,6 +118,8 @@ def test_paths_name_each_alpha():
         "hybrid": {0: "hybrid(0)", 1: "hybrid(1)"},
         "mix": {0: "hybrid(0)", 0.5: "mix(0.5)"},
     }
+    ends = study(dict.fromkeys(("mono", "cross", "cross-pair", "hybrid(0.5)"), 0.0), seeds=1)
+    assert [*contrasts.paths(ends)] == ["hybrid"]  # no hybrid-pair between mono and cross-pair
 
 
 CELLS = [("en", "en"), ("en", "de"), ("de", "en"), ("ar", "ar"), ("ar", "de"), ("de", "de")]

@@ -227,6 +227,25 @@ def test_labels_are_short_where_clear():
     assert arm_labels(trains)["arm=wide,seed=0"] == "arm=wide"
 
 
+def test_temperatures_of_one_arm_are_in_its_name():
+    """Of all but the first, which is the arm itself; seeds share it; all else is the same."""
+    trains = {
+        f"arm={name},seed={seed}": Train(strategy="mono", temperature=t, seed=seed)
+        for name, t in (("a", 0.02), ("b", 0.05), ("c", 0.01))
+        for seed in (0, 1)
+    }
+    labels = ["mono", "mono, temperature 0.05", "mono, temperature 0.01"]
+    assert [*dict.fromkeys(arm_labels(trains).values())] == labels
+    run = ScoredRun("k", labels[1], trains["arm=b,seed=0"], None)
+    assert (run.plain, run.strategy) == ("mono", labels[1])
+    trains["arm=wide,seed=0"] = Train(strategy="mono", temperature=0.02, width=256)
+    named = arm_labels(trains)
+    assert named["arm=a,seed=0"] == "arm=a" and named["arm=wide,seed=0"] == "arm=wide"
+    assert named["arm=b,seed=0"] == labels[1]
+    tuned = {"arm=a,seed=0": Train(strategy="mono", temperature=0.05), "arm=b,seed=0": Train()}
+    assert [*arm_labels(tuned).values()] == ["mono", "hybrid(0.5)"]
+
+
 def test_code_switched_pairs_are_in_the_name():
     """Of a run whose corpus was switched, and of no other with the same batches."""
     trains = {f"arm={name},seed=0": Train(strategy="en-en") for name in ("plain", "switched")}

@@ -142,7 +142,9 @@ def sloping(slope, p=0.001, seeds=8, contrast="cross gain", turn=1.0):
 def test_a_change_is_said_as_gain_or_loss(first, last, slope, said):
     """By both ends' intervals: .00 within .01 is neither."""
     text = trends.answer(ends(first, last), sloping(slope), "size")
-    assert text.startswith("With each doubling of size (1 to 8), against mono hybrid(0.5) **")
+    assert text.startswith(
+        "On average over doublings of size (1 to 8), against mono hybrid(0.5) **"
+    )
     assert f"**{said}" in text
     assert f"(cross gain {first:+.3f} [" in text and f"{last:+.3f} [" in text
 
@@ -156,7 +158,7 @@ def test_what_is_not_decided_is_said():
     assert "0.004 could have been detected" in text
     few = trends.answer(ends(0.05, 0.06), sloping(0.003, seeds=2), "size")
     assert few.startswith(
-        "**Undecided: 2 seeds decide nothing; five are needed.** So far: with each"
+        "**Undecided: 2 seeds decide nothing; five are needed.** So far: on average"
     )
     assert "changes by +0.003 [-0.007, +0.013] mAP across languages" in few
 
@@ -235,7 +237,7 @@ def test_a_language_of_few_pairs_is_answered_share_by_share():
         "4**; hybrid(0.5) against mono over all languages: **gains 0.050 [0.040, 0.060] at share "
         "1**, **within 0.01 at share 4** (+0.000 [-0.010, +0.010]); mono over all languages "
         "against that language alone: **gains 0.050 [0.040, 0.060] at share 1**, undecided at "
-        "share 4 (+0.005 [-0.005, +0.015], detectable 0.020). Each doubling of share "
+        "share 4 (+0.005 [-0.005, +0.015], detectable 0.020). On average a doubling of share "
         "changes these by -0.020 [-0.030, -0.010] (falls), -0.020 [-0.030, -0.010] (falls), -0.020 "
         "[-0.030, -0.010] (falls)."
     )
@@ -300,7 +302,7 @@ def test_figures_and_words_say_where_it_begins_and_ends():
     found = series(lambda x: 0.01 * np.log2(x))
     own, slope = trends.values(found), trends.slopes(found)
     text = trends.answer(own, slope, "size")
-    assert text.startswith("With each doubling of size (1 to 8), against mono hybrid(0.5) ")
+    assert text.startswith("On average over doublings of size (1 to 8), against mono hybrid(0.5) ")
     assert "cross gain +0.000 [" in text and "multi gain" not in text and "S_mono" not in text
     assert set(plots.trend(own, "size").panels) == set(trends.SHOWN)
     assert "+0.030 at 8" in alts.trend(own, "size")["cross gain"]

@@ -294,12 +294,12 @@ def test_runs_that_are_left_out_are_named():
     assert words.left_out([]).data == ""
 
 
-def test_provenance_warns_of_mixed_commits():
+def test_provenance_explains_several_commits():
     """And links every table."""
     one = words.provenance(1, ["abc"], ["quality", "bias"]).data
-    assert one.startswith("1 run made with abc.") and "Warning" not in one
+    assert one.startswith("1 run made with abc.") and "Several" not in one
     assert one.endswith("Tables: [quality.csv](tables/quality.csv), [bias.csv](tables/bias.csv).")
-    assert "3 runs made with abc, def. **Warning**" in words.provenance(3, ["abc", "def"], []).data
+    assert "3 runs made with abc, def. Several, " in words.provenance(3, ["abc", "def"], []).data
 
 
 def test_a_run_tells_what_it_does_and_did():
@@ -362,7 +362,7 @@ def test_advice_in_words():
     two = advice.advise(study({"mono": 0.3, "cross": 0.0, "hybrid(0.5)": 0.3}))
     other = {"mono": "hybrid(0.5)", "hybrid(0.5)": "mono"}
     assert two["advice"].tolist() == [
-        f"take {arm}, or {other[arm]}: not shown to be worse by more than .01" for arm in two["arm"]
+        f"take {arm}; not shown to be worse by more than .01: {other[arm]}" for arm in two["arm"]
     ]
     none = advice.advise(study({"mono": 0.0, "cross": 0.0, "hybrid(0.5)": 0.0}))
     assert set(none["advice"]) == {"no arm is shown to be better by more than .01"}

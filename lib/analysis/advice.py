@@ -81,7 +81,8 @@ def _words(best: str, as_good: list[str], gap: stats.Interval, others: int) -> s
         return f"take {best}"
     if len(as_good) == others:
         return f"no arm is shown to be better by more than {_margin()}"
-    return f"take {best}, or {' / '.join(as_good)}: not shown to be worse by more than {_margin()}"
+    near = " / ".join(as_good)
+    return f"take {best}; not shown to be worse by more than {_margin()}: {near}"
 
 
 def _margin() -> str:

@@ -57,15 +57,16 @@ def _plain(results: Results) -> dict[tuple[str, float], str]:
 
 
 def others(results: Results) -> pd.DataFrame:
-    """Other ways to align languages beside batches: what a loss with an objective, or code-switched
-    pairs, gain over the same batches without; what hybrid(0.5) gains over those by its schedule
-    alone; and hybrid(0.5) minus each of these ways, of arms that are there.
+    """Other ways to align languages beside batches: what a loss with an objective, code-switched
+    pairs, or another temperature gain over the same batches without; what hybrid(0.5) gains over
+    those without an objective, by its schedule alone; and hybrid(0.5) minus each of these ways, of
+    arms that are there.
 
     Rows: arm, versus, setting, and what `rivals` says of a difference, adjusted over all of a
     setting."""
     plain, gains, leads = _plain(results), [], []
     for run in (run for run in results.runs if run.train.steps):
-        if run.train.objective or run.switched:
+        if run.train.objective or run.switched or run.arm != run.plain:
             own = plain.get((run.train.strategy, run.train.alpha), "")
             gains += [(run.arm, own), *[(HYBRID, own)] * bool(run.train.objective)]
             leads.append((HYBRID, run.arm))
@@ -208,9 +209,14 @@ def alphas(results: Results, quality: pd.DataFrame, fewest: int = ALPHAS) -> pd.
 
 
 def paths(results: Results) -> dict[str, dict[float, str]]:
-    """Strategy -> alpha -> arm, in order of alpha; of strategies with two alphas or more."""
+    """Strategy -> alpha -> arm, in order of alpha; of strategies with two alphas or more, one of
+    them under the strategy's own name: ends have names of their own."""
     found = {name: results.alphas(name) for name in WITH_ALPHA}
-    return {name: arms for name, arms in found.items() if len(arms) > 1}
+    return {
+        name: arms
+        for name, arms in found.items()
+        if len(arms) > 1 and any(arm.startswith(f"{name}(") for arm in arms.values())
+    }
 
 
 # --- by language -------------------------------------------------------------------------------

@@ -79,10 +79,11 @@ def style() -> None:
 
 def look(arm: str) -> dict:
     """Colour and marker of an arm by its family: `hybrid(0.5)` looks like every hybrid. Where its
-    loss leaves out rows, as in `mix(0.5), in_language`, or has more, the colour is the family's."""
+    loss leaves out rows, as in `mix(0.5), in_language`, has more, or another temperature, the
+    colour is the family's."""
     colour, marker = FAMILIES.get(arm.split("(")[0].split(",")[0], (REFERENCE, "*"))
     part = ", in_language" in arm, " negatives" in arm
-    marker = PARTS.get(part, marker)
+    marker = "d" if ", temperature " in arm else PARTS.get(part, marker)
     return {"color": colour, "marker": ADDED.get(arm.rpartition(", ")[2], marker)}
 
 

@@ -62,7 +62,7 @@ def plane(plane: dict[str, Region]):
 @figure(
     "differences",
     "Each encoder minus the first, question by question. Lines: 95 % interval of each alone, over "
-    "clusters of questions. Filled marks: told from zero by a p value adjusted for all shown "
+    "clusters of questions. Filled marks: significant, by a p value adjusted for all shown "
     "(Holm). Grey: less than .01 mAP either way.",
     _alt_differences,
 )

@@ -19,7 +19,7 @@ BAND = {"color": "#dddddd", "lw": 0, "zorder": 0}
 
 @figure(
     "primary",
-    "Lines: 95 % interval of each contrast alone, unadjusted. Filled marks: told from zero by a p "
+    "Lines: 95 % interval of each contrast alone, unadjusted. Filled marks: significant, by a p "
     "value adjusted for all three (Holm); never with fewer than five seeds. Grey: within the "
     "margin of .01 mAP.",
     alts.primary,
@@ -73,7 +73,7 @@ def around_zero(table: pd.DataFrame) -> tuple[float, float]:
     "rivals",
     "Each arm minus the rival named above (mix: at the same alpha, mix(0.5) where an arm has "
     "none), paired by seed and question. Lines: 95 % interval of each alone, unadjusted. Filled "
-    "marks: told from zero by a p value adjusted over all of a setting (Holm). Grey: within .01 "
+    "marks: significant, by a p value adjusted over all of a setting (Holm). Grey: within .01 "
     "mAP.",
     alts.rivals,
 )
@@ -90,7 +90,7 @@ def rivals(table: pd.DataFrame):
     "mechanism",
     "What changes from one arm to the next on the way from mixed rows to hybrid batches, all else "
     "alike; each arm at its own tuned settings. Lines: 95 % interval of each alone, unadjusted. "
-    "Filled marks: told from zero by a p value adjusted over all of a setting (Holm). Grey: within "
+    "Filled marks: significant, by a p value adjusted over all of a setting (Holm). Grey: within "
     ".01 mAP.",
     alts.mechanism,
 )
@@ -103,7 +103,7 @@ def mechanism(table: pd.DataFrame):
     "posthoc",
     "Each language's mean (centred), or its main direction (projected), taken away from the "
     "vectors of a trained encoder, without training. Lines: 95 % interval of each alone, "
-    "unadjusted. Filled marks: told from zero by a p value adjusted over all of a setting (Holm). "
+    "unadjusted. Filled marks: significant, by a p value adjusted over all of a setting (Holm). "
     "Grey: within .01 mAP.",
     alts.against,
 )
@@ -114,10 +114,11 @@ def posthoc(table: pd.DataFrame):
 
 @figure(
     "others",
-    "What a loss with an objective, or code-switched pairs, gain over the same batches without; "
-    "what hybrid(0.5) gains over those by its schedule alone; and hybrid(0.5) minus each of these "
-    "ways. Lines: 95 % interval of each alone, unadjusted. Filled marks: told from zero by a p "
-    "value adjusted over all of a setting (Holm). Grey: within .01 mAP.",
+    "What a loss with an objective, code-switched pairs, or another temperature gain over the "
+    "same batches without; what hybrid(0.5) gains over those by its schedule alone; and "
+    "hybrid(0.5) minus each of these ways. Lines: 95 % interval of each alone, unadjusted. "
+    "Filled marks: significant, by a p value adjusted over all of a setting (Holm). Grey: within "
+    ".01 mAP.",
     alts.against,
 )
 def others(table: pd.DataFrame):
@@ -151,8 +152,9 @@ def _blocks(table: pd.DataFrame, names: str, title: str, limits: tuple, width: f
 
 
 def block(ax: plt.Axes, part: pd.DataFrame, names: pd.Series, limits: tuple) -> None:
-    """Rows of differences around zero and the margin."""
-    ax.axvspan(-MARGIN, MARGIN, **BAND)
+    """Rows of differences around zero and the margin, which is one of mAP."""
+    if "measure" not in part or part["measure"].str.contains("mAP").all():
+        ax.axvspan(-MARGIN, MARGIN, **BAND)
     ax.axvline(0, color="black", lw=0.8, zorder=1)
     filled = part["verdict"].isin(["higher", "lower"])
     draw_intervals(ax, part.rename(columns={"difference": "estimate"}), filled)
@@ -163,7 +165,7 @@ def block(ax: plt.Axes, part: pd.DataFrame, names: pd.Series, limits: tuple) -> 
 @figure(
     "scripts",
     "By how question and passages are written; one language is the setting mono, two languages are "
-    "cross. Lines: 95 % interval of each alone, unadjusted. Filled marks: told from zero by a p "
+    "cross. Lines: 95 % interval of each alone, unadjusted. Filled marks: significant, by a p "
     "value adjusted over all shown (Holm). Grey: within .01 mAP.",
     alts.scripts,
 )
@@ -183,7 +185,7 @@ def scripts(table: pd.DataFrame):
     "prompts",
     "Each encoder asked with the right prompt minus the same asked with the swapped one, paired by "
     "seed and question: above zero the question chooses. Lines: 95 % interval of each alone, "
-    "unadjusted. Filled marks: told from zero by a p value adjusted over the panel (Holm). mAP, "
+    "unadjusted. Filled marks: significant, by a p value adjusted over the panel (Holm). mAP, "
     "grey: within .01.",
     alts.prompts,
 )
@@ -198,6 +200,7 @@ def prompts(table: pd.DataFrame):
             ax.set_title(f"asked with {pair}".replace(" / ", " /\n"), loc="left", fontsize=9)
             names = [name.get_text().replace(", ", ",\n") for name in ax.get_yticklabels()]
             ax.set_yticks(ax.get_yticks(), names, fontsize=8)
-        fig.axes[-1].set_xlabel(f"{measure}: right {MINUS} swapped")
+        unit = "" if "mAP" in measure else " (log rank)"
+        fig.axes[-1].set_xlabel(f"{measure}{unit}: right {MINUS} swapped")
         panels[measure] = fig
     return panels

@@ -19,7 +19,7 @@ AGAINST = {"mono cost": "mono", "cross gain": "cross", "batch effect": "mix"}
     "hybrid(0.5) less mono within a language (mono cost), across languages (cross gain) and in one "
     "pool of all (multi gain), less mix(0.5) over all settings (batch effect): a row a study and "
     "the encoder it starts from, each panel on a scale of its own. Lines: 95 % interval of each "
-    "alone, unadjusted. Filled marks: told from zero by a p value adjusted over the primary three "
+    "alone, unadjusted. Filled marks: significant, by a p value adjusted over the primary three "
     "of a study, of multi over its rivals (Holm); hollow: not, or of fewer than five seeds. Grey: "
     "within .01 mAP.",
     alts.studies,

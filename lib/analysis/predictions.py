@@ -133,12 +133,12 @@ def answer(
         counts = f"{(~said['known']).sum()} predictions"
         return f"**{counts} of a pretrained encoder wait for their results.** {first}"
     inside = int(blind["value"].between(blind["low"], blind["high"]).sum())
-    error = {n: float(np.sqrt(((blind["value"] - blind[n]) ** 2).mean())) for n in _ASKED}
+    error = _errors(blind)
     second = (
         f"Of {len(blind)} predictions that were made before their results, {inside} lie in their "
         f"90 % interval; they err by {error['estimate']:.3f} mAP (root mean square), and by "
         f"{error['constant']:.3f} where alignment does not matter, {error['dose only']:.3f} where "
-        "only the dose does."
+        f"only the dose does{_by_contrast_alone(blind)}."
     )
     return f"{verdict(found, growth)} {second} {first}"
 
@@ -179,14 +179,28 @@ def _by_rule(what: str, more: Mapping[str, Any], where: str, than: str) -> str:
     """Whether the mono cost is larger (more: by how much a contrast below zero is below another:
     value, low, high), by what was fixed before any result (docs/law.md)."""
     costs = (
-        f"{where} hybrid(0.5) costs {stats.signed(-more['value'], -more['high'], -more['low'])} "
-        f"mAP more within a language than {than}"
+        f"{where} the mono cost of hybrid(0.5) is {-more['value']:.3f} "
+        f"{stats.shown(-more['high'], -more['low'])} mAP larger than {than}"
     )
     if more["low"] >= -stats.MARGIN:
         return f"**{what.capitalize()} fails**: {costs}, surely less than {stats.MARGIN}."
     if more["high"] < 0:
-        return f"**{what.capitalize()} stands** by the rule set beforehand: {costs}."
+        return f"**{what.capitalize()} stands** by the rule set beforehand, which asks for the direction: {costs}."
     return f"**Whether {what} stands is not decided**: {costs}."
+
+
+def _errors(blind: pd.DataFrame) -> dict[str, float]:
+    """Root mean squares of what the law and both nulls said less what came out."""
+    return {n: float(np.sqrt(((blind["value"] - blind[n]) ** 2).mean())) for n in _ASKED}
+
+
+def _by_contrast_alone(blind: pd.DataFrame) -> str:
+    """The same errors of the contrast by which the law stands or fails; "" of none."""
+    own = blind[blind["contrast"] == "mono cost"]
+    if own.empty:
+        return ""
+    law_, constant, dose = (f"{error:.3f}" for error in _errors(own).values())
+    return f"; of the mono cost alone {law_}, {constant} and {dose}"
 
 
 _ASKED = ("estimate", *NULLS)

@@ -20,6 +20,7 @@ Select = Callable[[pd.DataFrame], pd.DataFrame]
 WITH_ALPHA = [name for name, shares in ARMS.items() if "alpha" in shares]
 AFTER = ("centred", "projected")  # maps that change a trained encoder's vectors, untrained
 SWITCHED = ", switched"
+TEMPERED = re.compile(r", temperature [\d.e-]+$")
 # What a strategy is called at alpha 0 and at alpha 1.
 ENDS = {"hybrid": ("cross", "mono"), "hybrid-pair": ("cross-pair", "mono"), "mix": ("cross", "x-x")}
 
@@ -39,14 +40,21 @@ class ScoredRun:
         return self.train.seed
 
     @property
+    def plain(self) -> str:
+        """The arm's name without a temperature of its own (`arm_labels`)."""
+        return TEMPERED.sub("", self.arm)
+
+    @property
     def strategy(self) -> str:
         """As in `train`; where more than the batches is otherwise, another one that says so."""
-        alone = " alone" * bool(self.train.only)
-        return self.train.strategy + alone + SWITCHED * self.switched + _besides(self.train)
+        alone, tempered = " alone" * bool(self.train.only), self.arm.removeprefix(self.plain)
+        apart = alone + SWITCHED * self.switched + tempered
+        return self.train.strategy + apart + _besides(self.train)
 
 
 def arm_labels(trains: dict[str, Train], switched: Container[str] = ()) -> dict[str, str]:
-    """Run key -> name of its arm: short where that is clear, else the key without the seed.
+    """Run key -> name of its arm: short where that is clear, else the key without the seed. Of arms
+    that differ in temperature alone the first has the short name, and others say theirs.
     switched: keys of runs whose English pairs were code-switched."""
     short = {key: _label(train, SWITCHED * (key in switched)) for key, train in trains.items()}
     short |= {
@@ -54,6 +62,11 @@ def arm_labels(trains: dict[str, Train], switched: Container[str] = ()) -> dict[
         for key, train in trains.items()
         if mapped_after(train)
     }
+    first: dict[str, float] = {}
+    for key, train in trains.items():
+        same = (short[key], train.model_copy(update={"temperature": 1.0, "seed": 0, "run": ""}))
+        if train.steps and train.temperature != first.setdefault(repr(same), train.temperature):
+            short[key] += f", temperature {train.temperature:g}"
     meanings: dict[str, set] = {}
     for key, label in short.items():
         meanings.setdefault(label, set()).add(_without_seed(key))

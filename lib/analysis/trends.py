@@ -170,7 +170,9 @@ def answer(found: pd.DataFrame, slope: pd.DataFrame, axis: str) -> str:
         last = rival
     ends = f"{found['x'].min():g} to {found['x'].max():g}"
     lead = _undecided(rows.values())
-    return words.following(lead, f"With each doubling of {axis} ({ends}), {'; '.join(parts)}.")
+    return words.following(
+        lead, f"On average over doublings of {axis} ({ends}), {'; '.join(parts)}."
+    )
 
 
 def _of(slope: pd.DataFrame, names: Iterable[str]) -> dict[str, dict]:
@@ -228,8 +230,8 @@ def _beside_alone(found: pd.DataFrame, slope: pd.DataFrame, axis: str) -> str:
         told = "" if _told(row) == stats.NO_VERDICT else f" ({_verdict(row)})"
         changes.append(f"{stats.signed(row['slope'], row['low'], row['high'])}{told}")
     said = (
-        f"In mAP within the language of few pairs, {'; '.join(parts)}. Each doubling of {axis} "
-        f"changes these by {', '.join(changes)}."
+        f"In mAP within the language of few pairs, {'; '.join(parts)}. On average "
+        f"a doubling of {axis} changes these by {', '.join(changes)}."
     )
     return words.following(words.nothing_decided(rows.to_dict("records")), said)
 

@@ -63,12 +63,20 @@ def left_out(runs: list[ScoredRun]) -> Markdown:
 
 def question(p: Analyse) -> Markdown:
     """What the study is to answer; nothing where it does not say."""
-    return Markdown(f"**Question.** {_plain(p.question)}" if p.question else "")
+    return Markdown(f"# {_plain(p.question)}" if p.question else "")
 
 
 def axis(p: Analyse) -> str:
     """The axis of a study as people say it; "" where it has none."""
     return p.axis.replace("_", " ")
+
+
+def axis_label(p: Analyse) -> str:
+    """The same for a figure's axis, with what is counted."""
+    return AXES.get(p.axis, axis(p))
+
+
+AXES = {"size": "share of training paragraphs, %", "share": "share of pairs kept, %"}
 
 
 def asked(p: Analyse) -> HTML | Markdown:
@@ -378,11 +386,12 @@ def evaluated(run: str, benchmark: str, means: pd.DataFrame, share: pd.DataFrame
 
 
 def provenance(runs: int, commits: list[str], tables: list[str]) -> Markdown:
-    """Which commits the runs were made with, and a warning where they are several; then links to
-    the saved tables."""
+    """Which commits the runs were made with, and why they may be several; then links to the saved
+    tables."""
     text = f"{counted(runs, 'run')} made with {', '.join(commits)}."
     mixed = (
-        "**Warning**: runs of different commits are mixed; `make clean STUDY=...` starts afresh."
+        "Several, since runs were added, or taken from a ledger; each run's page has its own. "
+        "`make clean STUDY=...` starts afresh."
     )
     links = ", ".join(f"[{name}.csv](tables/{name}.csv)" for name in tables)
     return Markdown(f"{text} {mixed * (len(commits) > 1)}\n\nTables: {links}.")

@@ -108,7 +108,7 @@ def _html(page: Page, notebook: nbformat.NotebookNode, pages: list[Page]) -> str
             "corpora": [other for other in pages if other.stage == "prepare"],
             "runs": _by_seed(pages),
         }
-        notebook.cells = without_empty(notebook.cells)
+        notebook.cells = without_empty(_titled(notebook.cells))
     html, _ = _exporter().from_notebook_node(notebook, resources={"page": page, **own})
     return _with_contents(_with_latex(html, page.notebook.parent))
 
@@ -171,6 +171,12 @@ def _by_seed(pages: Iterable[Page]) -> dict[str, dict[str, list[Page]]]:
 
 
 # --- what a page is made of --------------------------------------------------------------------
+
+
+def _titled(cells: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """The cells without the notebook's title, where the study's question is one."""
+    asked = any(cell.id == "question" and _shows(cell) for cell in cells)
+    return [cell for cell in cells if not (asked and cell.id == "title")]
 
 
 def without_empty(cells: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
