@@ -1,7 +1,7 @@
 """The claims under study, each a row: which arms, where, on which measure, and what kind of test.
 
-Three *primary contrasts* were fixed before any result; Holm's method guards them together. All
-other claims are *exploratory*. Such a claim is supported if every one of its comparisons is, which
+Three *primary contrasts* were fixed before the runs that test them; Holm's method guards them
+together. All other claims are *exploratory*. Such a claim is supported if every one of its comparisons is, which
 needs no adjustment (an intersection-union test, Berger 1982: all of them would have to err), and
 contradicted if any one is, for which Holm adjusts within the claim. No verdict is typed by hand.
 

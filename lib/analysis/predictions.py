@@ -185,7 +185,8 @@ def _by_rule(what: str, more: Mapping[str, Any], where: str, than: str) -> str:
     if more["low"] >= -stats.MARGIN:
         return f"**{what.capitalize()} fails**: {costs}, surely less than {stats.MARGIN}."
     if more["high"] < 0:
-        return f"**{what.capitalize()} stands** by the rule set beforehand, which asks for the direction: {costs}."
+        rule = "by the rule set beforehand, which asks for the direction"
+        return f"**{what.capitalize()} stands** {rule}: {costs}."
     return f"**Whether {what} stands is not decided**: {costs}."
 
 
