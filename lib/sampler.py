@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from operator import index as whole
 
 import numpy as np
 
@@ -114,8 +115,8 @@ class PairIndex:
         bits = np.packbits(present, axis=1)  # sorts as the table does, in a hundredth of the time
         keys = bits.view(f"S{bits.shape[1]}").ravel()
         _, first, pattern = np.unique(keys, return_index=True, return_inverse=True)
-        pattern, group = pattern.astype(np.int32), np.asarray(group, np.int32)
-        return cls(tuple(languages), pattern, present[first], group, negatives)
+        group = np.unique(group, return_inverse=True)[1].astype(np.int32)  # ids may be large
+        return cls(tuple(languages), pattern.astype(np.int32), present[first], group, negatives)
 
 
 @dataclass(frozen=True)
@@ -234,8 +235,7 @@ class Streams:
     """
 
     def __init__(self, index: PairIndex):
-        self.index, self.languages = index, len(index.languages)
-        kinds = len(index.patterns)
+        self.index, self.languages, kinds = index, len(index.languages), len(index.patterns)
         self._width = max(1, int(np.ceil(np.sqrt(kinds))))
         padded = -(-kinds // self._width) * self._width
         count = np.bincount(index.pattern, minlength=padded)
@@ -317,6 +317,7 @@ class Schedule:
         explicit: int = 0,
         only: str = "",
     ):
+        steps, batch_size, seed, explicit = map(whole, (steps, batch_size, seed, explicit))
         _check_limits(strategy, alpha=alpha, language_power=language_power, steps=steps,
                       batch_size=batch_size, seed=seed, explicit=explicit)  # fmt: skip
         if steps * batch_size >= ROWS:
@@ -360,9 +361,8 @@ class Schedule:
         question, passage = np.divmod(stream, len(self.weight))
         if self.strategy == "cross-fixed":
             passage = self._partner(pair, question)
-        negatives = np.empty((len(pair), 0), np.int64)
-        if self.explicit:
-            negatives = self._negatives(step, pair, passage)
+        none = np.empty((len(pair), 0), np.int64)
+        negatives = self._negatives(step, pair, passage) if self.explicit else none
         languages = question.astype(np.int16), passage.astype(np.int16)
         return Batch(step, KINDS[self._kind[step]], pair, *languages, negatives, substituted)
 

@@ -110,6 +110,18 @@ def test_best_names_what_is_not_told_apart():
     assert advise.best(rows.assign(estimate=-1.0, low=-2.0, high=-0.5)) == "best alpha: 1"
 
 
+def test_pairs_that_are_refused_are_one_line(study, capsys):
+    """And once they are mended the same command goes on."""
+    pairs = study.with_name("pairs.jsonl")
+    good = pairs.read_text()
+    pairs.write_text(good.replace('"language": "de"', '"language": "german"', 1))
+    assert main(["advise", str(study)]) == 2
+    said = capsys.readouterr().err
+    assert "unknown language 'german'" in said and said.count("\n") == 1
+    pairs.write_text(good)
+    assert main(["advise", str(study)]) == 0 and "alignment" in capsys.readouterr().out
+
+
 def test_without_rungs_or_training_there_is_no_advice(study, monkeypatch, capsys):
     assert main(["advise", str(study), "--set", "train.steps=0"]) == 2
     assert "trains nothing" in capsys.readouterr().err

@@ -177,6 +177,10 @@ def test_the_command(checkpoint, tmp_path, capsys):
     assert main(["plan", str(file), "--memory", "4"]) == 0
     said = capsys.readouterr().out
     assert "on each of 2 ranks" in said and "put together" in said and "texts of a rank" in said
+    for memory in ("nan", "inf", "-5", "0"):
+        with pytest.raises(SystemExit):
+            main(["plan", str(file), "--memory", memory])
+        assert "no amount of memory" in capsys.readouterr().err
     file.write_text("train: {model: models/nothing}")
     assert main(["plan", str(file)]) == 2
     assert capsys.readouterr().err.count("\n") == 1

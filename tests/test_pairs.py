@@ -126,6 +126,8 @@ def test_any_order_and_any_gaps(places):
         (dataset(fact=(2, "me")), {"negatives": ["fact"]}, "^fact: row 2 has the text of its pas"),
         (dataset(), {"pair": "id"}, r"^no column 'id' \("),
         (dataset(), {"group": "doc"}, r"^no column 'doc' \("),
+        (dataset(), {"language": ("language",)}, "names 1 columns"),
+        (dataset().select([]), {}, "^has no rows"),
         (dataset(), {"language": "page"}, "^page: is int64, expected text$"),
         (dataset(), {"passage": "page"}, "^page: is int64, expected text$"),
         (

@@ -863,6 +863,18 @@ def star() -> PairIndex:
     return PairIndex.from_present(["de", "en", "th", "tr"], present, np.arange(90))
 
 
+def test_whole_numbers_are_whole_and_do_not_overflow():
+    """numpy's of 32 bits are counted as Python's, and group ids may be large."""
+    index = parallel(3, 60)
+    for name in ("batch_size", "steps", "seed", "explicit"):
+        with pytest.raises(TypeError):
+            Schedule(index, "mono", **{"batch_size": 4, "steps": 2} | {name: 1.5})
+    with pytest.raises(ValueError, match="make 2"):
+        Schedule(index, "mono", batch_size=np.int32(4), steps=np.int32(2**30))
+    large = PairIndex.from_present(["de", "en"], np.ones((3, 2)), np.array([2**32, 0, 2]))
+    assert large.group.tolist() == [2, 0, 1]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

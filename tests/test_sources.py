@@ -193,6 +193,32 @@ def test_a_bad_file_is_refused_by_name_and_row(tmp_path, name):
     refused(lambda: list(files.records(str(tmp_path / name))), name, *parts)
 
 
+def test_blank_lines_may_come_before_a_header(tmp_path):
+    """Rows keep their numbers."""
+    (tmp_path / "x.csv").write_text("\n\na,b\n1,2\n")
+    [record] = files.records(str(tmp_path / "x.csv"))
+    assert record["a"] == "1" and record.row == 4
+
+
+def test_parquet_of_odd_columns_is_refused_by_name(tmp_path):
+    """A date beyond Python's, in whatever column; two columns of one name; damage within."""
+    never = pa.array([2**61], pa.timestamp("us"))
+    pq.write_table(pa.table({"a": ["x"], "when": never}), tmp_path / "never.parquet")
+    twice = pa.Table.from_arrays([pa.array(["x"]), pa.array(["y"])], names=["a", "a"])
+    pq.write_table(twice, tmp_path / "twice.parquet")
+    pq.write_table(pa.table({"a": [f"{n}" for n in range(1000)]}), tmp_path / "hurt.parquet")
+    content = bytearray((tmp_path / "hurt.parquet").read_bytes())
+    content[4:104] = bytes(100)
+    (tmp_path / "hurt.parquet").write_bytes(content)
+    parts = {"never": "that Python cannot hold", "twice": "names the column 'a' twice", "hurt": "r"}
+    for name, part in parts.items():
+        place = str(tmp_path / f"{name}.parquet")
+        refused(lambda place=place: list(files.records(place)), f"{name}.parquet", part)
+    with pytest.raises(ValueError) as caught:
+        list(files.records(str(tmp_path / "hurt.parquet")))
+    assert "None" not in str(caught.value)
+
+
 def test_a_missing_file_or_a_folder_is_refused(tmp_path):
     """And named."""
     refused(lambda: list(files.records(str(tmp_path / "no.csv"))), "no.csv: no such file")

@@ -328,6 +328,23 @@ def test_how_a_search_split_counts_too(place):
         choose.carry(study)
 
 
+@pytest.mark.parametrize("spoil", [
+    lambda text: text.encode().replace(b",", b";"),
+    lambda text: text.encode()[: text.index("0.2,5") + 3],
+    lambda text: text.replace("0.2,5", "abc,5").encode(),
+    lambda text: b"\xff" + text.encode(),
+])  # fmt: skip
+def test_a_spoilt_table_of_a_search_is_one_line(place, capsys, spoil):
+    """Whatever a spreadsheet made of it."""
+    path = place.study(STUDY.replace("fold: 3", "fold: 2"))
+    choose.conclude(searched(path), path, write=True)
+    table = place.folder / "tuned/tiny.csv"
+    table.write_bytes(spoil(table.read_text()))
+    assert main(["run", path]) == 2
+    said = capsys.readouterr().err
+    assert "tuned/tiny.csv: is n" in said and said.count("\n") == 1
+
+
 def runs_of(path):
     study = grid.load_study(path)
     return [ScoredRun(key, key, run.train, None) for key, run in study.runs.items()]

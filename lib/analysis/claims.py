@@ -1,9 +1,10 @@
 """The claims under study, each a row: which arms, where, on which measure, and what kind of test.
 
 Three *primary contrasts* were fixed before the runs that test them; Holm's method guards them
-together. All other claims are *exploratory*. Such a claim is supported if every one of its comparisons is, which
-needs no adjustment (an intersection-union test, Berger 1982: all of them would have to err), and
-contradicted if any one is, for which Holm adjusts within the claim. No verdict is typed by hand.
+together. All other claims are *exploratory*. Such a claim is supported if every one of its
+comparisons is, which needs no adjustment (an intersection-union test, Berger 1982: all of them
+would have to err), and contradicted if any one is, for which Holm adjusts within the claim. No
+verdict is typed by hand.
 
 The sources of the claims: arXiv 2408.10536 (abstract, sections 4 and 5). What a study lacks arms or
 data for is listed as not tested, with the reason.

@@ -44,6 +44,11 @@ def dev(corpus: ParallelCorpus) -> Benchmark:
     articles where these are what is held out. The pool is up to DEV_POOL passages a language,
     theirs first. Raises ValueError for none."""
     test, pool = _tables(corpus, aside=True)
+    if not len(test) and (share := corpus.meta.get("dev")):
+        raise ValueError(
+            f"prepare.dev {share:g} sets aside none of the groups held out (expected more data, "
+            "fewer folds or a larger share)"
+        )
     if not len(test):
         raise ValueError(
             "no questions are set aside for validation: set prepare.dev (expected a share of what "

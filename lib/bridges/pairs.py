@@ -69,11 +69,16 @@ class Pairs:
         any language; each names column and row."""
         if not isinstance(rows, Dataset):
             raise TypeError(f"given {type(rows).__name__}, expected a datasets.Dataset, one split")
+        if not len(rows):
+            raise ValueError("has no rows (expected some)")
+        for name, several in (("negatives", negatives), ("languages", languages)):
+            if isinstance(several, str):
+                raise TypeError(f"{name}={several!r} is a text, expected a list of them")
         _require_distinct(question, passage, *negatives)
         texts = [_texts(rows, name) for name in (question, passage, *negatives)]
         _require_no_answers(texts[1], dict(zip(negatives, texts[2:], strict=True)))
         names, spoken = _languages(rows, language, languages)
-        number = np.arange(len(rows)) if pair is None else _numbers(_column(rows, pair))
+        number = np.arange(len(rows)) if pair is None else _numbers(rows, pair)
         present, first = _present(number, names, spoken, (texts[:1], texts[1:]), pair)
         groups = np.arange(len(present)) if group is None else _groups(rows, group, number, pair)
         index = replace(PairIndex.from_present(names, present, groups), alone=pair is None)
@@ -149,8 +154,12 @@ def _is_text(column: pa.ChunkedArray) -> bool:
     return pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
 
 
-def _numbers(column: pa.ChunkedArray) -> np.ndarray:
-    """int64 [n]: numbers of a column's values, in the order of their first occurrence."""
+def _numbers(rows: Dataset, name: str) -> np.ndarray:
+    """int64 [n]: numbers of a column's values, in the order of their first occurrence. Raises
+    ValueError for values that have parts."""
+    column = _column(rows, name)
+    if pa.types.is_nested(column.type):
+        raise ValueError(f"{name}: is a column of {column.type} (expected numbers or texts)")
     return pc.index_in(column, value_set=pc.unique(column)).to_numpy().astype(np.int64)
 
 
@@ -159,6 +168,8 @@ def _languages(
 ) -> tuple[list[str], list[np.ndarray]]:
     """Names, sorted, and numbers int64 [n] into them of each row's question and passage."""
     sides = (language, language) if isinstance(language, str) else language
+    if len(sides) != 2:
+        raise ValueError(f"language={language!r} names {len(sides)} columns (expected one, or two)")
     columns = [_texts(rows, side) for side in sides]
     names = sorted({name for column in columns for name in pc.unique(column).to_pylist()})
     spoken = [pc.index_in(column, value_set=pa.array(names)).to_numpy() for column in columns]
@@ -211,7 +222,7 @@ def _require_pairs(
 
 def _groups(rows: Dataset, group: str, number: np.ndarray, pair: str | None) -> np.ndarray:
     """int64 [P]: the group of each pair; all its rows have to name the same."""
-    codes = _numbers(_column(rows, group))
+    codes = _numbers(rows, group)
     first = np.unique(number, return_index=True)[1]
     for row in np.flatnonzero(codes != codes[first][number])[:1]:
         raise ValueError(

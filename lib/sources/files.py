@@ -13,7 +13,7 @@ import gzip
 import json
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -33,7 +33,9 @@ SMALL = 1 << 26  # bytes that are read at once
 LICENCE = "as stated by the files' owner"
 KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-READ_ERRORS = (OSError, EOFError, zlib.error, UnicodeDecodeError, pa.ArrowException)
+READ_ERRORS = (
+    OSError, EOFError, zlib.error, UnicodeDecodeError, OverflowError, pa.ArrowException,
+)  # fmt: skip
 # A text that JSON lines hold is not too long for CSV. The module has one limit for a whole process;
 # so it is raised once and for all, and nobody finds it changed on the way.
 csv.field_size_limit(2**31 - 1)
@@ -183,12 +185,15 @@ def _fault(file: str, row: int, error: Exception) -> ValueError:
             words = "is UTF-16 (expected UTF-8)"
         case UnicodeDecodeError():
             words = f"is not UTF-8 (byte 0x{error.object[error.start]:02x})"
+        case OverflowError():
+            words = f"has a value that Python cannot hold ({error}; unused columns may be left out)"
         case EOFError() | zlib.error() | gzip.BadGzipFile():
             words = "the gzip data are damaged or end early"
         case pa.ArrowException():
             words = f"is not readable as parquet ({str(error).splitlines()[0]})"
         case _:
-            return ValueError(f"{file}: cannot be read ({getattr(error, 'strerror', error)})")
+            words = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            return ValueError(f"{file}: cannot be read ({words})")
     return ValueError(f"{file}: row {row}: {words}")
 
 
@@ -240,12 +245,10 @@ def _csv(file: str) -> Iterator[Record]:
     tabs = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tsv else {}
     reader = csv.reader((text + "\n" for _, text in lines(file)), strict=True, **tabs)
     try:
-        columns = next(reader, [])
+        columns = next(filter(None, reader), [])
         if tsv:
             _check_unquoted(file, 1, columns)
-        twice = [name for name, times in Counter(columns).items() if times > 1]
-        if twice:
-            raise ValueError(f"{file}: row 1: names the column {twice[0]!r} twice")
+        _require_distinct(file, columns)
         for fields in filter(None, reader):
             if tsv:
                 _check_unquoted(file, reader.line_num, fields)
@@ -255,6 +258,13 @@ def _csv(file: str) -> Iterator[Record]:
             yield Record(file, reader.line_num, dict(zip(columns, fields, strict=True)))
     except csv.Error as error:
         raise ValueError(f"{file}: row {reader.line_num}: is broken CSV ({error})") from None
+
+
+def _require_distinct(file: str, columns: Sequence[str]) -> None:
+    """Raises ValueError for two columns of one name."""
+    for name, times in Counter(columns).items():
+        if times > 1:
+            raise ValueError(f"{file}: row 1: names the column {name!r} twice")
 
 
 def _is_quoted(field: str) -> bool:
@@ -278,7 +288,9 @@ def _parquet(file: str) -> Iterator[Record]:
     row = 1
     try:
         with _open(file) as stream:
-            for batch in pq.ParquetFile(stream).iter_batches(1000):
+            whole = pq.ParquetFile(stream)
+            _require_distinct(file, whole.schema_arrow.names)
+            for batch in whole.iter_batches(1000):
                 for values in batch.to_pylist():
                     yield Record(file, row, values)
                     row += 1

@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     try:
         return options.do(options) or 0
-    except (params.BadParameter, BadNotebook, store.Damaged) as error:
+    except (params.BadParameter, BadNotebook, store.Damaged, store.Foreign) as error:
         print(error, file=sys.stderr)
         return 2
     except (StageFailed, store.Busy) as error:
@@ -111,6 +111,13 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
+def _gib(text: str) -> float:
+    """An amount of memory, of which there is some."""
+    if not 0 < (value := float(text)) < 2**30:
+        raise argparse.ArgumentTypeError(f"{text} is no amount of memory (expected GiB, above 0)")
+    return value
+
+
 ARGUMENTS = {
     "--cores": {"type": _count, "default": _cores(), "help": "CPU cores of this machine (all)"},
     "--profile": {"default": "", "help": "folder of a Snakemake profile: a cluster"},
@@ -119,7 +126,7 @@ ARGUMENTS = {
         "metavar": "STAGE.PARAMETER=VALUE",
         "help": "in place of what the study file says; several may stand in one text",
     },
-    "--memory": {"type": float, "default": 0.0, "help": "GiB of the device (this machine's)"},
+    "--memory": {"type": _gib, "default": 0.0, "help": "GiB of the device (this machine's)"},
     "--write": {"action": "store_true", "help": "the choice to the study file"},
     "--from": {"dest": "ledger", "default": "", "help": "folder with a ledger to take runs from"},
     "encoders": {"nargs": "*", "metavar": "ENCODER", "help": "folder, name@commit or STUDY:RUN"},

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from lib import metrics, search
+from lib import metrics, search, store
 from lib.analysis import law, stats, sums
 from lib.analysis.results import Results
 from lib.analysis.stats import Interval
@@ -23,7 +23,7 @@ from lib.corpus import ParallelCorpus
 from lib.encoder import Encoder
 from lib.params import BadParameter, Train
 from lib.store import ROOT
-from lib.study import grid, rungs
+from lib.study import grid, paths, rungs
 from lib.study.evaluate import annotate
 from lib.study.prepare import prepare
 from lib.training import maps
@@ -96,15 +96,20 @@ def best(own: pd.DataFrame) -> str:
 def advise(path: str, changes: Iterable[str] = ()) -> Advice:
     """Measure and predict for the first trained run of a study file.
 
-    Raises BadParameter where the study trains nothing, or no rungs are kept with the project."""
+    Raises BadParameter where the study trains nothing, its pairs are refused, or no rungs are kept
+    with the project."""
     study = grid.startable(path, changes)
     trained = [run.train for run in study.runs.values() if run.train.steps]
     if not trained:
         raise BadParameter(f"{path}: trains nothing (expected an arm that is to be trained)")
     points = _points()
-    corpus = prepare(study.corpora[trained[0].corpus])
-    benchmark = parallel.load_benchmark(corpus)
-    aligned = alignment(_encoder(trained[0], corpus), benchmark, corpus)
+    try:
+        with store.locked(paths.corpus_dir(study.name, trained[0].corpus)):
+            corpus = prepare(study.corpora[trained[0].corpus])
+        benchmark = parallel.load_benchmark(corpus)
+        aligned = alignment(_encoder(trained[0], corpus), benchmark, corpus)
+    except ValueError as error:
+        raise BadParameter(f"{path}: {error}") from None
     rows = []
     for setting, contrasts in BY_ALPHA.items():
         for alpha, contrast in contrasts.items():

@@ -143,6 +143,8 @@ def _run(study: str, key: str) -> Path:
     if not (folder / "model/manifest.json").is_file():
         known = ", ".join(grid.keys(study)) or "none"
         raise BadParameter(f"study {study}: no trained run {key!r} (expected one of: {known})")
+    if not any((folder / "model").glob("*.safetensors")):
+        raise BadParameter(f"study {study}: run {key} was taken from a ledger, without its encoder")
     store.verify(folder / "model")
     return folder
 

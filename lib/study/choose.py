@@ -188,10 +188,18 @@ def carry(study: Study) -> None:
     questions than the study does, which then tests on some that have chosen."""
     source = (ROOT / study.file).parent / "tuned" / f"{study.name}.csv"
     copy = paths.study_dir(study.name) / FILE
-    text = _read(source) if source.is_file() else ""
+    try:
+        text = _read(source) if source.is_file() else ""
+    except UnicodeDecodeError:
+        raise BadParameter(f"{shown(source)}: is not UTF-8 (expected a table of `tune`)") from None
     for row in csv.DictReader(io.StringIO(text)):
         split = row.get("split", "group")  # of tables from before it was said
-        asked = {(float(row["dev"]), int(row["folds"]), split)}
+        try:
+            asked = {(float(row["dev"]), int(row["folds"]), split)}
+        except (KeyError, TypeError, ValueError):
+            raise BadParameter(
+                f"{shown(source)}: is no table of a search (expected one that `tune` wrote)"
+            ) from None
         if asked != {(corpus.dev, corpus.folds, corpus.split) for corpus in study.corpora.values()}:
             raise BadParameter(
                 f"{shown(source)}: was searched with prepare.dev {row['dev']}, folds "

@@ -162,7 +162,7 @@ def study_name(path: str | Path) -> str:
     name = Path(path).stem
     if not LABEL.fullmatch(name):
         raise BadParameter(f"{name!r} cannot name a study (expected letters, digits, . _ + -)")
-    if name in ("lab", "reference"):
+    if name in ("lab", "reference", "compare"):
         raise BadParameter(f"the name {name!r} is reserved (expected another file name)")
     return name
 

@@ -165,6 +165,14 @@ def remember(folder: Path, p: Stage) -> None:
         store.write_json(folder / FILE, found)
 
 
+def forget_unmade(folder: Path) -> None:
+    """Forget what a corpus was asked for while nothing of it is made: a file that was refused may
+    be mended, and what is asked may change."""
+    if not (folder / "data" / "manifest.json").exists():
+        for name in ("params.json", FILE):
+            (folder / name).unlink(missing_ok=True)
+
+
 def changed(folder: Path, found: dict[str, str]) -> str:
     """The first input that is not as it was when the folder was begun, in words; "" if none is."""
     if not (folder / FILE).exists():

@@ -71,6 +71,8 @@ def _keep(kind: str, jobs: list[Job], target: Path) -> None:
     stamps = {j.stage: {k: j.recorded()[k] for k in ("stamp", "seconds")} for j in jobs}
     if target.is_dir() and store.verify(target).get("stamps") == stamps:
         return
+    for own in source.glob("sums/manifest.json"):
+        store.verify(own.parent)  # what else lies there would be kept with it
     with store.atomic_folder(target, {"stamps": stamps}) as new:
         _copy(seal.files(source, KEPT[kind]), new)
         for folder in sorted(f.parent for f in source.glob("benchmarks/*/manifest.json")):
@@ -92,20 +94,60 @@ def _copy(files: dict[str, Path], target: Path) -> None:
 def restore(place: str) -> str:
     """Lay out the study of a ledger below outputs/, as far as a report needs it; its name.
 
-    place: the folder that has ledger/. Raises BadParameter where it has none, or where outputs/
-    has a study of that name already."""
+    place: the folder that has ledger/. What was made here is left alone. Raises BadParameter where
+    it has none, or not all of its study, or where outputs/ has a study of that name already;
+    store.Damaged for a ledger that is not as it was written. Nothing is left of a study then."""
     source = _ledger(place)
-    study = source.parent.name
+    study = _name(source)
     folder = paths.study_dir(study)
-    if folder.exists() and not (folder / TAKEN).exists():
+    new = not any((folder / name).exists() for name in ("study.json", *KEPT, TAKEN))
+    if not new and not (folder / TAKEN).exists():
         raise BadParameter(f"{shown(folder)}: is there already (expected no such folder)")
     require_named(study, place)
-    store.make_folder(paths.report_dir(study))
-    store.write_json(folder / TAKEN, {"from": place})
-    _copy({name: source / name for name in OF_STUDY if (source / name).exists()}, folder)
-    for (kind, key), jobs in _by_study(study).items():
-        _take(source / kind / key, jobs)
+    try:
+        store.make_folder(paths.report_dir(study))
+        _copy({name: source / name for name in OF_STUDY if (source / name).exists()}, folder)
+        wanted = _by_study(study)
+        _require_whole(source, wanted, place)
+        store.write_json(folder / TAKEN, {"from": place})
+        for (kind, key), jobs in wanted.items():
+            if not _made_here(jobs):
+                _take(source / kind / key, jobs)
+    except BaseException:
+        if new:
+            shutil.rmtree(folder)
+        raise
     return study
+
+
+def _name(source: Path) -> str:
+    """The study of a ledger, whatever its folder is called."""
+    try:
+        return grid.study_name(store.read_json(source / "study.json")["analyse"]["study"])
+    except (KeyError, TypeError):
+        raise store.Damaged(f"{source / 'study.json'}: names no study") from None
+
+
+def _require_whole(source: Path, wanted: Iterable[tuple[str, str]], place: str) -> None:
+    """Raises BadParameter where a ledger lacks a run or corpus, store.Damaged where one is not as
+    it was written."""
+    for kind, key in wanted:
+        if not (source / kind / key).is_dir():
+            raise BadParameter(f"{place}: lacks {kind}/{key} (expected all; `run --from` makes it)")
+        _stamps(source / kind / key)
+
+
+def _stamps(folder: Path) -> dict[str, dict]:
+    """Those of a ledger's folder, which is verified."""
+    manifest = store.verify(folder)
+    if "stamps" not in manifest:
+        raise store.Damaged(f"{folder / 'manifest.json'}: is not of a ledger")
+    return manifest["stamps"]
+
+
+def _made_here(jobs: list[Job]) -> bool:
+    """Whether a stage of a folder ran here: a ledger has no notebooks."""
+    return any(jobs[0].folder.glob("*.ipynb"))
 
 
 def at_hand(study: str) -> bool:
@@ -124,8 +166,8 @@ def require_named(study: str, place: str) -> None:
     """Raises BadParameter where a study has runs of a ledger that is not named: without a ledger
     every run is made here."""
     file = paths.study_dir(study) / TAKEN
-    known = store.read_json(file)["from"] if file.exists() else place
-    if store.ROOT / known != store.ROOT / place:
+    known = store.read_json(file).get("from", "") if file.exists() else place
+    if (store.ROOT / known).resolve() != (store.ROOT / place).resolve():
         raise BadParameter(
             f"{shown(file.parent)}: has runs taken from {known} (expected FROM={known}, or "
             "`make clean` to make all of them here)"
@@ -140,7 +182,7 @@ def missing(place: str, jobs: Iterable[Job]) -> list[str]:
         if kind == "runs" and (kind, key) not in kept:
             lacking.append(key)
         elif kind == "runs":
-            stamps = store.verify(kept[kind, key])["stamps"]
+            stamps = _stamps(kept[kind, key])
             for job in own:
                 if stamps[job.stage]["stamp"] != job.stamp:
                     raise BadParameter(f"{place}: run {key} {_difference(kept[kind, key], job)}")
@@ -153,7 +195,7 @@ def _kept(source: Path, jobs: Iterable[Job]) -> dict[tuple[str, str], Path]:
     stamped = {}
     for kind, stages in STAGES.items():
         for manifest in sorted((source / kind).glob("*/manifest.json")):
-            stamps = store.read_json(manifest)["stamps"]
+            stamps = _stamps(manifest.parent)
             stamped[kind, *(stamps[stage]["stamp"] for stage in stages)] = manifest.parent
     found = {
         (kind, key): stamped.get((kind, *(job.stamp for job in own)), source / kind / key)
@@ -179,12 +221,15 @@ def adopt(place: str, jobs: list[Job]) -> int:
     """Take from a ledger the runs, and the corpora that are not there; how many runs.
 
     What a study has itself is left alone. Corpora without their texts serve the analysis alone."""
-    kept, taken = _kept(_ledger(place), jobs), 0
-    store.write_json(jobs[0].study_folder / TAKEN, {"from": place})
-    for (kind, key), own in _by_folder(jobs).items():
-        if (kind, key) in kept and not own[-1].ok.exists():
-            _take(kept[kind, key], own)
-            taken += kind == "runs"
+    kept = _kept(_ledger(place), jobs)
+    wanted = {
+        w: own for w, own in _by_folder(jobs).items() if w in kept and not own[-1].ok.exists()
+    }
+    taken = sum(kind == "runs" for kind, _ in wanted)
+    if taken:
+        store.write_json(jobs[0].study_folder / TAKEN, {"from": place})
+        for which, own in wanted.items():
+            _take(kept[which], own)
     return taken
 
 
@@ -199,7 +244,7 @@ def _take(source: Path, jobs: list[Job]) -> None:
     """Copy one folder of a ledger to where its jobs have it, with stamps that hold."""
     if not source.is_dir():
         return
-    stamps, folder = store.verify(source)["stamps"], jobs[0].folder
+    stamps, folder = _stamps(source), jobs[0].folder
     files = {path.relative_to(source).as_posix(): path for path in store.files(source)}
     files.pop("manifest.json", None)
     _copy(files, folder)

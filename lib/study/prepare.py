@@ -31,6 +31,7 @@ def prepare(p: Prepare) -> ParallelCorpus:
     Raises ValueError for parameters that the source refuses, and for those, or inputs, that are
     not what the folder was made from."""
     folder = paths.corpus_dir(p.study, p.run)
+    inputs.forget_unmade(folder)
     inputs.remember(folder, p)
     data = folder / "data"
     return store.made(partial(ParallelCorpus.load, data), partial(_make, p, data))

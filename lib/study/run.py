@@ -47,7 +47,11 @@ def run_study(
         lacking = ledger.missing(place, jobs)
         if lacking and (code := start(study, path, cores, profile, ("prepare",))):
             return code
-        print(f"{ledger.adopt(place, jobs)} runs are taken from {place}", flush=True)
+        store.make_folder(paths.study_dir(study.name))
+        with _alone(study.name):
+            _refuse_other_file(study, path)
+            _refuse_other_parameters(jobs, path)
+            print(f"{ledger.adopt(place, jobs)} runs are taken from {place}", flush=True)
     return start(study, path, cores, profile)
 
 
@@ -177,6 +181,8 @@ def _refuse_other_parameters(jobs: list[Job], path: str) -> None:
     """What is half made must not be finished with other parameters. Raises BadParameter."""
     for job in jobs:
         file = job.folder / "params.json"
+        if job.stage == "prepare":
+            inputs.forget_unmade(job.folder)
         if job.stage in params.VARIED and file.exists():
             try:
                 asked, may_change = job.params.known(), job.params.may_change
