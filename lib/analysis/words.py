@@ -119,6 +119,7 @@ PARTS = {
     "switched": "a share of the words of English texts gives way to translations",
     "in_language": "the softmax is over passages in the language of the right one",
     "negatives": "the softmax is over so many wrong passages at most",
+    "temperature": "the same batches with that temperature of the loss in place of the arm's own",
     "lakda": "a question and its translation, embedded as well, are also to rank passages alike",
     "xlco": "a passage is also to be nearest to its own translation, embedded as well",
     "distil": "texts are also to stay where the encoder had their English before its first step",
