@@ -611,6 +611,14 @@ def test_a_killed_scheduler_is_not_a_killed_stage(place, monkeypatch, capsys):
     )
 
 
+def test_a_full_disk_is_named_beside_what_failed(place, monkeypatch, capsys):
+    """Logs lie on it too, so causes may be lost."""
+    scarce = shutil.disk_usage(place.folder)._replace(free=3 * 2**20)
+    monkeypatch.setattr(telling.shutil, "disk_usage", lambda folder: scarce)
+    assert schedule_with(place, monkeypatch, SUICIDE) == 1
+    assert capsys.readouterr().out.endswith("  the disk of outputs/tiny has 3 MiB left\n")
+
+
 LOGS = {
     "": "stopped without a word",
     "\n\n": "stopped without a word",

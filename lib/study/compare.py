@@ -96,12 +96,13 @@ def compare(names: Sequence[str], benchmark: str) -> Path:
     found = _distinct([_named(name) for name in names])
     with _bad(f"benchmark {benchmark}"):
         asked = _benchmark(benchmark)
+    key = store.digest([asked.digest, *(one.content for one in found.values())])[:8]
+    folder = paths.outputs() / "compare" / f"{asked.name}-{key}"
+    store.make_folder(folder.parent)  # where that cannot be, before minutes of encoding
     scores, measured, about = {}, {}, {}
     for label, one in found.items():
         scores[label], measured[label], about[label] = _scored(label, one, asked)
     result = Comparison(asked.name, scores, measured)
-    key = store.digest([asked.digest, *(one.content for one in found.values())])[:8]
-    folder = paths.outputs() / "compare" / f"{asked.name}-{key}"
     words = _write(result, about, asked, folder)
     quality = result.quality()
     print(tables.wide(quality[quality["metric"] == "ap"], "setting").to_string())

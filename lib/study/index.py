@@ -115,6 +115,7 @@ TITLES = {
     "pretrained": "multilingual-e5-small, XQuAD-R",
     "pretrained-arms": "more alphas, batches of one pair of languages, English pairs alone",
     "pretrained-full": "all layers trained",
+    "pretrained-temperature": "monolingual batches at other temperatures",
     "pretrained-posthoc": "each language's mean taken away after training",
     "pretrained-rivals": "losses over parallel texts",
     "pretrained-unseen": "asked in languages that no arm was trained on",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 from lib.study.grid import Study
 from lib.study.plan import Job, shown
 from lib.study.stage import spoken_lines
+
+SCARCE = 64 * 2**20  # bytes free, below which a failed study says so
 
 
 @dataclass
@@ -137,6 +140,8 @@ def closing(progress: Progress, code: int, folder: Path) -> int:
         causes = causes | {"the scheduler": _scheduler_cause(code, folder / "logs/snakemake.log")}
     for name, cause in causes.items():
         print(f"  {name}: {cause}", flush=True)
+    if (free := shutil.disk_usage(folder).free) < SCARCE:  # causes may have gone with the logs
+        print(f"  the disk of {shown(folder)} has {free / 2**20:.0f} MiB left", flush=True)
     return 1
 
 
