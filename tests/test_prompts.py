@@ -262,7 +262,7 @@ def test_table_figure_and_words():
     assert set(forests.prompts(table).panels) == set(prompts.MEASURES) == set(alts.prompts(table))
     text = prompts.answer(table)
     assert text.startswith("**No: what is asked for comes less, not more.** Right prompt less ")
-    assert 'hybrid(0.5), "own": **own-language advantage -0.020 [' in text
+    assert 'hybrid(0.5), "own": own-language advantage -0.020 [' in text
     assert "mono mAP +0.020 [" in text and "(higher)" in text and "Control" not in text
 
 
@@ -312,8 +312,8 @@ def test_the_answer_is_yes_or_no_beside_the_control():
     assert prompts.answer(told_by("higher", "higher", "undecided")) == (
         "**Yes, the question can choose; that it can do so better than with prompts that mean "
         'nothing is not shown.** Right prompt less swapped, "own" / "any": with words: '
-        "**own-language advantage +0.400 [+0.390, +0.410]** (higher). Control, "
-        '"blue" / "red": with marks: **own-language advantage +0.300 [+0.290, +0.310]** (higher). '
+        "own-language advantage +0.400 [+0.390, +0.410] (higher). Control, "
+        '"blue" / "red": with marks: own-language advantage +0.300 [+0.290, +0.310] (higher). '
         "Beyond the control: with words: own-language advantage +0.100 [+0.090, +0.110] "
         "(undecided, detectable 0.050)."
     )

@@ -214,4 +214,4 @@ def _said(row) -> str:
     if row.verdict == stats.NO_VERDICT:
         return text
     told = f"within {stats.MARGIN:g}" if row.verdict == "equivalent" else row.verdict
-    return f"**{text}** ({told})"
+    return f"{text} ({told})"
