@@ -123,8 +123,12 @@ def by_training(results: Results) -> pd.DataFrame:
     for setting, value in TRAINED if "trained" in sums else ():
         if not ((sums["setting"] == setting) & (sums["trained"] == value)).any():
             continue
+
+        def select(table: pd.DataFrame, value: str = value) -> pd.DataFrame:
+            return table[table["trained"] == value]
+
         for arm in (*results.arms, *results.references):
-            row = _row(results, arm, setting, "ap", lambda t, value=value: t[t["trained"] == value])
+            row = _row(results, arm, setting, "ap", select)
             rows.append(row | {"part": f"{setting}, {value} trained"})
     return wide(pd.DataFrame(rows), "part") if rows else pd.DataFrame()
 
