@@ -320,13 +320,15 @@ def signed(row, middle="difference", low="low", high="high"):
 @pytest.mark.parametrize(
     ("place", "study", "name", "count"),
     [
-        (1, "pretrained-posthoc", "posthoc", 4),
-        (2, "pretrained-rivals", "others", 7),
-        (3, "pretrained-arms", "rivals", 9),
+        (1, "pretrained-temperature", "others", 4),
+        (2, "pretrained-posthoc", "posthoc", 4),
+        (3, "pretrained-rivals", "others", 7),
+        (4, "pretrained-arms", "rivals", 9),
     ],
 )
 def test_what_rivals_of_batches_bring_is_as_committed(place, study, name, count):
-    """Each row of maps after training, and of losses over parallel texts, in docs/results.md."""
+    """Each row of temperatures, maps after training, losses over parallel texts and further arms in
+    docs/results.md."""
     rows = differences(study, name)
     block = section("pretrained").split("| difference | mono | cross | multi |\n")[place]
     lines = block.split("\n\n")[0].splitlines()[1:]
@@ -344,6 +346,10 @@ def test_what_the_readme_says_of_maps_is_as_committed():
     assert f"mean taken away {rows['mono, centred', 'mono', 'multi']}." in readme
     arms = differences("pretrained-arms", "rivals")
     assert f"`hybrid(0.75)`) has {arms['hybrid(0.75)', 'mono', 'multi']} of that" in readme
+    warm = differences("pretrained-temperature", "others")
+    pool, within = (warm["hybrid(0.5)", "mono, temperature 0.05", s] for s in ("multi", "mono"))
+    assert f"half as much, {pool}, where `mono` has" in readme
+    assert f"behind within a language ({within})" in readme
     pool, across = (arms["en-en", "mono", setting] for setting in ("multi", "cross"))
     assert f"`en-en` less `mono`: {pool} in one pool, {across} across languages;" in readme
 
