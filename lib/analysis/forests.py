@@ -148,6 +148,7 @@ def _blocks(table: pd.DataFrame, names: str, title: str, limits: tuple, width: f
         block(ax, part, part[names], limits)
         ax.set_title(f"{title}, {setting} mAP", loc="left")
     axes[-1, 0].set_xlabel("difference in mAP")
+    axes[-1, 0].locator_params(axis="x", nbins=5)
     return fig
 
 
