@@ -178,7 +178,8 @@ def test_a_glance_at_all_contrasts(place, outputs):
     assert len(said[0]) == 3 and "+0.300" in said[0][2]
     assert said[1] == [
         " ".join(
-            f"{name}: +0.050 at size 5, +0.250 at 25." for name in along["contrast"].unique()[:3]
+            f"{name}: +0.050 at 5 (share of training paragraphs, %), +0.250 at 25."
+            for name in along["contrast"].unique()[:3]
         )
     ]
 
@@ -267,7 +268,7 @@ def test_gains_by_relatives_are_drawn_of_two_studies(place, outputs):
     images = page.find(id="relatives").find_next("figure").find_all("img")
     assert len(images) == 2 and all(i["src"].startswith("data:image/svg") for i in images)
     assert images[0]["alt"] == images[1]["alt"]
-    assert "gain over alone: +0.050 [+0.040, +0.060] at share 1" in images[0]["alt"]
+    assert "gain over alone: +0.050 [+0.040, +0.060] at 1" in images[0]["alt"]
     assert page.find("a", href="#relatives")
     assert {f.name for f in (outputs / "reference").iterdir()} == {"rq4_da", "rq4_zh"}
 

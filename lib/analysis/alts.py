@@ -287,7 +287,7 @@ def knobs(table: pd.DataFrame) -> str:
 def trend(table: pd.DataFrame, axis: str) -> dict[str, str]:
     """Where each contrast begins and ends."""
     return {
-        contrast: f"{contrast}: {first.value:+.3f} at {axis} {first.x:g}, {last.value:+.3f} at "
+        contrast: f"{contrast}: {first.value:+.3f} at {first.x:g} ({axis}), {last.value:+.3f} at "
         f"{last.x:g}."
         for contrast, line in table.groupby("contrast", sort=False)
         for first, last in [(line.iloc[0], line.iloc[-1])]
@@ -311,9 +311,9 @@ def donors(table: pd.DataFrame, axis: str) -> dict[str, str]:
         study: _sentence(
             f"{arm}, gain over alone: "
             + ", ".join(
-                f"{stats.signed(r.estimate, r.low, r.high)} at {axis} {r.x:g}"
-                for r in line.itertuples()
+                f"{stats.signed(r.estimate, r.low, r.high)} at {r.x:g}" for r in line.itertuples()
             )
+            + f" ({axis})"
             for arm, line in block.groupby("arm", sort=False)
         )
         for study, block in table.groupby("study", sort=False)

@@ -209,7 +209,7 @@ def along(studies: Iterable[Kept]) -> pd.DataFrame:
         table = kept.table("trend")
         own = table[table["contrast"].isin(trends.ANSWERS)] if len(table) else table
         if len(own) and own["contrast"].nunique() == len(trends.ANSWERS):
-            parts.append(own.assign(study=kept.name, axis=words.axis(kept.analyse)))
+            parts.append(own.assign(study=kept.name, axis=words.axis_label(kept.analyse)))
     columns = ["study", "axis", "contrast", "x", "value", "low", "high"]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame()
 

@@ -245,7 +245,7 @@ def _relatives(studies: list[Kept]) -> Markup:
     kept = {one.name: one for one in studies if one.name in RELATIVES}
     own = {told: kept[name].table("trend") for name, told in RELATIVES.items() if name in kept}
     table = trends.gains(own)
-    axis = words.axis(next(iter(kept.values())).analyse) if kept else ""
+    axis = words.axis_label(next(iter(kept.values())).analyse) if kept else ""
     return _drawn(glance.donors(table, axis))
 
 
