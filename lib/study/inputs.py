@@ -168,7 +168,7 @@ def remember(folder: Path, p: Stage) -> None:
 def forget_unmade(folder: Path) -> None:
     """Forget what a corpus was asked for while nothing of it is made: a file that was refused may
     be mended, and what is asked may change."""
-    if not (folder / "data" / "manifest.json").exists():
+    if folder.is_dir() and not (folder / "data" / "manifest.json").exists():
         for name in ("params.json", FILE):
             (folder / name).unlink(missing_ok=True)
 
