@@ -71,10 +71,17 @@ def test_an_edited_input_reaches_what_depends_on_it(place, edited):
 
 
 def test_seeds_are_not_trained_on_two_versions_of_the_data(place):
-    """A run begun before the edit stops the study before anything starts, naming both."""
+    """A corpus made before the edit stops the study before anything starts, naming both; one of
+    which nothing is made is asked for anew."""
     path = study_of(place)
     jobs = {job.name: job for job in plan.plan(grid.with_contents(grid.load_study(path)))}
-    inputs.remember(jobs["prepare base"].folder, jobs["prepare base"].params)
+    folder = jobs["prepare base"].folder
+    inputs.remember(folder, jobs["prepare base"].params)
+    run._refuse_other_parameters([*jobs.values()], path)
+    assert not (folder / "params.json").exists()
+    inputs.remember(folder, jobs["prepare base"].params)
+    (folder / "data").mkdir()
+    (folder / "data/manifest.json").write_text("{}")
     write_pairs(place.folder / "pairs.jsonl", word="b")
     path = study_of(place, "vary: {train.seed: [0, 1]}\n")
     write_pairs(place.folder / "pairs.jsonl", word="c")
