@@ -138,7 +138,7 @@ def answer(
         f"Of {len(blind)} predictions that were made before their results, {inside} lie in their "
         f"90 % interval; they err by {error['estimate']:.3f} mAP (root mean square), and by "
         f"{error['constant']:.3f} where alignment does not matter, {error['dose only']:.3f} where "
-        f"only the dose does{_by_contrast_alone(blind)}."
+        f"only the dose does{_of_mono_cost(blind)}."
     )
     return f"{verdict(found, growth)} {second} {first}"
 
@@ -195,7 +195,7 @@ def _errors(blind: pd.DataFrame) -> dict[str, float]:
     return {n: float(np.sqrt(((blind["value"] - blind[n]) ** 2).mean())) for n in _ASKED}
 
 
-def _by_contrast_alone(blind: pd.DataFrame) -> str:
+def _of_mono_cost(blind: pd.DataFrame) -> str:
     """The same errors of the contrast by which the law stands or fails; "" of none."""
     own = blind[blind["contrast"] == "mono cost"]
     if own.empty:

@@ -7,9 +7,8 @@ so an error bar over questions is far too narrow, and so is a bootstrap over thr
 Here both parts are estimated and added, and degrees of freedom say how far to trust the estimate.
 
 Every table is one of cells (seed, cluster) with their values and weights, tidy or as a grid
-(lib.analysis.cells).
-Clusters may be the same in every seed (crossed), different in each (nested: folds that rotate with
-the seed), or anything between; nothing needs to be told which.
+(lib.analysis.cells). Clusters may be the same in every seed (crossed), different in each (nested:
+folds that rotate with the seed), or anything between; nothing needs to be told which.
 
 The model is value[s, c] = mean + seed[s] + cluster[c] + rest[s, c], all independent. Let p[s, c]
 be cell weights that sum to 1 in each of S seeds, m[s] the seed's mean, r[s, c] = value - m[s], and
@@ -55,7 +54,7 @@ import pandas as pd
 
 from lib.analysis.cells import Cells, cells, difference
 
-MARGIN = 0.01  # mAP; "as good as" allows this much, fixed before any result
+MARGIN = 0.01  # mAP; "as good as" allows this much, fixed with the primary contrasts
 LEVEL = 0.05  # of a test that stands alone
 POWER = 0.8  # at which a detectable effect is found
 SEEDS = 5  # fewer decide nothing: the tails of their tests are not what they say

@@ -71,8 +71,8 @@ def _keep(kind: str, jobs: list[Job], target: Path) -> None:
     stamps = {j.stage: {k: j.recorded()[k] for k in ("stamp", "seconds")} for j in jobs}
     if target.is_dir() and store.verify(target).get("stamps") == stamps:
         return
-    for own in source.glob("sums/manifest.json"):
-        store.verify(own.parent)  # what else lies there would be kept with it
+    if kind == "runs":
+        store.verify(source / "sums")  # what else lies there would be kept with it
     with store.atomic_folder(target, {"stamps": stamps}) as new:
         _copy(seal.files(source, KEPT[kind]), new)
         for folder in sorted(f.parent for f in source.glob("benchmarks/*/manifest.json")):
@@ -195,8 +195,8 @@ def _kept(source: Path, jobs: Iterable[Job]) -> dict[tuple[str, str], Path]:
     stamped = {}
     for kind, stages in STAGES.items():
         for manifest in sorted((source / kind).glob("*/manifest.json")):
-            stamps = _stamps(manifest.parent)
-            stamped[kind, *(stamps[stage]["stamp"] for stage in stages)] = manifest.parent
+            if stamps := store.read_json(manifest).get("stamps"):  # verified where it is taken
+                stamped[kind, *(stamps[stage]["stamp"] for stage in stages)] = manifest.parent
     found = {
         (kind, key): stamped.get((kind, *(job.stamp for job in own)), source / kind / key)
         for (kind, key), own in _by_folder(jobs).items()
@@ -223,7 +223,9 @@ def adopt(place: str, jobs: list[Job]) -> int:
     What a study has itself is left alone. Corpora without their texts serve the analysis alone."""
     kept = _kept(_ledger(place), jobs)
     wanted = {
-        w: own for w, own in _by_folder(jobs).items() if w in kept and not own[-1].ok.exists()
+        which: own
+        for which, own in _by_folder(jobs).items()
+        if which in kept and not own[-1].ok.exists()
     }
     taken = sum(kind == "runs" for kind, _ in wanted)
     if taken:
