@@ -173,7 +173,7 @@ def test_what_is_not_decided_is_said():
     ],
 )
 def test_a_turn_needs_a_rise_and_a_fall(gains, turns):
-    """Both told from none, of seeds that differ by noise of .005; else there is a slope to give."""
+    """Both significant, of seeds that differ by noise of .005; else there is a slope to give."""
     found = series(gains.get, noise=0.005)
     row = trends.slopes(found).set_index("contrast").loc["batch effect"]
     assert (row["p_turn"] < 0.05) == turns

@@ -183,7 +183,7 @@ def compared(gaps: list[stats.Paired], bounded: bool = True) -> list[dict]:
 
 
 def told(difference: float, seeds: int, p_holm: float) -> str:
-    """Whether a difference is told from zero by an adjusted p value: higher, lower, undecided, or a
+    """Whether a difference is significant by an adjusted p value: higher, lower, undecided, or a
     dash where there are too few seeds or clusters for a verdict."""
     if seeds < stats.SEEDS or pd.isna(p_holm):
         return stats.NO_VERDICT

@@ -173,7 +173,7 @@ def side_by_side(studies: Iterable[Kept]) -> pd.DataFrame:
 
 def in_short(studies: Iterable[Kept], heads: Mapping[str, str]) -> pd.DataFrame:
     """For people to read: a row a contrast of `side_by_side`, a column each of the studies that
-    `heads` names, under what it calls them; a star where a contrast is told from zero."""
+    `heads` names, under what it calls them; a star where a contrast is significant."""
     table = side_by_side(kept for kept in studies if kept.name in heads)
     if table.empty:
         return table

@@ -102,7 +102,7 @@ def slopes(series: Series) -> pd.DataFrame:
 
 def _turning(own: list[Cells]) -> float:
     """p value of not turning: both the surest step up and the surest down, of steps from one x to
-    the next (Holm over these), would have to be told from none by error."""
+    the next (Holm over these), would have to be significant by error."""
     steps = [stats.interval(combined(pair, [-1, 1])) for pair in pairwise(own)]
     adjusted = list(zip(steps, stats.holm([stats.two_sided(step) for step in steps]), strict=True))
     up = min((p for step, p in adjusted if step.estimate > 0), default=1.0)
@@ -207,7 +207,7 @@ def _change(row: dict, found: pd.DataFrame, where: str) -> str:
 
 
 def _verb(row: dict, own: pd.DataFrame) -> str:
-    """What a change told from none makes of gain or loss, by the intervals of both ends: one that
+    """What a significant change makes of gain or loss, by the intervals of both ends: one that
     holds zero is neither."""
     ends = own.iloc[[0, -1]]
     gains, loses = (ends["low"] > 0).any(), (ends["high"] < 0).any()
@@ -251,7 +251,7 @@ def _at(row, axis: str) -> str:
 
 
 def _told(row: dict) -> str:
-    """Whether the change is told from none, by p adjusted over all contrasts."""
+    """Whether the change is significant, by p adjusted over all contrasts."""
     return contrasts.told(row["slope"], row["seeds"], row["p_holm"])
 
 
@@ -272,7 +272,7 @@ def _verdict(row: dict) -> str:
 
 def shown(found: pd.DataFrame, slope: pd.DataFrame) -> pd.DataFrame:
     """`values` and `slopes`, for people to read: a row a contrast, a column an x, and what a
-    doubling changes, with a star where that is told from none."""
+    doubling changes, with a star where that is significant."""
     if found.empty:
         return found
     cells = found.assign(shown=[stats.signed(r.value, r.low, r.high) for r in found.itertuples()])

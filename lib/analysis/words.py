@@ -209,7 +209,7 @@ def effect(row: dict, where: str) -> str:
 
 
 def size(row: dict) -> str:
-    """A difference told from zero without its sign, with its interval: of a loss turned round. As
+    """A significant difference without its sign, with its interval: of a loss turned round. As
     many digits as show that the interval is without zero, three or more."""
     ends = row["low"], row["high"]
     low, high = ends if row["difference"] > 0 else (-ends[1], -ends[0])
