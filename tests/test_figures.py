@@ -239,7 +239,7 @@ def test_maps_after_training_by_hand():
         }
     )
     none = table[:0]
-    said = first_sentence(none, table, none, none, none, "")
+    said = first_sentence(none, table, none, none, none, none, "")
     first, second = said.split(". Against it, hybrid(0.5) as it is ")
     assert first.startswith(
         "With each language's mean taken away, without training, mono **gains 0.060 "
@@ -267,7 +267,7 @@ def test_other_ways_to_align_by_hand():
     multi = whole[whole["setting"] == "multi"].set_index(["arm", "versus"])["difference"]
     assert multi.to_dict() == pytest.approx(expected | {("en-en, switched", "en-en"): 0.02})
     none = table[:0]
-    said = first_sentence(none, none, whole, none, none, "").split(". ")
+    said = first_sentence(none, none, none, whole, none, none, "").split(". ")
     assert said[0].startswith("Over x-x, x-x, lakda **gains 0.070 ")
     assert "; hybrid(0.5) **gains 0.100 " in said[0]
     assert said[1].startswith("Over en-en, en-en, switched **gains 0.020 ")

@@ -77,6 +77,8 @@ def study(gains: dict, seeds=5) -> Results:
         part |= {"most_negatives": 7} if "7 negatives" in left_out else {}
         part |= {"maps": "centred", "steps": 0} if "centred" in left_out else {}
         part |= {"objective": "lakda"} if "lakda" in left_out else {}
+        warm = [float(own.split()[1]) for own in left_out if own.startswith("temperature ")]
+        part |= {"temperature": warm[0]} if warm else {}
         for seed in range(seeds):
             train = Train(strategy=strategy, alpha=float(alpha or 0.5), seed=seed, **part)
             switched = "switched" in left_out

@@ -120,6 +120,15 @@ def against(table: pd.DataFrame) -> str:
     return _sentence(f"{row.arm} is {_apart(row)} in {row.setting}" for row in table.itertuples())
 
 
+def temperatures(table: pd.DataFrame) -> str:
+    """Each contrast at each temperature."""
+    rows = table.itertuples()
+    return _sentence(
+        f"{row.contrast} at {row.at}: {row.arm} is {_apart(row)} in {where(row.setting)}"
+        for row in rows
+    )
+
+
 def maps(frames: dict[str, pd.DataFrame]) -> dict[str, str]:
     """Mean and range within a language and across languages."""
     return {

@@ -1,14 +1,14 @@
 """The first sentence about a study: its report opens with it, the page of all studies repeats it.
 
 What a study was made to answer follows from what it varies: prompts, what is done to vectors after
-training, an axis of numbers, or how batches are composed.
+training, temperatures, an axis of numbers, or how batches are composed.
 """
 
 from __future__ import annotations
 
 import pandas as pd
 
-from lib.analysis import prompts, trends
+from lib.analysis import prompts, temperatures, trends
 from lib.analysis.claims import HYBRID
 from lib.analysis.words import effect
 
@@ -18,20 +18,23 @@ MEANS = "mono, centred"
 def first_sentence(
     choices: pd.DataFrame,
     changed: pd.DataFrame,
+    tempered: pd.DataFrame,
     others: pd.DataFrame,
     along: pd.DataFrame,
     slopes: pd.DataFrame,
     axis: str,
 ) -> str:
-    """Of a study with prompts, with maps after training, with other ways to align languages or
-    along an axis: what it found, in a sentence or two with intervals, `**` around what counts; ""
-    of any other, which its primary contrasts answer.
+    """Of a study with prompts, with maps after training, with one temperature for both arms, with
+    other ways to align languages or along an axis: what it found, in a sentence or two with
+    intervals, `**` around what counts; "" of any other, which its primary contrasts answer.
 
     choices: of lib.analysis.prompts; changed, others: `posthoc`, `others` of
-    lib.analysis.contrasts; along, slopes: `values`, `slopes` of lib.analysis.trends."""
+    lib.analysis.contrasts; tempered: of lib.analysis.temperatures; along, slopes: `values`,
+    `slopes` of lib.analysis.trends."""
     return (
         prompts.answer(choices)
         or without_training(changed)
+        or temperatures.answer(tempered)
         or beside_others(others)
         or trends.answer(along, slopes, axis)
     )

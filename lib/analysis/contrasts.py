@@ -69,7 +69,7 @@ def others(results: Results) -> pd.DataFrame:
         if run.train.objective or run.switched or run.arm != run.plain:
             own = plain.get((run.train.strategy, run.train.alpha), "")
             gains += [(run.arm, own), *[(HYBRID, own)] * bool(run.train.objective)]
-            leads.append((HYBRID, run.arm))
+            leads += [(HYBRID, run.arm)] * (run.plain != HYBRID)
     return _of_pairs(results, gains + leads)
 
 

@@ -126,6 +126,24 @@ def others(table: pd.DataFrame):
     return _pairs(table)
 
 
+@figure(
+    "temperatures",
+    "Each contrast with each arm at the temperature that its search chose (two, the first that of "
+    "hybrid(0.5)), and with one for both. Lines: 95 % interval of each alone, unadjusted. Filled "
+    "marks: significant, by a p value adjusted over all shown (Holm). Grey: within .01 mAP.",
+    alts.temperatures,
+)
+def temperatures(table: pd.DataFrame):
+    """A block a contrast. table: of lib.analysis.temperatures.contrasted."""
+    fig = _blocks(table.assign(setting=table["contrast"]), "at", "", around_zero(table), WIDE)
+    for ax, (_, rows) in zip(fig.axes, table.groupby("contrast", sort=False), strict=True):
+        row = rows.iloc[0]
+        versus = row["versus"].partition(",")[0]
+        pair = f"{row['contrast']}: {row['arm'].partition(',')[0]} {MINUS} {versus}"
+        ax.set_title(f"{pair}, {alts.where(row['setting'])}", loc="left")
+    return fig
+
+
 def _pairs(table: pd.DataFrame) -> plt.Figure:
     """A block a setting, whose rows are named by both arms."""
     named = table.assign(pair=tables.minus(table))

@@ -97,7 +97,8 @@ def answer(kept: Kept, studies: Iterable[Kept] = ()) -> str:
     result."""
     if "laws" in kept.tables:
         return predictions.answer(*(kept.table(n) for n in LAW))
-    own = (kept.table(name) for name in ("choices", "posthoc", "others", "trend", "slopes"))
+    names = ("choices", "posthoc", "temperatures", "others", "trend", "slopes")
+    own = (kept.table(name) for name in names)
     if said := answers.first_sentence(*own, words.axis(kept.analyse)):
         return said + _levels(kept)
     if (first := _first(kept, studies)) is not kept:

@@ -230,8 +230,7 @@ def against(table: pd.DataFrame) -> pd.DataFrame:
     equivalent."""
     if not len(table):
         return table
-    marks = {"higher": " *", "lower": " *", "equivalent": " ="}
-    text = [gap_shown(r) + marks.get(r.verdict, "") for r in table.itertuples()]
+    text = [starred(row) for row in table.itertuples()]
     named = table.assign(text=text, difference=minus(table))
     cells = named.pivot(index="difference", columns="setting", values="text")
     rows, columns = (dict.fromkeys(named[c]) for c in ("difference", "setting"))
@@ -342,6 +341,12 @@ def tested(verdicts: pd.DataFrame) -> pd.DataFrame:
     """The claims that were tested, of `lib.analysis.claims.verdicts`, for people to read."""
     rows = verdicts[verdicts["verdict"] != claims.NOT_TESTED]
     return rows.drop(columns="family").reset_index(drop=True)
+
+
+def starred(row: NamedTuple) -> str:
+    """`gap_shown`, with a star where the verdict is a side and = where it is equivalent."""
+    marks = {"higher": " *", "lower": " *", "equivalent": " ="}
+    return gap_shown(row) + marks.get(row.verdict, "")
 
 
 def gap_shown(row: NamedTuple) -> str:
