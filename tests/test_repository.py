@@ -323,7 +323,9 @@ def signed(row, middle="difference", low="low", high="high"):
         (1, "pretrained-temperature", "others", 4),
         (2, "pretrained-posthoc", "posthoc", 4),
         (3, "pretrained-rivals", "others", 7),
-        (4, "pretrained-arms", "rivals", 9),
+        (4, "pretrained-arms", "rivals", 10),
+        (5, "pretrained-arms", "others", 2),
+        (6, "pretrained-arms", "mechanism", 2),
     ],
 )
 def test_what_rivals_of_batches_bring_is_as_committed(place, study, name, count):
@@ -352,6 +354,10 @@ def test_what_the_readme_says_of_maps_is_as_committed():
     assert f"behind within a language ({within})" in readme
     pool, across = (arms["en-en", "mono", setting] for setting in ("multi", "cross"))
     assert f"`en-en` less `mono`: {pool} in one pool, {across} across languages;" in readme
+    pool, across = (arms["en-en, switched", "mono", setting] for setting in ("multi", "cross"))
+    lead = differences("pretrained-arms", "others")["hybrid(0.5)", "en-en, switched", "multi"]
+    said = f"translations, {pool} in one pool, {across} across, and `hybrid(0.5)` ahead of that by"
+    assert f"{said} {lead} in one pool |" in readme
 
 
 def test_what_training_all_layers_changes_is_as_committed():
