@@ -268,11 +268,11 @@ def test_other_ways_to_align_by_hand():
     assert multi.to_dict() == pytest.approx(expected | {("en-en, switched", "en-en"): 0.02})
     none = table[:0]
     said = first_sentence(none, none, none, whole, none, none, "").split(". ")
-    assert said[0].startswith("Over x-x, x-x, lakda **gains 0.070 ")
+    assert said[0].startswith('Over x-x, "x-x, lakda" **gains 0.070 ')
     assert "; hybrid(0.5) **gains 0.100 " in said[0]
-    assert said[1].startswith("Over en-en, en-en, switched **gains 0.020 ")
-    assert said[2].startswith("Of hybrid(0.5): against x-x, lakda it **gains 0.030 ")
-    assert "; en-en, switched it **gains 0.130 " in said[2]
+    assert said[1].startswith('Over en-en, "en-en, switched" **gains 0.020 ')
+    assert said[2].startswith('Of hybrid(0.5): against "x-x, lakda" it **gains 0.030 ')
+    assert '; "en-en, switched" it **gains 0.130 ' in said[2]
     figure = forests.others(table)
     assert figure.panels and "x-x, lakda is 0.070 higher than x-x" in figure.alts[""]
     assert not len(contrasts.others(study(GAINS))) and not forests.others(none).panels

@@ -65,7 +65,7 @@ def beside_others(others: pd.DataFrame) -> str:
         return ""
     leads = pool["versus"].str.contains(", ")  # a name of batches and what is otherwise than they
     parts = [
-        f"Over {versus}, {in_pool(own, 'arm')}."
+        f"Over {_quoted(versus)}, {in_pool(own, 'arm')}."
         for versus, own in pool[~leads].groupby("versus", sort=False)
     ]
     if leads.any():
@@ -75,7 +75,14 @@ def beside_others(others: pd.DataFrame) -> str:
 
 def in_pool(rows: pd.DataFrame, named: str, it: str = "") -> str:
     """What each difference is in one pool of all languages, behind a name."""
-    return "; ".join(f"{r[named]}{it} {effect(r, 'in one pool')}" for r in rows.to_dict("records"))
+    return "; ".join(
+        f"{_quoted(r[named])}{it} {effect(r, 'in one pool')}" for r in rows.to_dict("records")
+    )
+
+
+def _quoted(name: str) -> str:
+    """A name that has a comma in quotation marks, within a sentence."""
+    return f'"{name}"' if ", " in name else name
 
 
 def _effects(rows: pd.DataFrame) -> str:
