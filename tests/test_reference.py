@@ -30,7 +30,7 @@ STUDIES = [
 ]
 studies = pytest.mark.parametrize("study", STUDIES)
 SEEDS = 5
-WHOLE = ("pretrained-full", "rq4_da", "rq5_prompts")  # plain, along an axis, about prompts
+WHOLE = ("rq4_da", "rq5_prompts")  # along an axis, about prompts; a plain one is in test_study
 
 
 def table(study: str, name: str) -> list[dict[str, str]]:
