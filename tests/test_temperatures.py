@@ -48,6 +48,13 @@ def test_one_temperature_for_both_by_hand():
     ]
 
 
+def test_a_contrast_without_a_common_temperature_is_left_out():
+    """mono has .12 alone: what hybrid(0.5) is at .06 and .03 is of no one temperature."""
+    gains = {arm: gain for arm, gain in (GAINS | OTHERS).items() if arm[:6] != "mono, "}
+    table = temperatures.contrasted(tempered(gains))
+    assert set(table["contrast"]) == {"batch effect"}
+
+
 def test_p_values_are_adjusted_over_all_rows():
     """As many as there are: the least is their number times its own."""
     table = temperatures.contrasted(tempered(GAINS | OTHERS))

@@ -26,7 +26,7 @@ WHERE = {
 
 def contrasted(results: Results) -> pd.DataFrame:
     """Each contrast with each arm at its own temperature, the first that the study has it at, and
-    then with one temperature for both.
+    then with one temperature for both, where both have one.
 
     Rows: contrast, at (`0.06 and 0.12`: of arm and rival; `0.06 for both`), arm, versus, setting,
     and what lib.analysis.contrasts.rivals says of a difference, adjusted over all rows; empty where
@@ -56,10 +56,11 @@ def _by_temperature(results: Results) -> dict[str, dict[float, str]]:
 
 
 def _pairs(own: dict[float, str], other: dict[float, str]) -> list[tuple[str, str, str]]:
-    """(words, arm, versus): as chosen, where that is two temperatures, then by falling ones."""
-    chosen = [(next(iter(own)), next(iter(other)))] if other else []
-    both = [(f"{a:g} and {b:g}", own[a], other[b]) for a, b in chosen if a != b]
+    """(words, arm, versus): as chosen, where that is two temperatures, then by falling ones; none
+    of arms that have no temperature in common."""
     same = sorted(own.keys() & other.keys(), reverse=True)
+    chosen = [(next(iter(own)), next(iter(other)))] if same else []
+    both = [(f"{a:g} and {b:g}", own[a], other[b]) for a, b in chosen if a != b]
     return both + [(f"{t:g} for both", own[t], other[t]) for t in same]
 
 
