@@ -342,6 +342,15 @@ def test_what_rivals_of_batches_bring_is_as_committed(place, study, name, count)
         assert cells == [rows[*pair, setting] for setting in ("mono", "cross", "multi")], what
 
 
+def test_contrasts_at_one_temperature_are_as_committed():
+    """Each row of the table in docs/results.md, and what the README says of it."""
+    rows = reference_table("xquad-temperature", "temperatures")
+    expected = [[r["contrast"], r["at"], signed(r)] for r in rows]
+    assert readme_table("xquad", "| contrast | temperature | difference in mAP |") == expected
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"Batch effect, one temperature for both: {expected[1][2]}." in readme
+
+
 def test_what_the_readme_says_of_maps_is_as_committed():
     rows = differences("pretrained-posthoc", "posthoc")
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
