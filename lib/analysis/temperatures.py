@@ -69,7 +69,7 @@ def answer(table: pd.DataFrame) -> str:
     where that was not measured. table: of `contrasted`."""
     said = []
     for name, rows in table.groupby("contrast", sort=False) if len(table) else ():
-        parts = [effect(row, f"at {row['at']}") for row in rows.to_dict("records")]
+        parts = [effect(row, f"at temperature {row['at']}") for row in rows.to_dict("records")]
         rival = CONTRASTS[name].pairs[0][1]
         where = WHERE[name][0].upper() + WHERE[name][1:]
         said.append(f"{where}, {HYBRID} against {rival} {'; '.join(parts)}.")
