@@ -86,7 +86,10 @@ def test_sentence_table_and_figure_name_temperatures():
     none = pd.DataFrame()
     said = first_sentence(none, none, table, none, none, none, "")
     assert said.startswith("Within a language, hybrid(0.5) against mono **gains 0.050 ")
-    assert " at temperature 0.06 and 0.12**; **gains 0.030 " in said and " at temperature 0.06 for both**." in said
+    assert (
+        " at temperature 0.06 and 0.12**; **gains 0.030 " in said
+        and " at temperature 0.06 for both**." in said
+    )
     assert "Over the settings' mean, hybrid(0.5) against mix(0.5) **gains 0.020 " in said
     shown = temperatures.shown(table)
     assert list(shown["temperature"])[:2] == ["0.06 and 0.12", "0.06 for both"]
